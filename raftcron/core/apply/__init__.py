@@ -1,0 +1,54 @@
+"""`apply(state, index, entry) -> outcome`: the one thing that changes replicated state.
+
+Total and deterministic: no clock, no chance, no I/O, no calendar maths.  Each command is two steps: *check* (may
+refuse; a refusal changes nothing but the index) then *change* (cannot fail).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from raftcron.core import commands as c
+from raftcron.core.apply import decisions, jobs, leadership, runs
+from raftcron.core.apply.context import Context
+from raftcron.core.commands import Done, Entry, Outcome, Refused
+from raftcron.core.state import State
+
+_HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
+    c.Announce: leadership.announce,
+    c.PutJob: jobs.put,
+    c.DeleteJob: jobs.delete,
+    c.PauseJob: jobs.pause,
+    c.ResumeJob: jobs.resume,
+    c.Trigger: decisions.trigger,
+    c.Decide: decisions.decide,
+    c.Assign: runs.assign,
+    c.Start: runs.start,
+    c.NotStarted: runs.not_started,
+    c.Finish: runs.finish,
+    c.Lose: runs.lose,
+    c.Expire: runs.expire,
+    c.Requeue: runs.requeue,
+    c.Cancel: runs.cancel,
+}
+
+
+def apply(state: State, index: int, entry: Entry) -> Outcome:
+    """Take one entry of the log.  The same entries give the same state, byte for byte, on every node."""
+    command = entry.command
+    outcome: Outcome
+    if isinstance(command, c.Lead):
+        state.cluster_time = max(state.cluster_time, entry.at)
+        outcome = leadership.lead(state, Context(index, state.cluster_time), command)
+    elif entry.epoch != state.epoch:
+        outcome = Refused("epoch", f"made in epoch {entry.epoch}, the log is in epoch {state.epoch}")
+    else:
+        state.cluster_time = max(state.cluster_time, entry.at)
+        outcome = _HANDLERS[type(command)](state, Context(index, state.cluster_time), command)
+    state.index = index
+    state.seal()
+    return outcome
+
+
+__all__ = ["Context", "Done", "Outcome", "Refused", "apply"]

@@ -1,0 +1,37 @@
+"""What every handler needs to know of the entry beside its command, and the idempotency keys."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from raftcron.core.commands import Done, Outcome, Refused
+from raftcron.core.model import Key
+from raftcron.core.state import KEY_LIFE_MS, State
+
+
+class Context(NamedTuple):
+    """The entry's place in the log, and cluster time as of it."""
+
+    log_index: int
+    at: int
+
+
+def replay(state: State, key: Key | None) -> Outcome | None:
+    """The stored answer if this idempotency key was used before, a refusal if it was used for something else."""
+    if key is None:
+        return None
+    known = state.keys.get(key.scope)
+    if known is None or known.at + KEY_LIFE_MS <= state.cluster_time:
+        return None
+    if known.body_hash != key.body_hash:
+        return Refused(
+            "key_conflict", "this Idempotency-Key was used with another body: use a new key for a new request"
+        )
+    return Done(known.subject, known.status, replayed=True, index=known.index)
+
+
+def remember(state: State, context: Context, key: Key | None, subject: str, status: int) -> Done:
+    """The answer of a write that took effect, kept under its key if it has one."""
+    if key is not None:
+        state.keep_key(Key(key.scope, key.body_hash, status, context.log_index, context.at, subject))
+    return Done(subject, status, index=context.log_index)

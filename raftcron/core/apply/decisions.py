@@ -1,0 +1,160 @@
+"""Decisions: scheduled times become runs or skipped rows, each exactly once; and runs that are asked for by hand."""
+
+from __future__ import annotations
+
+from raftcron.core.apply.context import Context, remember, replay
+from raftcron.core.apply.runs import place_run
+from raftcron.core.commands import Decide, Decision, Done, Fire, Outcome, Place, Refused, Summary, Trigger
+from raftcron.core.model import (
+    CAUSE_CATCH_UP,
+    CAUSE_MANUAL,
+    CAUSE_SCHEDULE,
+    QUEUED,
+    REASON_LIMIT,
+    REASON_OVERLAP,
+    REASON_PAUSED,
+    SKIPPED,
+    UNLIMITED,
+    Job,
+    Policy,
+    Run,
+)
+from raftcron.core.state import State
+
+PROCESS_EXECUTORS = frozenset({"shell"})  # types that take one of a node's process slots
+
+
+def decide(state: State, context: Context, command: Decide) -> Outcome:
+    """Take each decision of the batch that still holds; the others are refused one by one."""
+    taken = 0
+    for decision in command.decisions:
+        job = state.by_uid.get(decision.uid)
+        if job is not None and holds(job, decision):
+            take(state, context, job, decision, command.place)
+            taken += 1
+    return Done(count=taken)
+
+
+def trigger(state: State, context: Context, command: Trigger) -> Outcome:
+    """Run now, judged by the job's overlap policy unless the request overrides it; the watermark does not move."""
+    replayed = replay(state, command.key)
+    if replayed is not None:
+        return replayed
+    job = state.jobs.get(command.name)
+    if job is None:
+        return Refused("not_found", f"there is no job {command.name!r}")
+    policy = state.policy(job.uid)
+    run = Run(
+        id=f"m{context.log_index:x}-0",
+        uid=job.uid,
+        job=job.name,
+        scheduled_time=context.at,
+        due_at=context.at,
+        cause=CAUSE_MANUAL,
+        state=QUEUED,
+        log_index=context.log_index,
+        epoch=state.epoch,
+        queued_at=context.at,
+        previous_time=job.last_fired,
+        args=command.args,
+        is_process=policy.executor_type in PROCESS_EXECUTORS,
+    )
+    _admit(state, context, job, policy, run, command.place, allow_overlap=command.allow_overlap)
+    return remember(state, context, command.key, run.id, 202)
+
+
+def holds(job: Job, decision: Decision) -> bool:
+    """Whether a decision was made under the job's present definition and moves its watermark forward, in order."""
+    if decision.revision != job.revision or decision.through <= job.decided_through or job.paused:
+        return False
+    return all(job.decided_through < fire.scheduled_time <= decision.through for fire in decision.fires) and all(
+        job.decided_through < summary.first <= summary.last <= decision.through for summary in decision.summaries
+    )
+
+
+def take(state: State, context: Context, job: Job, decision: Decision, place: Place | None) -> None:
+    """Turn a decision that holds into rows, and move the watermark."""
+    policy = state.policy(job.uid)
+    for summary in decision.summaries:
+        summarise(state, context, job, summary)
+    for fire in decision.fires:
+        _fire(state, context, job, policy, fire, place)
+        job.last_decided = fire.scheduled_time
+    job.decided_through = decision.through
+    state.touch_job(job)
+
+
+def summarise(state: State, context: Context, job: Job, summary: Summary) -> None:
+    """One skipped row for many scheduled times; `paused` ones were not owed and count on neither side."""
+    state.add_run(
+        Run(
+            id=f"{job.uid:x}-{summary.last}-{summary.reason}",
+            uid=job.uid,
+            job=job.name,
+            scheduled_time=summary.last,
+            due_at=summary.last,
+            cause=CAUSE_SCHEDULE,
+            state=SKIPPED,
+            reason=summary.reason,
+            log_index=context.log_index,
+            epoch=state.epoch,
+            queued_at=context.at,
+            finished_at=context.at,
+            first=summary.first,
+            last=summary.last,
+            count=summary.count,
+        )
+    )
+    if summary.reason != REASON_PAUSED:
+        job.skipped += summary.count
+        job.last_decided = summary.last
+    state.touch_job(job)
+
+
+def _fire(state: State, context: Context, job: Job, policy: Policy, fire: Fire, place: Place | None) -> None:
+    run = Run(
+        id=f"{job.uid:x}-{fire.scheduled_time}",
+        uid=job.uid,
+        job=job.name,
+        scheduled_time=fire.scheduled_time,
+        due_at=fire.due_at,
+        cause=fire.cause,
+        state=QUEUED,
+        log_index=context.log_index,
+        epoch=state.epoch,
+        queued_at=context.at,
+        missed_count=fire.missed_count,
+        missed_first=fire.missed_first,
+        previous_time=job.last_fired,
+        is_process=policy.executor_type in PROCESS_EXECUTORS,
+    )
+    paced = fire.cause == CAUSE_CATCH_UP  # stays queued: the leader starts these at its catch-up rate
+    if _admit(state, context, job, policy, run, None if paced else place, allow_overlap=False):
+        job.fired += 1
+        job.last_fired = fire.scheduled_time
+    else:
+        job.skipped += 1
+
+
+def _admit(
+    state: State, context: Context, job: Job, policy: Policy, run: Run, place: Place | None, *, allow_overlap: bool
+) -> bool:
+    """Judge a new run by the overlap policy (semantics 7), and start it here and now where it fits."""
+    active = state.active.get(job.uid)
+    if active and policy.max_running != UNLIMITED and len(active) >= policy.max_running and not allow_overlap:
+        run.state = SKIPPED
+        run.reason = REASON_LIMIT if policy.overlap == "allow" else REASON_OVERLAP
+        run.blocked_by = next(iter(active))
+        run.finished_at = context.at
+        state.add_run(run)
+        return False
+    job.last_run = run.id
+    state.add_run(run)
+    state.touch_job(job)
+    if (
+        place is not None
+        and state.is_alive(place.node, place.incarnation)
+        and state.has_slot(place.node, process=run.is_process)
+    ):
+        place_run(state, context, run, place, start=True)
+    return True

@@ -1,0 +1,168 @@
+"""Writes of definitions: put, delete, pause, resume, each in one entry with the decisions that were due before it."""
+
+from __future__ import annotations
+
+from raftcron.core import definition
+from raftcron.core.apply.context import Context, remember, replay
+from raftcron.core.apply.decisions import holds, summarise, take
+from raftcron.core.apply.runs import cancel_run, skip
+from raftcron.core.commands import Decision, DeleteJob, Outcome, PauseJob, PutJob, Refused, ResumeJob
+from raftcron.core.model import ASSIGNED, CANCELLED, QUEUED, REASON_DELETED, WAITING_RETRY, Job
+from raftcron.core.state import State
+
+STALE = Refused("stale", "the job has changed since the leader looked at it")
+
+
+def put(state: State, context: Context, command: PutJob) -> Outcome:
+    """Create or replace.  An identical definition keeps the revision."""
+    replayed = replay(state, command.key)
+    if replayed is not None:
+        return replayed
+    job = state.jobs.get(command.name)
+    refusal = _check(job, command.name, command.seen_revision, command.if_revision, command.decisions)
+    if refusal is not None:
+        return refusal
+    if job is None:
+        _create(state, context, command)
+        return remember(state, context, command.key, command.name, 201)
+    if command.must_create:
+        return Refused("exists", f"there is a job {command.name!r} already, at revision {job.revision}")
+    _settle(state, context, job, command.decisions)
+    paused = job.paused if command.paused is None else command.paused
+    owner = job.owner if command.owner is None else command.owner
+    if job.definition != command.definition or paused != job.paused or owner != job.owner:
+        _replace(state, context, job, command, paused, owner)
+    return remember(state, context, command.key, command.name, 200)
+
+
+def delete(state: State, context: Context, command: DeleteJob) -> Outcome:
+    """No start commits after this entry."""
+    replayed = replay(state, command.key)
+    if replayed is not None:
+        return replayed
+    job = state.jobs.get(command.name)
+    if job is None:
+        return Refused("not_found", f"there is no job {command.name!r}")
+    refusal = _check(job, command.name, command.seen_revision, command.if_revision, command.decisions)
+    if refusal is not None:
+        return refusal
+    _settle(state, context, job, command.decisions)
+    for run in list(state.active.get(job.uid, {}).values()):
+        if run.state in (QUEUED, ASSIGNED) and run.attempt == 1:
+            skip(state, context, run, REASON_DELETED)
+        elif run.state in (QUEUED, ASSIGNED, WAITING_RETRY):
+            run.reason, run.finished_at = REASON_DELETED, context.at
+            state.move(run, CANCELLED)
+        elif command.cancel_running:
+            cancel_run(state, context, run)
+    state.remove_job(job)
+    return remember(state, context, command.key, command.name, 204)
+
+
+def pause(state: State, context: Context, command: PauseJob) -> Outcome:
+    """The schedule stops; manual runs stay allowed."""
+    replayed = replay(state, command.key)
+    if replayed is not None:
+        return replayed
+    job = state.jobs.get(command.name)
+    if job is None:
+        return Refused("not_found", f"there is no job {command.name!r}")
+    refusal = _check(job, command.name, command.seen_revision, None, command.decisions)
+    if refusal is not None:
+        return refusal
+    _settle(state, context, job, command.decisions)
+    if not job.paused or job.pause_note != command.note or job.pause_until != command.until:
+        job.paused, job.pause_note, job.pause_until = True, command.note, command.until
+        _stamp(state, context, job)
+    return remember(state, context, command.key, job.name, 200)
+
+
+def resume(state: State, context: Context, command: ResumeJob) -> Outcome:
+    """The schedule goes on from now; what was not owed meanwhile is one `paused` row."""
+    replayed = replay(state, command.key)
+    if replayed is not None:
+        return replayed
+    job = state.jobs.get(command.name)
+    if job is None:
+        return Refused("not_found", f"there is no job {command.name!r}")
+    if job.revision != command.seen_revision:
+        return STALE
+    if job.paused:
+        if command.paused is not None and command.paused.first > job.decided_through:
+            summarise(state, context, job, command.paused)
+        job.decided_through = max(job.decided_through, command.through)
+        job.paused, job.pause_note, job.pause_until = False, "", None
+        _stamp(state, context, job)
+    return remember(state, context, command.key, job.name, 200)
+
+
+def _check(
+    job: Job | None, name: str, seen_revision: int | None, if_revision: int | None, decisions: list[Decision]
+) -> Refused | None:
+    """What stands against a write; nothing has changed yet."""
+    if if_revision is not None and (job is None or job.revision != if_revision):
+        now = "there is no such job" if job is None else f"it is at revision {job.revision}"
+        return Refused("revision", f"job {name!r} is not at revision {if_revision}: {now}; get it again and merge")
+    if seen_revision != (None if job is None else job.revision):
+        return STALE
+    if job is not None and any(d.through > job.decided_through and not holds(job, d) for d in decisions):
+        return STALE  # the planner decided a part of it meanwhile: look again, so that nothing is dropped
+    return None
+
+
+def _settle(state: State, context: Context, job: Job, decisions: list[Decision]) -> None:
+    """Decide what was due under the old definition; what the planner has decided meanwhile stands."""
+    for decision in decisions:
+        if decision.through > job.decided_through:
+            take(state, context, job, decision, None)
+
+
+def _create(state: State, context: Context, command: PutJob) -> None:
+    state.add_job(
+        Job(
+            name=command.name,
+            uid=context.log_index << 12,
+            revision=context.log_index,
+            created_at=context.at,
+            updated_at=context.at,
+            definition=command.definition,
+            anchor=_whole_second(context.at),
+            decided_through=command.decided_through,
+            counted_from=command.decided_through,
+            paused=bool(command.paused),
+            owner=command.owner,
+        )
+    )
+
+
+def _replace(state: State, context: Context, job: Job, command: PutJob, paused: bool, owner: str | None) -> None:
+    stored = command.definition
+    if job.definition != stored:
+        before = state.policies[job.uid]
+        after = definition.policy_of(stored)
+        if _every(before.schedules) != _every(after.schedules):
+            job.anchor = job.last_decided if job.last_decided is not None else _whole_second(context.at)
+        job.definition = stored
+        state.policies[job.uid] = after
+    if paused != job.paused:
+        job.paused, job.pause_note, job.pause_until = paused, "", None
+    job.owner = owner
+    job.decided_through = max(job.decided_through, command.decided_through)
+    _stamp(state, context, job)
+
+
+def _stamp(state: State, context: Context, job: Job) -> None:
+    """A changed job counts anew: what was owed before is no longer asked for."""
+    job.revision = context.log_index
+    job.updated_at = context.at
+    job.counted_from = job.decided_through
+    job.fired = job.skipped = 0
+    state.touch_job(job)
+
+
+def _every(schedules: tuple[str, ...]) -> list[str]:
+    return sorted(text for text in schedules if text.startswith("@every"))
+
+
+def _whole_second(at: int) -> int:
+    return -(-at // 1000) * 1000

@@ -1,0 +1,64 @@
+"""Leadership entries and the announcements of nodes' lives."""
+
+from __future__ import annotations
+
+from raftcron.core.apply.context import Context
+from raftcron.core.apply.runs import end_attempt, unassign
+from raftcron.core.commands import Announce, Done, Lead, Outcome, Refused
+from raftcron.core.model import ASSIGNED, LOST, Node
+from raftcron.core.state import State
+
+
+def lead(state: State, context: Context, command: Lead) -> Outcome:
+    """Open the next epoch, and void every assignment that has not started (semantics 5.2)."""
+    state.epoch += 1
+    state.leader = command.node
+    state.lead_index = context.log_index
+    for runs in list(state.on_node.values()):
+        for run in list(runs.values()):
+            if run.state == ASSIGNED:
+                unassign(state, run)
+    return Done(command.node)
+
+
+def announce(state: State, context: Context, command: Announce) -> Outcome:
+    """A node lives anew: what ran in its former life is lost, what had not started is queued again."""
+    known = state.nodes.get(command.node)
+    if known is not None and command.incarnation < known.incarnation:
+        return Refused(
+            "incarnation",
+            f"node {command.node} announces life {command.incarnation} after life {known.incarnation}: "
+            "its disk is an old copy; it must be replaced",
+        )
+    if known is not None and command.incarnation == known.incarnation:
+        return Done(command.node)
+    if known is not None:
+        state.forget(known)
+    node = Node(
+        name=command.node,
+        incarnation=command.incarnation,
+        http=command.http,
+        raft=command.raft,
+        version=command.version,
+        slots=command.slots,
+        process_slots=command.process_slots,
+        announced_at=context.at,
+        announced_index=context.log_index,
+    )
+    state.nodes[node.name] = node
+    state.touch(node)
+    for run in list(state.on_node.get(node.name, {}).values()):
+        if run.incarnation == node.incarnation:
+            continue
+        if run.state == ASSIGNED:
+            unassign(state, run)
+        else:
+            end_attempt(
+                state,
+                context,
+                run,
+                LOST,
+                error=f"node {node.name} started anew while the run was in flight",
+                error_kind="node_restarted",
+            )
+    return Done(node.name)

@@ -1,0 +1,313 @@
+"""What becomes of a run after its decision: assigned, started, ended, lost, expired, cancelled."""
+
+from __future__ import annotations
+
+from raftcron.core.apply.context import Context, remember, replay
+from raftcron.core.commands import (
+    Assign,
+    Assignment,
+    Cancel,
+    Done,
+    Expire,
+    Finish,
+    Finished,
+    Lose,
+    NotStarted,
+    Outcome,
+    Place,
+    Refused,
+    Requeue,
+    Start,
+)
+from raftcron.core.model import (
+    ASSIGNED,
+    CANCELLED,
+    CANCELLING,
+    COUNTED_CAUSES,
+    ENDED,
+    FAILED,
+    LOST,
+    QUEUED,
+    REASON_CANCELLED,
+    REASON_DEADLINE,
+    RUNNING,
+    SKIPPED,
+    STARTED,
+    SUCCEEDED,
+    TIMED_OUT,
+    WAITING_RETRY,
+    AttemptRecord,
+    Run,
+)
+from raftcron.core.policy import backoff_ms, may_retry, start_deadline
+from raftcron.core.state import State
+
+ATTEMPTS_KEPT = 100  # records of attempts a run keeps; the oldest leave
+REPORTABLE = frozenset({SUCCEEDED, FAILED, TIMED_OUT, CANCELLED, LOST})
+
+
+# ---- handlers -------------------------------------------------------------------------------------------------------
+
+
+def assign(state: State, context: Context, command: Assign) -> Outcome:
+    """Give queued runs to nodes; what no longer fits stays queued."""
+    taken = 0
+    for assignment in command.assignments:
+        run = state.runs.get(assignment.run)
+        if run is not None and run.state == QUEUED and _fits(state, context, run, assignment):
+            place_run(state, context, run, assignment.place, start=assignment.start)
+            taken += 1
+    return Done(count=taken)
+
+
+def start(state: State, context: Context, command: Start) -> Outcome:
+    """A worker asks to start what it was assigned: granted under the newest token, before the start deadline."""
+    taken = 0
+    for token in command.starts:
+        run = state.runs.get(token.run)
+        if run is None or run.state != ASSIGNED or run.fencing_token != token.fencing_token:
+            continue
+        if _is_past_deadline(state, run, context.at):
+            continue
+        _mark_started(state, context, run)
+        taken += 1
+    return Done(count=taken)
+
+
+def not_started(state: State, context: Context, command: NotStarted) -> Outcome:
+    """The start gate refused these tokens for ever: the runs are queued again, with the same attempt number."""
+    taken = 0
+    for token in command.tokens:
+        run = state.runs.get(token.run)
+        if run is None or run.fencing_token != token.fencing_token:
+            continue
+        if run.state in (ASSIGNED, RUNNING):
+            unassign(state, run)
+            taken += 1
+        elif run.state == CANCELLING:
+            end_attempt(state, context, run, CANCELLED, error="cancelled before it started", error_kind="cancelled")
+            taken += 1
+    return Done(count=taken)
+
+
+def finish(state: State, context: Context, command: Finish) -> Outcome:
+    """Record what became of attempts; reports under an old token change nothing."""
+    taken = 0
+    for finished in command.finished:
+        run = state.runs.get(finished.run)
+        if run is None or run.fencing_token != finished.fencing_token or finished.state not in REPORTABLE:
+            continue
+        if run.state == LOST and finished.state != LOST and run.late_outcome is None:
+            run.late_outcome = finished.state
+            state.touch(run)
+            state.touched_runs.add(run.id)
+        elif run.state in STARTED:
+            _finish(state, context, run, finished)
+            taken += 1
+    return Done(count=taken)
+
+
+def lose(state: State, context: Context, command: Lose) -> Outcome:
+    """The lease of a node has ended: what ran there is lost, what had not started is queued again."""
+    taken = 0
+    for token in command.tokens:
+        run = state.runs.get(token.run)
+        if run is None or run.fencing_token != token.fencing_token or run.node != command.node:
+            continue
+        if run.state == ASSIGNED:
+            unassign(state, run)
+            taken += 1
+        elif run.state in STARTED:
+            end_attempt(
+                state,
+                context,
+                run,
+                LOST,
+                error=f"node {command.node} has not been heard for a lease while the run was in flight",
+                error_kind="node_lost",
+            )
+            taken += 1
+    return Done(count=taken)
+
+
+def expire(state: State, context: Context, command: Expire) -> Outcome:
+    """End runs that could not start for the first time before their start deadline."""
+    taken = 0
+    for run_id in command.runs:
+        run = state.runs.get(run_id)
+        if run is None or run.state not in (QUEUED, ASSIGNED) or run.attempt > 1:
+            continue
+        if _is_past_deadline(state, run, context.at):
+            skip(state, context, run, REASON_DEADLINE)
+            taken += 1
+    return Done(count=taken)
+
+
+def requeue(state: State, context: Context, command: Requeue) -> Outcome:
+    """Queue retries whose back-off is over."""
+    taken = 0
+    for run_id in command.runs:
+        run = state.runs.get(run_id)
+        if run is not None and run.state == WAITING_RETRY and run.not_before <= context.at:
+            run.attempt += 1
+            state.move(run, QUEUED)
+            taken += 1
+    return Done(count=taken)
+
+
+def cancel(state: State, context: Context, command: Cancel) -> Outcome:
+    """Cancel a run: at once where nothing runs, else its worker is told through the state."""
+    replayed = replay(state, command.key)
+    if replayed is not None:
+        return replayed
+    run = state.runs.get(command.run)
+    if run is None:
+        return Refused("not_found", f"there is no run {command.run!r}")
+    if run.state in ENDED:
+        return Refused("conflict", f"run {run.id} has ended already: {run.state}")
+    cancel_run(state, context, run)
+    return remember(state, context, command.key, run.id, 200)
+
+
+# ---- steps that other handlers take too ----------------------------------------------------------------------------
+
+
+def place_run(state: State, context: Context, run: Run, place: Place, *, start: bool) -> None:
+    """Assign an indexed, queued run; with `start` also start it.  Every assignment gets a higher token."""
+    run.fencing_token = state.next_token
+    state.next_token += 1
+    run.incarnation = place.incarnation
+    state.move(run, ASSIGNED, place.node)
+    if start:
+        _mark_started(state, context, run)
+
+
+def cancel_run(state: State, context: Context, run: Run) -> None:
+    """Cancel an active run."""
+    if run.state in (QUEUED, ASSIGNED) and run.attempt == 1:
+        skip(state, context, run, REASON_CANCELLED)
+    elif run.state in STARTED:
+        if run.state != CANCELLING:
+            state.move(run, CANCELLING)
+    else:
+        run.reason = REASON_CANCELLED
+        run.finished_at = context.at
+        state.move(run, CANCELLED)
+        _count_end(state, run)
+
+
+def unassign(state: State, run: Run) -> None:
+    """Back to the queue: this assignment never started, so its attempt number stays."""
+    if run.attempts and run.attempts[-1].fencing_token == run.fencing_token:
+        run.attempts = run.attempts[:-1]
+    run.started_at = run.attempts[-1].started_at if run.attempts else None
+    state.move(run, QUEUED)
+
+
+def skip(state: State, context: Context, run: Run, reason: str) -> None:
+    """End a run that never started; it no longer counts as fired."""
+    run.reason = reason
+    run.finished_at = context.at
+    state.move(run, SKIPPED)
+    job = state.by_uid.get(run.uid)
+    if job is not None and run.cause in COUNTED_CAUSES and run.scheduled_time > job.counted_from:
+        job.fired -= 1
+        job.skipped += 1
+        state.touch_job(job)
+
+
+def end_attempt(
+    state: State,
+    context: Context,
+    run: Run,
+    ending: str,
+    *,
+    error: str | None = None,
+    error_kind: str | None = None,
+    exit_code: int | None = None,
+    status_code: int | None = None,
+) -> None:
+    """Record the end of a started attempt, and whether another follows."""
+    if run.attempts:
+        record = run.attempts[-1]
+        record.state = ending
+        record.finished_at = context.at
+        record.finished_index = context.log_index
+    run.error, run.error_kind = error, error_kind
+    run.exit_code, run.status_code = exit_code, status_code
+    policy = state.policies.get(run.uid)
+    was_cancelled = run.state == CANCELLING
+    if policy is not None and not was_cancelled and may_retry(policy, run, ending, error_kind):
+        if ending == LOST:
+            run.attempt += 1
+            state.move(run, QUEUED)
+        else:
+            run.not_before = context.at + backoff_ms(policy, run)
+            state.move(run, WAITING_RETRY)
+        return
+    run.finished_at = context.at
+    state.move(run, ending)
+    _count_end(state, run)
+
+
+# ---- details -------------------------------------------------------------------------------------------------------
+
+
+def _fits(state: State, context: Context, run: Run, assignment: Assignment) -> bool:
+    place = assignment.place
+    return (
+        state.is_alive(place.node, place.incarnation)
+        and state.has_slot(place.node, process=run.is_process)
+        and not (run.attempt == 1 and _is_past_deadline(state, run, context.at))
+    )
+
+
+def _is_past_deadline(state: State, run: Run, at: int) -> bool:
+    policy = state.policies.get(run.uid)
+    return run.attempt == 1 and policy is not None and at > start_deadline(policy, run)
+
+
+def _mark_started(state: State, context: Context, run: Run) -> None:
+    run.started_at = context.at
+    record = AttemptRecord(
+        attempt=run.attempt,
+        fencing_token=run.fencing_token,
+        node=run.node or "",
+        state=RUNNING,
+        started_at=context.at,
+        started_index=context.log_index,
+    )
+    run.attempts = [*run.attempts[1 - ATTEMPTS_KEPT :], record] if run.attempts else [record]
+    state.move(run, RUNNING)
+
+
+def _finish(state: State, context: Context, run: Run, finished: Finished) -> None:
+    state.keep_tail(run, finished.output_tail)
+    ending = CANCELLED if run.state == CANCELLING and finished.state in (FAILED, LOST) else finished.state
+    end_attempt(
+        state,
+        context,
+        run,
+        ending,
+        error=finished.error,
+        error_kind=finished.error_kind,
+        exit_code=finished.exit_code,
+        status_code=finished.status_code,
+    )
+
+
+def _count_end(state: State, run: Run) -> None:
+    job = state.by_uid.get(run.uid)
+    if job is None:
+        return
+    if run.state == SUCCEEDED:
+        job.succeeded += 1
+    elif run.state == FAILED:
+        job.failed += 1
+    elif run.state == TIMED_OUT:
+        job.timed_out += 1
+    elif run.state == CANCELLED:
+        job.cancelled += 1
+    elif run.state == LOST:
+        job.lost += 1
+    state.touch_job(job)

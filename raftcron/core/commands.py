@@ -1,0 +1,251 @@
+"""The only sentences the log may hold: a closed union.
+
+The leader works out calendar moments and puts them into commands; `apply` judges what depends on state.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from raftcron.core.model import Key
+
+
+class Fire(Struct, array_like=True, frozen=True, gc=False):
+    """One scheduled time becomes a run."""
+
+    scheduled_time: int
+    due_at: int
+    cause: str = "schedule"
+    missed_count: int = 0  # scheduled times that were coalesced into this run
+    missed_first: int | None = None
+
+
+class Summary(Struct, array_like=True, frozen=True, gc=False):
+    """Many scheduled times become one skipped row."""
+
+    reason: str
+    first: int
+    last: int
+    count: int
+
+
+class Decision(Struct, array_like=True, frozen=True, gc=False):
+    """What becomes of every N of one job in (watermark, through], under one revision of its definition."""
+
+    uid: int
+    revision: int
+    through: int
+    fires: list[Fire] = []
+    summaries: list[Summary] = []
+
+
+class Place(Struct, array_like=True, frozen=True, gc=False):
+    """Where an attempt shall be: a node in one of its lives."""
+
+    node: str
+    incarnation: int
+
+
+class Lead(Struct, array_like=True, frozen=True, tag=1):
+    """A leadership entry: opens the next epoch."""
+
+    node: str
+    incarnation: int
+    term: int
+    version: str
+    croniter_version: str
+    tzdata_version: str
+
+
+class Announce(Struct, array_like=True, frozen=True, tag=2):
+    """A node's process begins a life."""
+
+    node: str
+    incarnation: int
+    http: str
+    raft: str
+    version: str
+    slots: int
+    process_slots: int
+
+
+class PutJob(Struct, array_like=True, frozen=True, tag=3):
+    """Create or replace; `decisions` are those due until now under the definition that is replaced."""
+
+    name: str
+    definition: bytes
+    decided_through: int  # where a new job's watermark begins, and to where it moves when a definition changes
+    decisions: list[Decision] = []
+    seen_revision: int | None = None  # the revision that the leader looked at; None: there was no such job
+    if_revision: int | None = None  # If-Match
+    must_create: bool = False  # If-None-Match: *, or POST
+    paused: bool | None = None  # None keeps it
+    owner: str | None = None
+    key: Key | None = None
+
+
+class DeleteJob(Struct, array_like=True, frozen=True, tag=4):
+    name: str
+    decisions: list[Decision]
+    seen_revision: int
+    if_revision: int | None = None
+    cancel_running: bool = False
+    key: Key | None = None
+
+
+class PauseJob(Struct, array_like=True, frozen=True, tag=5):
+    name: str
+    decisions: list[Decision]
+    seen_revision: int
+    note: str = ""
+    until: int | None = None
+    key: Key | None = None
+
+
+class ResumeJob(Struct, array_like=True, frozen=True, tag=6):
+    """`paused` summarises the times that were not owed while the job was paused."""
+
+    name: str
+    seen_revision: int
+    through: int
+    paused: Summary | None = None
+    key: Key | None = None
+
+
+class Trigger(Struct, array_like=True, frozen=True, tag=7):
+    """Run now; `allow_overlap` overrides the job's policy for this run."""
+
+    name: str
+    place: Place | None
+    args: bytes | None = None
+    allow_overlap: bool = False
+    key: Key | None = None
+
+
+class Decide(Struct, array_like=True, frozen=True, tag=8):
+    """A batch of decisions; runs placed on the leader start within the same entry, at `place`."""
+
+    place: Place
+    decisions: list[Decision]
+
+
+class Assignment(Struct, array_like=True, frozen=True, gc=False):
+    run: str
+    place: Place
+    start: bool  # the leader's own node: assigned and started in one entry
+
+
+class Assign(Struct, array_like=True, frozen=True, tag=9):
+    assignments: list[Assignment]
+
+
+class Token(Struct, array_like=True, frozen=True, gc=False):
+    """A run under one of its fencing tokens."""
+
+    run: str
+    fencing_token: int
+
+
+class Start(Struct, array_like=True, frozen=True, tag=10):
+    """A worker asks to start what was assigned to it."""
+
+    starts: list[Token]
+
+
+class NotStarted(Struct, array_like=True, frozen=True, tag=11):
+    """The start gate refused: these tokens will never start."""
+
+    tokens: list[Token]
+
+
+class Finished(Struct, array_like=True, frozen=True, gc=False):
+    run: str
+    fencing_token: int
+    state: str  # succeeded failed timed_out cancelled lost
+    exit_code: int | None = None
+    status_code: int | None = None
+    error: str | None = None
+    error_kind: str | None = None
+    output_tail: bytes = b""
+
+
+class Finish(Struct, array_like=True, frozen=True, tag=12):
+    """What became of attempts."""
+
+    finished: list[Finished]
+
+
+class Lose(Struct, array_like=True, frozen=True, tag=13):
+    """The lease of `node` has ended: what ran there is lost, what had not started is queued again."""
+
+    node: str
+    incarnation: int
+    tokens: list[Token]
+
+
+class Expire(Struct, array_like=True, frozen=True, tag=14):
+    """Runs that could not start before their start deadline."""
+
+    runs: list[str]
+
+
+class Requeue(Struct, array_like=True, frozen=True, tag=15):
+    """Waiting retries whose back-off is over."""
+
+    runs: list[str]
+
+
+class Cancel(Struct, array_like=True, frozen=True, tag=16):
+    run: str
+    key: Key | None = None
+
+
+Command = (
+    Lead
+    | Announce
+    | PutJob
+    | DeleteJob
+    | PauseJob
+    | ResumeJob
+    | Trigger
+    | Decide
+    | Assign
+    | Start
+    | NotStarted
+    | Finish
+    | Lose
+    | Expire
+    | Requeue
+    | Cancel
+)
+
+
+class Entry(Struct, array_like=True, frozen=True):
+    """A command as it stands in the log: stamped by the leader that made it."""
+
+    epoch: int  # the epoch it was made in; a leadership entry carries the one before it
+    at: int  # the leader's time
+    command: Command
+
+
+# ---- outcomes: what apply answers to the proposer; none of this is replicated ---------------------------------------
+
+
+class Refused(Struct, frozen=True):
+    """A recorded refusal: nothing changed.  `code` is a stable word."""
+
+    code: str
+    message: str
+
+
+class Done(Struct, frozen=True):
+    """It took effect.  `subject` is the name or id of what was made or changed; `count` of a batch: how many."""
+
+    subject: str = ""
+    status: int = 200
+    count: int = 0
+    replayed: bool = False
+    index: int = 0  # where a replayed write took effect
+
+
+Outcome = Refused | Done

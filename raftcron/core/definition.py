@@ -1,0 +1,409 @@
+"""A job's definition: what may be written, what is kept of it, what it means.
+
+`check` walks a decoded JSON body and names every fault; `canonical` makes the bytes that the log holds (what was
+written, less what equals a default, keys in order, so that equal definitions are equal bytes); `expand` gives the
+whole object back with defaults; `policy_of` parses it for the state machine.
+
+Schedules are judged by core/schedule.py and executor objects by executors/: both are passed in, so that this file
+knows neither.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from raftcron.core.instant import parse_duration, parse_rfc3339
+from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, UNLIMITED, Policy
+from raftcron.errors import Fault
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NAME_RULE = "1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or a digit"
+SCHEDULES_MAX = 16
+DEFINITION_BYTES_MAX = 1 << 20  # one command holds a job
+LABELS_MAX = 64
+HISTORY_RUNS_MAX = 100_000
+ATTEMPTS_MAX = 1_000
+DURATION_MAX_MS = 10 * 366 * 86_400_000
+
+SERVER_SET = frozenset(
+    {"uid", "revision", "created_at", "updated_at", "next_fire_at", "last_run", "stats", "pause_note", "pause_until"}
+)
+
+DEFAULTS: Mapping[str, Any] = {
+    "timezone": "UTC",
+    "timeout": "1h",
+    "kill_after": "5s",
+    "start_deadline": None,
+    "delivery": AT_MOST_ONCE,
+    "isolation": None,
+    "retry": {"max_attempts": None, "backoff": "1s", "max_backoff": "5m", "on": ["failed"]},
+    "misfire": {"policy": "once", "grace": "10s", "window": "24h", "max": 100},
+    "overlap": {"policy": "skip", "max_running": None, "queue": 1},
+    "placement": {"on": "leader", "tags": {}, "shards": None, "priority": 50},
+    "group": None,
+    "dst": {"gap": "run_after", "fold": "first"},
+    "hash_key": None,
+    "exclude": [],
+    "jitter": "0s",
+    "start_at": None,
+    "end_at": None,
+    "max_runs": None,
+    "after": [],
+    "join": "all",
+    "labels": {},
+    "description": "",
+    "history": {"runs": 20},
+    "alerts": [],
+}
+
+# Fields of the contract that this release does not build: they are refused at any value but the default.
+NOT_YET: Mapping[str, frozenset[str]] = {
+    "retry": frozenset({"backoff", "max_backoff", "on"}),
+    "misfire": frozenset({"policy", "max"}),
+    "overlap": frozenset({"max_running", "queue"}),
+    "placement": frozenset({"on", "tags", "shards", "priority"}),
+    "dst": frozenset({"gap", "fold"}),
+}
+NOT_YET_WHOLE = frozenset(
+    {
+        "start_deadline",
+        "isolation",
+        "group",
+        "hash_key",
+        "exclude",
+        "jitter",
+        "start_at",
+        "end_at",
+        "max_runs",
+        "after",
+        "join",
+        "alerts",
+    }
+)
+NOT_YET_VALUES: Mapping[str, frozenset[str]] = {"/overlap/policy": frozenset({"queue", "replace"})}
+
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+_decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What a walk over a body found: `written` is sound where both lists of faults are empty."""
+
+    written: dict[str, Any]
+    faults: tuple[Fault, ...]
+    not_yet: tuple[Fault, ...]
+    paused: bool | None
+    owner: str | None
+
+
+ScheduleCheck = Callable[[str, str], str | None]  # (text, timezone) -> what is wrong
+ExecutorCheck = Callable[[Mapping[str, Any]], tuple[list[Fault], list[Fault]]]  # object -> (faults, not yet supported)
+
+
+class _Walk:
+    """Collects faults; each method checks one value at one pointer."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self.not_yet: list[Fault] = []
+
+    def fault(self, pointer: str, message: str) -> None:
+        self.faults.append(Fault(pointer, message))
+
+    def text(self, pointer: str, value: Any, longest: int = 4096) -> None:
+        if not isinstance(value, str):
+            self.fault(pointer, f"must be a string, not {kind_of(value)}")
+        elif len(value) > longest:
+            self.fault(pointer, f"has {len(value)} characters, at most {longest} are taken")
+
+    def duration(self, pointer: str, value: Any, least_ms: int = 0) -> None:
+        try:
+            milliseconds = parse_duration(value)
+        except (ValueError, TypeError) as error:
+            self.fault(pointer, f"{error}")
+            return
+        if not least_ms <= milliseconds <= DURATION_MAX_MS:
+            self.fault(pointer, f"is {value!r}, which is outside {least_ms} ms to 10 years")
+
+    def whole(self, pointer: str, value: Any, least: int, most: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.fault(pointer, f"must be a whole number, not {kind_of(value)}")
+        elif not least <= value <= most:
+            self.fault(pointer, f"is {value}, allowed are {least} to {most}")
+
+    def choice(self, pointer: str, value: Any, allowed: tuple[str, ...]) -> None:
+        if value not in allowed:
+            self.fault(pointer, f"is {shown(value)}, allowed are {', '.join(allowed)}")
+
+    def instant(self, pointer: str, value: Any) -> None:
+        try:
+            parse_rfc3339(value)
+        except (ValueError, TypeError) as error:
+            self.fault(pointer, f"{error}")
+
+
+def kind_of(value: Any) -> str:
+    """The JSON name of a value's type."""
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def escape(key: str) -> str:
+    """A key as one step of a JSON pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def name_fault(name: Any) -> str | None:
+    """What is wrong with a job's name, or None."""
+    if not isinstance(name, str):
+        return f"must be a string, not {kind_of(name)}"
+    if NAME.fullmatch(name) is None:
+        return f"{shown(name)} is not a name: {NAME_RULE}"
+    return None
+
+
+def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_executor: ExecutorCheck) -> Checked:
+    """Walk a job's body and name every fault.
+
+    `name` is the one in the path, which a body may repeat; None where the body has to carry it.
+    """
+    walk = _Walk()
+    if not isinstance(body, dict):
+        walk.fault("", f"must be an object, not {kind_of(body)}")
+        return Checked({}, tuple(walk.faults), (), None, None)
+    if "name" in body:
+        said = body["name"]
+        problem = name_fault(said)
+        if problem is not None:
+            walk.fault("/name", problem)
+        elif name is not None and said != name:
+            walk.fault("/name", f"is {said!r}, but the path names {name!r}: leave it out, or make them equal")
+    elif name is None:
+        walk.fault("/name", f"is missing: {NAME_RULE}")
+    written = {
+        key: value for key, value in body.items() if key not in SERVER_SET and key not in ("name", "paused", "owner")
+    }
+    for key in ("schedule", "executor"):
+        if key not in written:
+            walk.fault(f"/{key}", "is missing")
+    known = DEFAULTS.keys() | {"schedule", "executor"}
+    for key in written.keys() - known:
+        walk.fault(f"/{escape(key)}", "is not a field of a job" + near(key, known))
+    paused, owner = body.get("paused"), body.get("owner")
+    if paused is not None and not isinstance(paused, bool):
+        walk.fault("/paused", f"must be a boolean, not {kind_of(paused)}")
+    if owner is not None:
+        walk.text("/owner", owner, 256)
+    _check_fields(walk, written)
+    if not walk.faults:
+        _check_not_yet(walk, written)
+    if "executor" in written:
+        if not isinstance(written["executor"], dict):
+            walk.fault("/executor", f"must be an object, not {kind_of(written['executor'])}")
+        else:
+            faults, not_yet = check_executor(written["executor"])
+            walk.faults.extend(Fault("/executor" + pointer, message) for pointer, message in faults)
+            walk.not_yet.extend(Fault("/executor" + pointer, message) for pointer, message in not_yet)
+    if "schedule" in written:
+        _check_schedules(walk, written, check_schedule)
+    return Checked(written, tuple(walk.faults), tuple(walk.not_yet), paused, owner)
+
+
+def near(word: str, known: Any) -> str:
+    """A hint at the field that was meant."""
+    import difflib
+
+    close = difflib.get_close_matches(word, sorted(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _check_schedules(walk: _Walk, written: Mapping[str, Any], check_schedule: ScheduleCheck) -> None:
+    value, timezone = written["schedule"], written.get("timezone", "UTC")
+    if not isinstance(timezone, str):
+        timezone = "UTC"
+    texts = value if isinstance(value, list) else [value]
+    if not 1 <= len(texts) <= SCHEDULES_MAX:
+        walk.fault("/schedule", f"has {len(texts)} schedules, allowed are 1 to {SCHEDULES_MAX}")
+        return
+    for place, text in enumerate(texts):
+        pointer = f"/schedule/{place}" if isinstance(value, list) else "/schedule"
+        if not isinstance(text, str):
+            walk.fault(pointer, f"must be a string, not {kind_of(text)}")
+            continue
+        problem = check_schedule(text, timezone)
+        if problem is not None:
+            walk.fault(
+                "/timezone" if problem.startswith("timezone:") else pointer, problem.removeprefix("timezone:").strip()
+            )
+
+
+def _check_fields(walk: _Walk, written: Mapping[str, Any]) -> None:
+    for key, default in DEFAULTS.items():
+        if key not in written:
+            continue
+        value, pointer = written[key], f"/{key}"
+        if isinstance(default, dict) and key != "labels":
+            if not isinstance(value, dict):
+                walk.fault(pointer, f"must be an object, not {kind_of(value)}")
+                continue
+            for inner in value.keys() - default.keys():
+                walk.fault(f"{pointer}/{escape(inner)}", f"is not a field of {key}" + near(inner, default.keys()))
+            for inner in default.keys() & value.keys():
+                _check_inner(walk, f"{pointer}/{inner}", value[inner])
+        else:
+            _check_plain(walk, key, pointer, value)
+
+
+def _check_plain(walk: _Walk, key: str, pointer: str, value: Any) -> None:
+    if key == "timezone":
+        walk.text(pointer, value, 64)
+    elif key in ("timeout", "kill_after"):
+        walk.duration(pointer, value, 1 if key == "timeout" else 0)
+    elif key == "delivery":
+        walk.choice(pointer, value, (AT_MOST_ONCE, AT_LEAST_ONCE))
+    elif key == "description":
+        walk.text(pointer, value)
+    elif key == "labels":
+        if not isinstance(value, dict):
+            walk.fault(pointer, f"must be an object, not {kind_of(value)}")
+            return
+        if len(value) > LABELS_MAX:
+            walk.fault(pointer, f"has {len(value)} labels, at most {LABELS_MAX} are taken")
+        for label, text in value.items():
+            if not 1 <= len(label) <= 128:
+                walk.fault(f"{pointer}/{escape(label)}", "a label's name has 1 to 128 characters")
+            walk.text(f"{pointer}/{escape(label)}", text, 256)
+
+
+def _check_inner(walk: _Walk, pointer: str, value: Any) -> None:
+    if pointer == "/retry/max_attempts":
+        if value is not None:
+            walk.whole(pointer, value, 1, ATTEMPTS_MAX)
+    elif pointer in ("/misfire/grace", "/misfire/window"):
+        walk.duration(pointer, value)
+    elif pointer == "/overlap/policy":
+        walk.choice(pointer, value, ("skip", "allow", "queue", "replace"))
+    elif pointer == "/history/runs":
+        walk.whole(pointer, value, 0, HISTORY_RUNS_MAX)
+
+
+def _check_not_yet(walk: _Walk, written: Mapping[str, Any]) -> None:
+    def refuse(pointer: str, default: Any) -> None:
+        walk.not_yet.append(
+            Fault(pointer, f"is not supported yet at any value but its default, {shown(default)}: leave it out")
+        )
+
+    for key in NOT_YET_WHOLE & written.keys():
+        if not _same(written[key], DEFAULTS[key]):
+            refuse(f"/{key}", DEFAULTS[key])
+    for key, inner_keys in NOT_YET.items():
+        for inner in inner_keys & written.get(key, {}).keys():
+            if not _same(written[key][inner], DEFAULTS[key][inner]):
+                refuse(f"/{key}/{inner}", DEFAULTS[key][inner])
+    policy = written.get("overlap", {}).get("policy")
+    if policy in NOT_YET_VALUES["/overlap/policy"]:
+        walk.not_yet.append(Fault("/overlap/policy", f"{policy!r} is not supported yet; supported are skip, allow"))
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Equality that knows durations ("60s" is "1m") and tells true from 1."""
+    if value == default and isinstance(value, bool) == isinstance(default, bool):
+        return True
+    if isinstance(default, str) and default[:1].isdigit():
+        try:
+            return parse_duration(value) == parse_duration(default)
+        except (ValueError, TypeError):
+            return False
+    return False
+
+
+def canonical(written: Mapping[str, Any]) -> bytes:
+    """The bytes that the log holds: `written` (which `check` found sound) less what equals a default."""
+    kept: dict[str, Any] = {}
+    for key, value in written.items():
+        default = DEFAULTS.get(key)
+        if isinstance(default, dict) and key != "labels":
+            inner = {k: v for k, v in value.items() if v != default[k] or type(v) is not type(default[k])}
+            if inner:
+                kept[key] = inner
+        elif key not in DEFAULTS or value != default or type(value) is not type(default):
+            kept[key] = value
+    return _encode(kept)
+
+
+def written_of(stored: bytes) -> dict[str, Any]:
+    """What was written, less what equals a default."""
+    return _decode(stored)
+
+
+def expand(stored: bytes) -> dict[str, Any]:
+    """The whole definition as JSON values, defaults included, in the order of the contract."""
+    written = _decode(stored)
+    whole: dict[str, Any] = {"schedule": written["schedule"], "timezone": "UTC", "executor": written["executor"]}
+    for key, default in DEFAULTS.items():
+        if isinstance(default, dict) and key != "labels":
+            whole[key] = {**default, **written.get(key, {})}
+        else:
+            whole[key] = written.get(key, default)
+    return whole
+
+
+def executor_of(stored: bytes) -> dict[str, Any]:
+    """The executor object alone."""
+    executor: dict[str, Any] = _decode(stored)["executor"]
+    return executor
+
+
+@functools.lru_cache(maxsize=65_536)
+def policy_of(stored: bytes) -> Policy:
+    """What canonical bytes mean; equal policies are one object."""
+    whole = expand(stored)
+    retry, misfire, overlap = whole["retry"], whole["misfire"], whole["overlap"]
+    schedules = whole["schedule"] if isinstance(whole["schedule"], list) else [whole["schedule"]]
+    at_least_once = whole["delivery"] == AT_LEAST_ONCE
+    max_running = overlap["max_running"] or (UNLIMITED if overlap["policy"] == "allow" else 1)
+    window_ms = parse_duration(misfire["window"])
+    alone = whole["delivery"] == AT_MOST_ONCE and overlap["policy"] == "allow" and max_running == UNLIMITED
+    return _shared(
+        Policy(
+            schedules=tuple(schedules),
+            timezone=whole["timezone"],
+            gap=whole["dst"]["gap"],
+            fold=whole["dst"]["fold"],
+            delivery=whole["delivery"],
+            max_attempts=retry["max_attempts"] or (5 if at_least_once else 1),
+            backoff_ms=parse_duration(retry["backoff"]),
+            max_backoff_ms=parse_duration(retry["max_backoff"]),
+            retry_on=frozenset(retry["on"]),
+            grace_ms=parse_duration(misfire["grace"]),
+            window_ms=window_ms,
+            overlap=overlap["policy"],
+            max_running=max_running,
+            placement=whole["placement"]["on"],
+            executor_type=whole["executor"]["type"],
+            timeout_ms=parse_duration(whole["timeout"]),
+            kill_after_ms=parse_duration(whole["kill_after"]),
+            start_deadline_ms=window_ms,
+            self_stop=not alone,  # semantics 5.7
+            history_runs=whole["history"]["runs"],
+        )
+    )
+
+
+_policies: dict[Policy, Policy] = {}
+
+
+def _shared(policy: Policy) -> Policy:
+    if len(_policies) > 65_536:
+        _policies.clear()
+    return _policies.setdefault(policy, policy)

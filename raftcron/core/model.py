@@ -1,0 +1,188 @@
+"""The nouns of replicated state: job, run, attempt, node, and the words their fields may hold.
+
+All instants are integer milliseconds since 1970 UTC.  Records are compact and outside the garbage collector's reach,
+because a cluster may hold a million of each.  `digest` is the hash of a record as last sealed (see state.py); it is
+zero whenever a record is encoded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+QUEUED: Final = "queued"
+ASSIGNED: Final = "assigned"
+RUNNING: Final = "running"
+CANCELLING: Final = "cancelling"
+WAITING_RETRY: Final = "waiting_retry"
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+TIMED_OUT: Final = "timed_out"
+CANCELLED: Final = "cancelled"
+LOST: Final = "lost"
+SKIPPED: Final = "skipped"
+
+ON_A_NODE: Final = frozenset({ASSIGNED, RUNNING, CANCELLING})
+STARTED: Final = frozenset({RUNNING, CANCELLING})
+ACTIVE: Final = frozenset({QUEUED, ASSIGNED, RUNNING, CANCELLING, WAITING_RETRY})
+ENDED: Final = frozenset({SUCCEEDED, FAILED, TIMED_OUT, CANCELLED, LOST, SKIPPED})
+RUN_STATES: Final = ACTIVE | ENDED
+
+CAUSE_SCHEDULE: Final = "schedule"
+CAUSE_CATCH_UP: Final = "catch_up"
+CAUSE_MANUAL: Final = "manual"
+COUNTED_CAUSES: Final = frozenset({CAUSE_SCHEDULE, CAUSE_CATCH_UP})  # the causes on either side of conservation
+
+REASON_OVERLAP: Final = "overlap"
+REASON_LIMIT: Final = "limit"
+REASON_COALESCED: Final = "coalesced"
+REASON_EXPIRED: Final = "expired"
+REASON_DEADLINE: Final = "deadline"
+REASON_DELETED: Final = "deleted"
+REASON_CANCELLED: Final = "cancelled"
+REASON_PAUSED: Final = "paused"
+
+AT_MOST_ONCE: Final = "at_most_once"
+AT_LEAST_ONCE: Final = "at_least_once"
+
+UNLIMITED: Final = 0  # of Policy.max_running
+
+
+# ---- records -------------------------------------------------------------------------------------------------------
+
+
+class Policy(Struct, frozen=True, gc=False):
+    """What a definition says, parsed and resolved; shared between all jobs that say the same."""
+
+    schedules: tuple[str, ...]
+    timezone: str
+    gap: str
+    fold: str
+    delivery: str
+    max_attempts: int
+    backoff_ms: int
+    max_backoff_ms: int
+    retry_on: frozenset[str]
+    grace_ms: int
+    window_ms: int
+    overlap: str
+    max_running: int  # UNLIMITED or at least 1
+    placement: str
+    executor_type: str
+    timeout_ms: int
+    kill_after_ms: int
+    start_deadline_ms: int  # counted from the scheduled time
+    self_stop: bool
+    history_runs: int
+
+
+class Job(Struct, array_like=True, gc=False):
+    """A named, durable definition and how far it has been decided."""
+
+    name: str
+    uid: int  # never changes; (log index << 12) | place in the entry
+    revision: int  # log index of its last change
+    created_at: int
+    updated_at: int
+    definition: bytes  # canonical, see definition.py
+    anchor: int  # of @every
+    decided_through: int  # the watermark: every N <= this is decided; never goes back
+    counted_from: int
+    paused: bool = False
+    pause_note: str = ""
+    pause_until: int | None = None
+    last_decided: int | None = None  # the last N decided
+    last_fired: int | None = None  # the last N fired
+    last_run: str | None = None
+    fired: int = 0  # since counted_from
+    skipped: int = 0  # since counted_from
+    succeeded: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    owner: str | None = None
+    digest: int = 0
+
+
+class AttemptRecord(Struct, array_like=True, gc=False):
+    """One try of a run on one node."""
+
+    attempt: int
+    fencing_token: int
+    node: str
+    state: str
+    started_at: int | None = None
+    finished_at: int | None = None
+    started_index: int | None = None
+    finished_index: int | None = None
+
+
+class Run(Struct, array_like=True, gc=False):
+    """What a fired scheduled time becomes; or, with `count`, a summary of times that were skipped together."""
+
+    id: str
+    uid: int  # of the job
+    job: str
+    scheduled_time: int
+    due_at: int
+    cause: str
+    state: str
+    log_index: int  # of the decision
+    epoch: int  # of the decision
+    queued_at: int
+    reason: str | None = None
+    attempt: int = 1
+    fencing_token: int = 0
+    node: str | None = None
+    incarnation: int = 0
+    is_process: bool = False  # takes one of a node's process slots
+    started_at: int | None = None
+    finished_at: int | None = None
+    not_before: int = 0  # a waiting retry is queued again from then on
+    exit_code: int | None = None
+    status_code: int | None = None
+    error: str | None = None
+    error_kind: str | None = None
+    output_tail: bytes = b""
+    missed_count: int = 0
+    missed_first: int | None = None
+    previous_time: int | None = None
+    blocked_by: str | None = None
+    late_outcome: str | None = None
+    args: bytes | None = None  # msgpack of a manual run's JSON value
+    first: int | None = None
+    last: int | None = None
+    count: int | None = None
+    attempts: list[AttemptRecord] = []
+    digest: int = 0
+
+
+class Node(Struct, array_like=True, gc=False):
+    """A node as it announced itself through the log."""
+
+    name: str
+    incarnation: int
+    http: str
+    raft: str
+    version: str
+    slots: int
+    process_slots: int
+    announced_at: int
+    announced_index: int
+    digest: int = 0
+
+
+class Key(Struct, array_like=True, gc=False):
+    """An idempotency key that was used: scope is (principal, method, path, key) as one text."""
+
+    scope: str
+    body_hash: bytes
+    status: int
+    index: int
+    at: int
+    subject: str = ""  # what the write made or changed: a job's name or a run's id
+    digest: int = 0

@@ -1,0 +1,38 @@
+"""Pure choices that need no state: retry or not, how long to wait, whether a run still may start."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from raftcron.core.model import AT_LEAST_ONCE, FAILED, LOST, TIMED_OUT, Policy, Run
+
+BROKEN = "broken"  # error kind: the connection broke after the request was sent
+
+
+def may_retry(policy: Policy, run: Run, state: str, error_kind: str | None) -> bool:
+    """Whether an attempt that ended in `state` is followed by another (semantics 4 and 11).
+
+    A lost attempt is tried again in the class at_least_once only, whatever `retry.on` says.
+    """
+    if run.attempt >= policy.max_attempts:
+        return False
+    if state == LOST:
+        return policy.delivery == AT_LEAST_ONCE
+    if state == FAILED:
+        return (BROKEN if error_kind == BROKEN else FAILED) in policy.retry_on
+    return state == TIMED_OUT and TIMED_OUT in policy.retry_on
+
+
+def backoff_ms(policy: Policy, run: Run) -> int:
+    """How long a retry waits, in milliseconds: doubled with each attempt, capped, then 75 to 100 % of that.
+
+    The share is drawn from a hash of run and attempt, so that it is the same on every node.
+    """
+    wait = min(policy.backoff_ms << min(run.attempt - 1, 40), policy.max_backoff_ms)
+    draw = int.from_bytes(blake2b(b"%s %d" % (run.id.encode(), run.attempt), digest_size=4).digest(), "little")
+    return wait - (wait * draw >> 34)
+
+
+def start_deadline(policy: Policy, run: Run) -> int:
+    """The last instant at which this run may start for the first time."""
+    return run.scheduled_time + policy.start_deadline_ms

@@ -1,0 +1,285 @@
+"""All that the log has made: jobs, runs, nodes, keys and counters, with read-only questions and the digest.
+
+Only `core.apply` changes it.  Records and counters are what a snapshot will carry; the indexes beside them are derived
+and are rebuilt from the records.
+
+The digest (semantics I7) is the sum modulo 2^128 of a hash of each record.  Code that changes a record calls `touch`
+or `forget` on it; `seal` brings the digest up to date once an entry, so that the cost is one hash a changed record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import blake2b
+
+import msgspec
+
+from raftcron.core import definition
+from raftcron.core.model import (
+    ENDED,
+    ON_A_NODE,
+    QUEUED,
+    Job,
+    Key,
+    Node,
+    Policy,
+    Run,
+)
+
+MODULUS = 1 << 128
+DIGESTS_KEPT = 1024  # pairs of (index, digest) that a node can be asked for, of each kind
+KEYS_KEPT = 200_000  # idempotency keys; about 200 bytes each
+KEY_LIFE_MS = 24 * 3600 * 1000
+ORPHANS_KEPT = 10_000  # runs of deleted jobs
+TAILS_BYTES_KEPT = 64 << 20  # output tails of all runs together
+
+_encode = msgspec.msgpack.Encoder().encode
+
+Record = Job | Run | Node | Key
+
+
+def newest_first(run: Run) -> tuple[int, int, str]:
+    """Sort key of rows: the latest decision first, then the latest scheduled time."""
+    return (-run.log_index, -run.scheduled_time, run.id)
+
+
+def record_hash(record: Record) -> int:
+    """The 128-bit hash of a record's encoded bytes, with its kind in front."""
+    kept, record.digest = record.digest, 0
+    data = _encode(record)
+    record.digest = kept
+    return int.from_bytes(blake2b(data, digest_size=16, person=type(record).__name__.encode()).digest(), "little")
+
+
+class State:
+    """The state after `index` entries of the log."""
+
+    def __init__(self) -> None:
+        # what the log says
+        self.index = 0
+        self.epoch = 0
+        self.leader = ""  # of this epoch
+        self.lead_index = 0
+        self.cluster_time = 0
+        self.next_token = 1
+        self.jobs: dict[str, Job] = {}
+        self.runs: dict[str, Run] = {}
+        self.nodes: dict[str, Node] = {}
+        self.keys: dict[str, Key] = {}  # oldest first
+        self.orphans: deque[str] = deque()  # runs of deleted jobs, oldest first
+        self.tails: deque[str] = deque()  # runs that have an output tail, oldest first
+        self.tails_bytes = 0
+        # derived
+        self.by_uid: dict[int, Job] = {}
+        self.policies: dict[int, Policy] = {}
+        self.active: dict[int, dict[str, Run]] = {}  # uid -> runs that have not ended, oldest first
+        self.history: dict[int, deque[str]] = {}  # uid -> rows that have ended and are kept, in order of their end
+        self.on_node: dict[str, dict[str, Run]] = {}  # assigned, running or cancelling
+        self.processes: dict[str, int] = {}  # of those, how many are processes
+        self.queued: dict[str, Run] = {}
+        self.waiting: dict[str, Run] = {}
+        # the digest
+        self.digest = 0
+        self._head = 0
+        self._touched: dict[int, Record] = {}
+        # what entries have changed since somebody looked; cleared by the runtime
+        self.touched_jobs: set[int] = set()
+        self.touched_runs: set[str] = set()
+
+    # ---- questions
+
+    def policy(self, uid: int) -> Policy:
+        return self.policies[uid]
+
+    def active_count(self, uid: int) -> int:
+        return len(self.active.get(uid, ()))
+
+    def has_slot(self, node: str, *, process: bool) -> bool:
+        """Whether one more run fits on this node."""
+        record = self.nodes.get(node)
+        if record is None or len(self.on_node.get(node, ())) >= record.slots:
+            return False
+        return not process or self.processes.get(node, 0) < record.process_slots
+
+    def is_alive(self, node: str, incarnation: int) -> bool:
+        """Whether `incarnation` is the newest that this node has announced."""
+        record = self.nodes.get(node)
+        return record is not None and record.incarnation == incarnation
+
+    def runs_of(self, uid: int) -> list[Run]:
+        """The rows kept for a job, newest first."""
+        rows = [self.runs[run_id] for run_id in self.history.get(uid, ())]
+        rows.extend(self.active.get(uid, {}).values())
+        rows.sort(key=newest_first)
+        return rows
+
+    # ---- changes: for core.apply alone
+
+    def touch(self, record: Record) -> None:
+        """The record has changed or is new."""
+        self._touched[id(record)] = record
+
+    def forget(self, record: Record) -> None:
+        """The record is gone."""
+        self._touched.pop(id(record), None)
+        self.digest = (self.digest - record.digest) % MODULUS
+        record.digest = 0
+
+    def add_job(self, job: Job) -> None:
+        self.jobs[job.name] = job
+        self.by_uid[job.uid] = job
+        self.policies[job.uid] = definition.policy_of(job.definition)
+        self.touch_job(job)
+
+    def touch_job(self, job: Job) -> None:
+        self._touched[id(job)] = job
+        self.touched_jobs.add(job.uid)
+
+    def remove_job(self, job: Job) -> None:
+        """The job goes; its rows stay readable by id among the orphans."""
+        del self.jobs[job.name]
+        del self.by_uid[job.uid]
+        del self.policies[job.uid]
+        self.touched_jobs.add(job.uid)
+        self.forget(job)
+        for run_id in self.history.pop(job.uid, ()):
+            self._keep_orphan(run_id)
+
+    def add_run(self, run: Run) -> None:
+        """A new row, active or ended already."""
+        self.runs[run.id] = run
+        if run.state in ENDED:
+            self._end(run)
+        else:
+            self.active.setdefault(run.uid, {})[run.id] = run
+            self._index(run)
+        self._touched[id(run)] = run
+        self.touched_runs.add(run.id)
+
+    def move(self, run: Run, state: str, node: str | None = None) -> None:
+        """Change an active run's state (and, for states on a node, its node) and keep the indexes true."""
+        self._unindex(run)
+        run.state = state
+        if state in ENDED:
+            runs = self.active[run.uid]
+            del runs[run.id]
+            if not runs:
+                del self.active[run.uid]
+            self._end(run)
+        else:
+            if state not in ON_A_NODE:
+                run.node = None
+            elif node is not None:
+                run.node = node
+            self._index(run)
+        self._touched[id(run)] = run
+        self.touched_runs.add(run.id)
+
+    def keep_tail(self, run: Run, tail: bytes) -> None:
+        """Keep the end of a run's output; the oldest tails of the cluster leave first."""
+        if not tail:
+            return
+        if run.output_tail:
+            self.tails_bytes -= len(run.output_tail)
+        else:
+            self.tails.append(run.id)
+        run.output_tail = tail
+        self.tails_bytes += len(tail)
+        if len(self.tails) > 2 * len(self.runs) + 1024:  # rows that left took their tails with them
+            self.tails = deque(run_id for run_id in self.tails if run_id in self.runs)
+        while self.tails_bytes > TAILS_BYTES_KEPT:
+            old = self.runs.get(self.tails.popleft())
+            if old is not None and old.output_tail:
+                self.tails_bytes -= len(old.output_tail)
+                old.output_tail = b""
+                self.touch(old)
+
+    def keep_key(self, key: Key) -> None:
+        """Remember an idempotency key; keys older than a day of cluster time leave, and the oldest beyond the bound."""
+        known = self.keys.pop(key.scope, None)
+        if known is not None:
+            self.forget(known)
+        self.keys[key.scope] = key
+        self.touch(key)
+        while self.keys:
+            oldest = next(iter(self.keys.values()))
+            if len(self.keys) <= KEYS_KEPT and oldest.at + KEY_LIFE_MS > self.cluster_time:
+                break
+            del self.keys[oldest.scope]
+            self.forget(oldest)
+
+    def seal(self) -> None:
+        """The entry is done: bring the digest up to date."""
+        digest = self.digest
+        for record in self._touched.values():
+            fresh = record_hash(record)
+            digest += fresh - record.digest
+            record.digest = fresh
+        self._touched.clear()
+        head = int.from_bytes(
+            blake2b(
+                b"%d %d %d %d %s"
+                % (self.epoch, self.lead_index, self.cluster_time, self.next_token, self.leader.encode()),
+                digest_size=16,
+                person=b"head",
+            ).digest(),
+            "little",
+        )
+        self.digest = (digest + head - self._head) % MODULUS
+        self._head = head
+
+    # ---- indexes
+
+    def _index(self, run: Run) -> None:
+        state = run.state
+        if state in ON_A_NODE:
+            node = run.node or ""
+            self.on_node.setdefault(node, {})[run.id] = run
+            if run.is_process:
+                self.processes[node] = self.processes.get(node, 0) + 1
+        elif state == QUEUED:
+            self.queued[run.id] = run
+        else:
+            self.waiting[run.id] = run
+
+    def _unindex(self, run: Run) -> None:
+        state = run.state
+        if state in ON_A_NODE:
+            node = run.node or ""
+            del self.on_node[node][run.id]
+            if run.is_process:
+                self.processes[node] -= 1
+        elif state == QUEUED:
+            del self.queued[run.id]
+        else:
+            del self.waiting[run.id]
+
+    def _end(self, run: Run) -> None:
+        job = self.by_uid.get(run.uid)
+        if job is None:
+            self._keep_orphan(run.id)
+            return
+        rows = self.history.get(run.uid)
+        if rows is None:
+            rows = self.history[run.uid] = deque()
+        rows.append(run.id)
+        kept = max(1, self.policies[run.uid].history_runs)
+        while len(rows) > kept:
+            oldest = rows.popleft()
+            if oldest == job.last_run and len(rows) >= kept:
+                rows.append(oldest)  # the last run is kept for ever; one row at most is moved
+                oldest = rows.popleft()
+            self._drop(self.runs[oldest])
+
+    def _keep_orphan(self, run_id: str) -> None:
+        self.orphans.append(run_id)
+        if len(self.orphans) > ORPHANS_KEPT:
+            self._drop(self.runs[self.orphans.popleft()])
+
+    def _drop(self, run: Run) -> None:
+        if run.output_tail:
+            self.tails_bytes -= len(run.output_tail)
+            run.output_tail = b""
+        del self.runs[run.id]
+        self.touched_runs.add(run.id)
+        self.forget(run)

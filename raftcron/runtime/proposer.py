@@ -1,0 +1,38 @@
+"""Stamps commands with epoch and time and puts them into the log; used by every loop and use-case of a leader."""
+
+from __future__ import annotations
+
+from raftcron.core.codec import encode_entry
+from raftcron.core.commands import Command, Done, Entry, Outcome, Refused
+from raftcron.errors import UnavailableError
+from raftcron.ports import Log
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.machine import Machine
+
+
+class Proposer:
+    """The leader's pen."""
+
+    def __init__(self, log: Log, machine: Machine, time: TrustedTime) -> None:
+        self._log = log
+        self._machine = machine
+        self._time = time
+
+    async def propose(self, command: Command) -> Outcome:
+        """Replicate one command; returns its outcome once this node has applied it.
+
+        Raises UnavailableError (certainly not written, also where the log had moved to another epoch) or
+        UnknownOutcomeError.
+        """
+        epoch = self._log.status().leading_epoch
+        if epoch is None:
+            raise UnavailableError("this node does not lead: nothing was written; repeat the request")
+        body = encode_entry(Entry(epoch, self._time.now_ms(), command))
+        applied = await self._log.propose(body, epoch)
+        outcome = applied.outcome
+        if isinstance(outcome, Refused):
+            if outcome.code == "epoch":
+                raise UnavailableError("the lead has changed: nothing was written; repeat the request")
+            return outcome
+        assert isinstance(outcome, Done), "apply answers Done or Refused"
+        return outcome
