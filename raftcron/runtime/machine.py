@@ -32,6 +32,7 @@ class Machine:
     def __init__(self, node: str, time: TrustedTime) -> None:
         self.state = State()
         self.timeline = Timeline()
+        self.applied_index = 0  # of the log; entries that are not for this machine count too
         self.incarnation = 0  # of this node's process; set before the log starts
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)
         self.spaced_digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)  # at indices divisible by 1,024
@@ -68,6 +69,7 @@ class Machine:
         return outcome
 
     def applied(self, index: int) -> None:
+        self.applied_index = index
         changed = self.state.touched_runs
         self.state.touched_runs = set()
         for observer in self._observers:

@@ -17,7 +17,7 @@ def lead(state: State, context: Context, command: Lead) -> Outcome:
     for runs in list(state.on_node.values()):
         for run in list(runs.values()):
             if run.state == ASSIGNED:
-                unassign(state, run)
+                unassign(state, context, run)
     return Done(command.node)
 
 
@@ -51,7 +51,7 @@ def announce(state: State, context: Context, command: Announce) -> Outcome:
         if run.incarnation == node.incarnation:
             continue
         if run.state == ASSIGNED:
-            unassign(state, run)
+            unassign(state, context, run)
         else:
             end_attempt(
                 state,

@@ -30,6 +30,7 @@ from raftcron.core.model import (
     QUEUED,
     REASON_CANCELLED,
     REASON_DEADLINE,
+    REASON_DELETED,
     RUNNING,
     SKIPPED,
     STARTED,
@@ -82,7 +83,7 @@ def not_started(state: State, context: Context, command: NotStarted) -> Outcome:
         if run is None or run.fencing_token != token.fencing_token:
             continue
         if run.state in (ASSIGNED, RUNNING):
-            unassign(state, run)
+            unassign(state, context, run)
             taken += 1
         elif run.state == CANCELLING:
             end_attempt(state, context, run, CANCELLED, error="cancelled before it started", error_kind="cancelled")
@@ -115,7 +116,7 @@ def lose(state: State, context: Context, command: Lose) -> Outcome:
         if run is None or run.fencing_token != token.fencing_token or run.node != command.node:
             continue
         if run.state == ASSIGNED:
-            unassign(state, run)
+            unassign(state, context, run)
             taken += 1
         elif run.state in STARTED:
             end_attempt(
@@ -196,12 +197,21 @@ def cancel_run(state: State, context: Context, run: Run) -> None:
         _count_end(state, run)
 
 
-def unassign(state: State, run: Run) -> None:
-    """Back to the queue: this assignment never started, so its attempt number stays."""
+def unassign(state: State, context: Context, run: Run) -> None:
+    """Back to the queue: this assignment never started, so its attempt number stays.
+
+    A run whose job was deleted meanwhile has nothing to start any more and ends.
+    """
     if run.attempts and run.attempts[-1].fencing_token == run.fencing_token:
         run.attempts = run.attempts[:-1]
     run.started_at = run.attempts[-1].started_at if run.attempts else None
-    state.move(run, QUEUED)
+    if run.uid in state.by_uid:
+        state.move(run, QUEUED)
+    elif run.attempt == 1:
+        skip(state, context, run, REASON_DELETED)
+    else:
+        run.reason, run.finished_at = REASON_DELETED, context.at
+        state.move(run, CANCELLED)
 
 
 def skip(state: State, context: Context, run: Run, reason: str) -> None:

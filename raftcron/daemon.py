@@ -1,0 +1,318 @@
+"""One node: the only file that knows every floor; it wires the rooms, starts them in order, and stops them in order.
+
+Start: what a former life left is killed -> journal and peers -> HTTP -> this life is announced -> ready.
+Stop (SIGTERM): hand over the lead -> take no new runs -> running ones get the grace, then end -> their fate is
+committed -> HTTP, peers, journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, TextIO
+
+from aiohttp import web
+
+from raftcron import __version__
+from raftcron.clock import Clock, SystemClock
+from raftcron.config import Settings
+from raftcron.core.commands import Announce
+from raftcron.errors import ConfigurationError, FatalError, RaftcronError
+from raftcron.executors.registry import Registry, Surroundings
+from raftcron.executors.spawner import Spawner
+from raftcron.raft import Engine, RaftSettings, SystemDevice
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.presence import Presence
+from raftcron.runtime.proposer import Proposer
+from raftcron.runtime.reports import Reports
+from raftcron.runtime.scheduler import Scheduler
+from raftcron.runtime.worker import Worker
+
+log = logging.getLogger(__name__)
+
+EXIT_FATAL = 1
+STOP_SECONDS = 5.0  # for each step of an orderly end that depends on others
+NO_SECRET = b"a cluster on loopback without a secret"
+
+
+class Node:
+    """One running node."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self.time = TrustedTime(clock)
+        self.machine = Machine(settings.name, self.time)
+        low, high = settings.election_timeout_ms
+        self.log = Engine(
+            RaftSettings(
+                name=settings.name,
+                listen=(settings.raft.host, settings.raft.port),
+                peers={name: (address.host, address.port) for name, address in settings.voters.items()},
+                data_dir=settings.data_dir / "journal",
+                secret=settings.cluster_secret or NO_SECRET,
+                election_timeout=(low / 1000, high / 1000),
+                leader_fallback=settings.leader_fallback_ms / 1000,
+                request_timeout=settings.request_timeout_ms / 1000,
+            ),
+            self.machine,
+            clock,
+            SystemDevice(),
+            random.SystemRandom(),
+            self.fail,
+        )
+        self.proposer = Proposer(self.log, self.machine, self.time)
+        times = LeaseTimes(settings.lease_ms / 1000, settings.lease_margin_ms / 1000)
+        self.leases = LeaseKeeper(clock, times, self.log.read_index)
+        self.reports = Reports(node=settings.name, machine=self.machine, log=self.log, proposer=self.proposer)
+        self.spawner = self._make_spawner(times) if settings.allow_shell else None
+        self.registry = Registry.installed()
+        self.executors = self.registry.executors(
+            Surroundings(allow_shell=settings.allow_shell, spawner=self.spawner, environment=dict(os.environ))
+        )
+        self.worker = Worker(
+            node=settings.name,
+            machine=self.machine,
+            reports=self.reports,
+            executor=self.executors,
+            clock=clock,
+            time=self.time,
+            license_of=lambda: self.presence.license,
+        )
+        self.scheduler = Scheduler(
+            node=settings.name,
+            machine=self.machine,
+            proposer=self.proposer,
+            time=self.time,
+            leases=self.leases,
+            catch_up_rate=settings.catch_up_rate,
+        )
+        self._times = times
+        self._tasks: list[asyncio.Task[None]] = []
+        self._leading: asyncio.Task[None] | None = None
+        self._is_stopping = False
+        self._web: web.AppRunner | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """End the process: it must not guess and must not go on."""
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+    def end(self) -> None:
+        """Ask for an orderly end."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    # ---- start
+
+    async def start(self) -> None:
+        """Everything up; returns once this node is ready, which needs a quorum."""
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.spawner is not None:
+            for remnant in await self.spawner.start():
+                log.warning("remnant_ended %s", remnant)
+        self.log.on_leadership(self._leadership)
+        await self.log.start()
+        self.machine.incarnation = self.log.incarnation
+        self.presence = self._make_presence()
+        for observer in (self.presence, self.worker, self.scheduler):
+            self.machine.observe(observer)
+        self._spawn(self.presence.run())
+        self._spawn(self.worker.run())
+        await self._start_web()
+        await self.log.wait_ready()
+
+    def _make_spawner(self, times: LeaseTimes) -> Spawner:
+        return Spawner(
+            self.settings.data_dir / "run",
+            output_directory=self.settings.data_dir / "output",
+            output_bytes_max=self.settings.output_total_bytes,
+            lease_grace_seconds=max(0.0, times.lease_seconds / 2 - times.margin_seconds),
+        )
+
+    def _make_presence(self) -> Presence:
+        settings = self.settings
+        announcement = Announce(
+            node=settings.name,
+            incarnation=self.log.incarnation,
+            http=str(settings.reachable_http),
+            raft=str(settings.reachable_raft),
+            version=__version__,
+            slots=settings.slots,
+            process_slots=settings.process_slots,
+        )
+        return Presence(
+            announcement=announcement,
+            machine=self.machine,
+            log=self.log,
+            proposer=self.proposer,
+            keeper=self.leases,
+            clock=self.clock,
+            time=self.time,
+            times=self._times,
+            licensed=self._licensed,
+            fatal=self.fail,
+        )
+
+    async def _start_web(self) -> None:
+        from raftcron.api.app import NodeContext, create_app
+
+        settings = self.settings
+        app = create_app(
+            NodeContext(
+                name=settings.name,
+                log=self.log,
+                machine=self.machine,
+                proposer=self.proposer,
+                time=self.time,
+                clock=self.clock,
+                registry=self.registry,
+                peers=self.presence.peers,
+                is_ready=lambda: self.log.is_ready and self.presence.is_announced,
+                listen=str(settings.http),
+                advertise=str(settings.reachable_http),
+                request_timeout_seconds=settings.request_timeout_ms / 1000,
+            )
+        )
+        self._web = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        await self._web.setup()
+        try:
+            await web.TCPSite(self._web, settings.http.host, settings.http.port, backlog=1024).start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"--http {settings.http}: cannot listen there: {error.strerror or error}. Another process has the port "
+                f"(`ss -ltnp 'sport = :{settings.http.port}'` names it): end it, or choose another address"
+            ) from error
+
+    # ---- leading
+
+    def _leadership(self, epoch: int | None) -> None:
+        if self._leading is not None:
+            self._leading.cancel()
+            self._leading = None
+        if epoch is None:
+            log.info("lead_lost node=%s", self.settings.name)
+            return
+        log.info("lead_won node=%s epoch=%d", self.settings.name, epoch)
+        self.leases.begin()
+        self.presence.beat()
+        self.reports.repeat()
+        if not self._is_stopping:
+            self._leading = self._watched(self.scheduler.run())
+
+    def _licensed(self, held: License) -> None:
+        if self.spawner is not None:
+            self.spawner.extend(held.until)
+        self.worker.licensed(held)
+
+    # ---- stop
+
+    async def stop(self, *, is_orderly: bool) -> None:
+        """Stop; with `is_orderly` what runs here gets its grace and its recorded end."""
+        self._is_stopping = True
+        if is_orderly:
+            await self._hand_over()
+            await self.worker.drain(self.settings.shutdown_grace_ms / 1000)
+            await self._tell_the_rest()
+        if self._leading is not None:
+            self._leading.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *([self._leading] if self._leading else []), return_exceptions=True)
+        if self._web is not None:
+            await self._web.cleanup()
+        if self.spawner is not None:
+            await self.spawner.stop()
+        await self.executors.close()
+        await self.log.stop()
+
+    async def _hand_over(self) -> None:
+        if self.log.status().leading_epoch is None:
+            return
+        if self._leading is not None:
+            self._leading.cancel()
+        try:
+            await self.log.transfer()
+        except RaftcronError as error:
+            log.info("lead_kept code=%s detail=%s", error.code, error.detail)
+
+    async def _tell_the_rest(self) -> None:
+        """Wait until the state shows how this node's runs ended; without a quorum that is left to the next life."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                while self.reports.open_count:
+                    self.reports.repeat()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            log.warning("ends_not_recorded count=%d next=lost_when_a_quorum_is_back", self.reports.open_count)
+
+    # ---- details
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(self._watched(work))
+
+    def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A loop of the node; if it ends by an exception the node ends too, rather than go on without it."""
+        task = asyncio.get_running_loop().create_task(work)
+
+        def over(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.error("loop_failed", exc_info=error)
+                self.fail(FatalError(f"a loop of the node has failed: {error!r}"))
+
+        task.add_done_callback(over)
+        return task
+
+
+def run(settings: Settings) -> int:
+    """Run one node until SIGTERM or SIGINT; the process's exit code."""
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format=f"%(asctime)s %(levelname)s {settings.name} %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    gc.set_threshold(50_000, 50, 100)  # records are outside the collector's reach; young garbage is what is left
+    try:
+        return asyncio.run(_serve(settings))
+    except RaftcronError as error:
+        _say(f"raftcron: {error.detail}", sys.stderr)
+        return error.exit_code
+
+
+async def _serve(settings: Settings) -> int:
+    node = Node(settings, SystemClock())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.end)
+    starting = loop.create_task(node.start())
+    try:
+        first: list[asyncio.Future[Any]] = [starting, node.ended]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            _say(f"raftcron {settings.name} is ready at http://{settings.reachable_http}", sys.stdout)
+        error = await node.ended
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        failed = not node.ended.done() or node.ended.result() is not None
+        await node.stop(is_orderly=not failed and node.log.is_ready)
+    if error is None:
+        return 0
+    detail = error.detail if isinstance(error, RaftcronError) else repr(error)
+    _say(f"raftcron: {detail}", sys.stderr)
+    return EXIT_FATAL
+
+
+def _say(line: str, stream: TextIO) -> None:
+    stream.write(line + "\n")
+    stream.flush()

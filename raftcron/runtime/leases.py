@@ -1,0 +1,92 @@
+"""Leases (semantics 5.4 and 5.6): how the leader knows that a node lives, and how a node knows that it may start code.
+
+`LeaseKeeper` is the leader's side, `License` the worker's.  All instants here are seconds of the boot clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from raftcron.clock import Clock
+from raftcron.errors import RaftcronError
+
+
+class LeaseTimes(NamedTuple):
+    """`lease` and `margin` in seconds; the margin is below half the lease."""
+
+    lease_seconds: float = 10.0
+    margin_seconds: float = 2.0
+
+
+class License(NamedTuple):
+    """One answered heartbeat: until when this node may start code, and what it must have applied itself first."""
+
+    until: float
+    epoch: int
+    applied_index: int
+
+
+NO_LICENSE = License(float("-inf"), 0, 0)
+
+
+class LeaseKeeper:
+    """The leader's knowledge of who lives; begun anew with each lead."""
+
+    def __init__(self, clock: Clock, times: LeaseTimes, read_index: Callable[[], Awaitable[int]]) -> None:
+        self._clock = clock
+        self._times = times
+        self._read_index = read_index
+        self._led_since = 0.0
+        self._heard: dict[str, float] = {}
+        self._losing: dict[str, asyncio.Future[int]] = {}
+
+    def begin(self) -> None:
+        """This node's leadership entry has applied just now: whoever it has not heard gets one whole lease."""
+        self._led_since = self._clock.boot()
+        self._heard.clear()
+        self._losing.clear()
+
+    async def answer(self, node: str) -> int | None:
+        """Take a heartbeat that has just arrived; the index to answer with, None if it must not be answered.
+
+        The answer needs a round of a majority that began after the heartbeat arrived; and if this leader has
+        proposed to lose runs of the node, it waits until that entry has applied.
+        """
+        arrived = self._clock.boot()
+        self._heard[node] = max(arrived, self._heard.get(node, arrived))
+        try:
+            losing = self._losing.get(node)
+            if losing is not None:
+                await asyncio.shield(losing)
+            index = await self._read_index()
+            again = self._losing.get(node)
+            if again is not None and again is not losing:
+                index = max(index, await asyncio.shield(again))
+        except RaftcronError:
+            return None
+        return index
+
+    def is_silent(self, node: str) -> bool:
+        """Whether a whole lease has passed since the node was last heard, or since this node leads."""
+        return (
+            self._clock.boot() - max(self._heard.get(node, self._led_since), self._led_since)
+            >= self._times.lease_seconds
+        )
+
+    def heard_at(self, node: str) -> float | None:
+        """When the node was last heard in this lead; None if it was not."""
+        return self._heard.get(node)
+
+    def losing(self, node: str, entry: asyncio.Future[int]) -> None:
+        """Runs of the node are about to be declared lost by `entry`, which gives its index when it has applied.
+
+        An entry whose outcome stays unknown keeps the node unanswered until the next lead.
+        """
+        self._losing[node] = entry
+        entry.add_done_callback(lambda done: self._lost(node, done))
+
+    def _lost(self, node: str, entry: asyncio.Future[int]) -> None:
+        if not entry.cancelled() and entry.exception() is None and self._losing.get(node) is entry:
+            del self._losing[node]

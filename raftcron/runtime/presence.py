@@ -1,0 +1,210 @@
+"""A node's presence: it announces its life through the log, sends heartbeats, and holds the licence to start code.
+
+The leader's side answers heartbeats after a quorum round (see leases.py) and proposes announcements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from raftcron.clock import Clock
+from raftcron.core.commands import Announce
+from raftcron.errors import FatalError, RaftcronError
+from raftcron.ports import Log
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.leases import NO_LICENSE, LeaseKeeper, LeaseTimes, License
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.proposer import Proposer
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+SENT_KEPT = 64  # heartbeats whose answer is waited for
+ANSWERS_AT_ONCE = 256  # of a leader; nodes repeat theirs each second
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_announce = msgspec.msgpack.Decoder(Announce).decode
+
+
+class PeerInfo(NamedTuple):
+    """What another node said of itself in its last heartbeat; instants of the boot clock in seconds."""
+
+    applied_index: int
+    digest: str
+    clock_offset_ms: int
+    heard_at: float
+
+
+class Presence:
+    """One node's heartbeats and licence; and the leader's answers to all."""
+
+    def __init__(
+        self,
+        *,
+        announcement: Announce,
+        machine: Machine,
+        log: Log,
+        proposer: Proposer,
+        keeper: LeaseKeeper,
+        clock: Clock,
+        time: TrustedTime,
+        times: LeaseTimes,
+        licensed: Callable[[License], None],
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._announcement = announcement
+        self._node = announcement.node
+        self._machine = machine
+        self._log = log
+        self._proposer = proposer
+        self._keeper = keeper
+        self._clock = clock
+        self._time = time
+        self._times = times
+        self._licensed = licensed
+        self._fatal = fatal
+        self._sent: dict[int, float] = {}  # heartbeat number -> boot clock when it left
+        self._number = 0
+        self._epoch_seen = -1
+        self._announcing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.license: License = NO_LICENSE
+        self.peers: dict[str, PeerInfo] = {}
+        log.on_message("heartbeat", self._heartbeat_received)
+        log.on_message("license", self._license_received)
+        log.on_message("announce", self._announce_received)
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether this life of the node stands in the state."""
+        return self._machine.state.is_alive(self._node, self._announcement.incarnation)
+
+    # ---- the node's side
+
+    async def run(self) -> None:
+        """Heartbeat each second until cancelled."""
+        while True:
+            self.beat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    def state_changed(self, runs: Iterable[str]) -> None:
+        """A leadership entry that this node has just applied asks for a heartbeat at once."""
+        del runs
+        state = self._machine.state
+        if state.epoch != self._epoch_seen:
+            self._epoch_seen = state.epoch
+            self.beat()
+        known = state.nodes.get(self._node)
+        if known is not None and known.incarnation > self._announcement.incarnation:
+            self._fatal(
+                FatalError(
+                    f"node {self._node} is in its life {self._announcement.incarnation}, but the cluster has seen its "
+                    f"life {known.incarnation}: this data directory is an old copy. Keep it, and replace the node "
+                    f"from a healthy one: raftcron cluster replace {self._node}"
+                )
+            )
+
+    def beat(self) -> None:
+        """Send one heartbeat, and the announcement as long as the state does not show it."""
+        status = self._log.status()
+        leader = self._node if status.leading_epoch is not None else status.leader
+        if leader is None or (leader == self._node and status.leading_epoch is None):
+            return
+        if not self.is_announced:
+            self._announce(leader)
+        self._number += 1
+        self._sent[self._number] = self._clock.boot()
+        while len(self._sent) > SENT_KEPT:
+            del self._sent[next(iter(self._sent))]
+        state = self._machine.state
+        if leader == self._node:
+            self._spawn(self._answer_own(self._number))
+        else:
+            self._log.send(
+                leader,
+                "heartbeat",
+                [self._number, status.applied_index, f"{state.digest:032x}", self._time.now_ms()],
+            )
+
+    def _announce(self, leader: str) -> None:
+        if leader != self._node:
+            self._log.send(leader, "announce", _encode(self._announcement))
+        elif not self._announcing:
+            self._announcing = True
+            self._spawn(self._announce_own())
+
+    async def _announce_own(self) -> None:
+        try:
+            await self._proposer.propose(self._announcement)
+        except RaftcronError as error:
+            log.info("announcement_failed code=%s next=repeated_within_a_second", error.code)
+        finally:
+            self._announcing = False
+
+    async def _answer_own(self, number: int) -> None:
+        index = await self._keeper.answer(self._node)
+        epoch = self._log.status().leading_epoch
+        if index is not None and epoch is not None:
+            self._take(number, epoch, index)
+
+    def _license_received(self, peer: str, message: Any) -> None:
+        match message:
+            case [int(number), int(epoch), int(index)]:
+                self._take(number, epoch, index)
+            case _:
+                log.warning("license_unreadable peer=%s", peer)
+
+    def _take(self, number: int, epoch: int, index: int) -> None:
+        sent = self._sent.pop(number, None)
+        if sent is None:
+            return
+        until = sent + self._times.lease_seconds - self._times.margin_seconds
+        if (epoch, until) > (self.license.epoch, self.license.until):
+            self.license = License(until, epoch, max(index, self.license.applied_index))
+            self._licensed(self.license)
+
+    # ---- the leader's side
+
+    def _heartbeat_received(self, peer: str, message: Any) -> None:
+        match message:
+            case [int(number), int(applied), str(digest), int(wall_ms)]:
+                self.peers[peer] = PeerInfo(applied, digest, wall_ms - self._time.now_ms(), self._clock.boot())
+                if self._log.status().leading_epoch is not None and len(self._tasks) < ANSWERS_AT_ONCE:
+                    self._spawn(self._answer(peer, number))
+            case _:
+                log.warning("heartbeat_unreadable peer=%s", peer)
+
+    async def _answer(self, peer: str, number: int) -> None:
+        index = await self._keeper.answer(peer)
+        epoch = self._log.status().leading_epoch
+        if index is not None and epoch is not None:
+            self._log.send(peer, "license", [number, epoch, index])
+
+    def _announce_received(self, peer: str, message: Any) -> None:
+        if self._log.status().leading_epoch is None or len(self._tasks) >= ANSWERS_AT_ONCE:
+            return
+        try:
+            announcement = _decode_announce(message)
+        except (msgspec.DecodeError, TypeError) as error:
+            log.warning("announcement_unreadable peer=%s error=%s", peer, error)
+            return
+        if announcement.node != peer:
+            log.warning("announcement_of_another peer=%s named=%s", peer, announcement.node)
+            return
+        self._spawn(self._propose_announcement(announcement))
+
+    async def _propose_announcement(self, announcement: Announce) -> None:
+        try:
+            await self._proposer.propose(announcement)
+        except RaftcronError as error:
+            log.info("announcement_not_taken node=%s code=%s", announcement.node, error.code)
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

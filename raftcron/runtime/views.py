@@ -1,0 +1,143 @@
+"""Records as the JSON objects of the HTTP interface (api.md section 3); nothing here decides or looks anything up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from raftcron.core import definition
+from raftcron.core.instant import rfc3339
+from raftcron.core.model import AttemptRecord, Job, Run
+from raftcron.core.state import State
+from raftcron.core.timeline import Timeline
+
+_decode_args = msgspec.msgpack.Decoder().decode
+_PAUSED_AFTER = "max_runs"  # where `paused` stands in the contract's order
+
+
+def instant(ms: int | None) -> str | None:
+    """RFC 3339 UTC, or None for what has not happened."""
+    return None if ms is None else rfc3339(ms)
+
+
+def uid_text(uid: int) -> str:
+    """A job's uid as run ids begin with it."""
+    return f"{uid:x}"
+
+
+def next_fire_at(job: Job, timeline: Timeline) -> int | None:
+    """The first undecided scheduled time; None for a job that is paused, or whose times are over."""
+    group = None if job.paused else timeline.group_of(job.uid)
+    return None if group is None else group.next_after(job.decided_through)
+
+
+def job_fields(name: str, stored: bytes, paused: bool) -> dict[str, Any]:
+    """What a client may write of a job, defaults included, in the contract's order."""
+    view: dict[str, Any] = {"name": name}
+    for key, value in definition.expand(stored).items():
+        view[key] = value
+        if key == _PAUSED_AFTER:
+            view["paused"] = paused
+    return view
+
+
+def job_view(job: Job, state: State, timeline: Timeline) -> dict[str, Any]:
+    """A job with what the server adds."""
+    last = None if job.last_run is None else state.runs.get(job.last_run)
+    view = job_fields(job.name, job.definition, job.paused)
+    view |= {
+        "uid": uid_text(job.uid),
+        "owner": job.owner,
+        "revision": job.revision,
+        "created_at": instant(job.created_at),
+        "updated_at": instant(job.updated_at),
+        "next_fire_at": instant(next_fire_at(job, timeline)),
+        "last_run": None if last is None else last_run_view(last),
+        "stats": {
+            "fired": job.fired,
+            "skipped": job.skipped,
+            "succeeded": job.succeeded,
+            "failed": job.failed,
+            "timed_out": job.timed_out,
+            "cancelled": job.cancelled,
+            "lost": job.lost,
+            "decided_through": instant(job.decided_through),
+            "counted_from": instant(job.counted_from),
+        },
+        "pause_note": job.pause_note or None,
+        "pause_until": instant(job.pause_until),
+    }
+    return view
+
+
+def last_run_view(run: Run) -> dict[str, Any]:
+    """The short form that a job shows."""
+    return {
+        "id": run.id,
+        "state": run.state,
+        "scheduled_time": instant(run.scheduled_time),
+        "finished_at": instant(run.finished_at),
+    }
+
+
+def run_view(run: Run) -> dict[str, Any]:
+    """A run; what does not apply to it, or is not built yet, is null.  Only summary rows have first, last, count."""
+    view: dict[str, Any] = {
+        "id": run.id,
+        "job": run.job,
+        "scheduled_time": instant(run.scheduled_time),
+        "due_at": instant(run.due_at),
+        "cause": run.cause,
+        "state": run.state,
+        "reason": run.reason,
+        "attempt": run.attempt,
+        "fencing_token": run.fencing_token or None,
+        "node": run.node,
+        "queued_at": instant(run.queued_at),
+        "started_at": instant(run.started_at),
+        "finished_at": instant(run.finished_at),
+        "exit_code": run.exit_code,
+        "status_code": run.status_code,
+        "error": run.error,
+        "error_kind": run.error_kind,
+        "output_tail": run.output_tail.decode("utf-8", "replace"),
+        "lateness_ms": _lateness_ms(run),
+        "log_index": run.log_index,
+        "epoch": run.epoch,
+        "missed_count": run.missed_count,
+        "missed_first": instant(run.missed_first),
+        "previous_time": instant(run.previous_time),
+        "blocked_by": run.blocked_by,
+        "replaced_by": None,
+        "retry_of": None,
+        "late_outcome": run.late_outcome,
+        "parent": None,
+        "children": None,
+        "shard_index": None,
+        "shard_count": None,
+        "args": None if run.args is None else _decode_args(run.args),
+        "attempts": [_attempt_view(record) for record in run.attempts],
+    }
+    if run.count is not None:
+        view |= {"first": instant(run.first), "last": instant(run.last), "count": run.count}
+    return view
+
+
+def _attempt_view(record: AttemptRecord) -> dict[str, Any]:
+    return {
+        "attempt": record.attempt,
+        "fencing_token": record.fencing_token,
+        "node": record.node,
+        "state": record.state,
+        "started_at": instant(record.started_at),
+        "finished_at": instant(record.finished_at),
+        "started_index": record.started_index,
+        "finished_index": record.finished_index,
+    }
+
+
+def _lateness_ms(run: Run) -> int | None:
+    """How long after it was due the first attempt that is still on record started."""
+    started_at = run.attempts[0].started_at if run.attempts else None
+    return None if started_at is None else started_at - run.due_at

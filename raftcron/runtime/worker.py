@@ -1,0 +1,313 @@
+"""Every node's worker: starts the attempts that the state gives to this life of this node, and reports their ends.
+
+It compares state, not events, and starts user code only through the start gate (semantics 5.4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from raftcron.clock import Clock
+from raftcron.core import definition
+from raftcron.core.commands import Finished, Token
+from raftcron.core.instant import rfc3339
+from raftcron.core.model import ASSIGNED, CANCELLING, LOST, RUNNING, STARTED, Run
+from raftcron.core.policy import BROKEN, start_deadline
+from raftcron.ports import Attempt, Ending, Executor
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.leases import License
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.reports import Reports
+
+log = logging.getLogger(__name__)
+
+GATE_WAIT_SECONDS = 5.0  # how long an attempt waits for a licence before its token is refused
+SWEEP_SECONDS = 1.0
+ERROR_CHARACTERS = 1_000
+
+STOP_CANCELLED = "cancelled"
+STOP_SHUTDOWN = "shutdown"
+STOP_LEASE = "lease"
+
+
+class Running:
+    """One attempt in this process; implements ports.Control."""
+
+    def __init__(self, worker: Worker, run: Run) -> None:
+        self.run_id = run.id
+        self.token = run.fencing_token
+        self.self_stop = True
+        self.has_started = False
+        self.is_refused = False
+        self._worker = worker
+        self._stop: asyncio.Future[str] | None = None
+        self._stop_reason: str | None = None
+
+    def may_start(self) -> float | None:
+        """Ask the gate, once; what it refuses is refused for the life of the process."""
+        until = None if self._stop_reason is not None else self._worker.gate(self)
+        if until is None:
+            self.is_refused = True
+        else:
+            self.has_started = True
+        return until
+
+    async def stopped(self) -> str:
+        if self._stop_reason is not None:
+            return self._stop_reason
+        if self._stop is None:
+            self._stop = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._stop)
+
+    def stop(self, reason: str) -> None:
+        """Tell the attempt to stop early; the first reason stands."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            if self._stop is not None and not self._stop.done():
+                self._stop.set_result(reason)
+
+
+class Worker:
+    """Runs what is assigned to this node."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        machine: Machine,
+        reports: Reports,
+        executor: Executor,
+        clock: Clock,
+        time: TrustedTime,
+        license_of: Callable[[], License],
+    ) -> None:
+        self._node = node
+        self._machine = machine
+        self._reports = reports
+        self._executor = executor
+        self._clock = clock
+        self._time = time
+        self._license_of = license_of
+        self._running: dict[int, Running] = {}  # by fencing token: all that this process has begun or refused
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._licensed = asyncio.Event()
+        self._lease_timer: asyncio.TimerHandle | None = None
+        self._is_draining = False
+        self.started_count = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    # ---- what the state says
+
+    async def run(self) -> None:
+        """Look at the whole state each second, for what an event may have missed; until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.sweep()
+
+    def state_changed(self, runs: Iterable[str]) -> None:
+        """Look at runs that have changed."""
+        known, node = self._machine.state.runs, self._node
+        for run_id in runs:
+            run = known.get(run_id)
+            if run is not None and run.node == node:
+                self._look(run)
+        self._licensed.set()
+
+    def sweep(self) -> None:
+        """Look at all runs on this node, forget tokens that can never start, repeat what was not heard."""
+        state = self._machine.state
+        for run in list(state.on_node.get(self._node, {}).values()):
+            self._look(run)
+        for token, running in list(self._running.items()):
+            run_now = state.runs.get(running.run_id)
+            is_over = run_now is None or run_now.fencing_token != token or run_now.state not in STARTED
+            if is_over and token in self._tasks:
+                if run_now is None or run_now.state == LOST or run_now.fencing_token != token:
+                    running.stop(STOP_LEASE)  # the cluster has given this attempt up
+            elif is_over:
+                del self._running[token]
+        self._reports.repeat()
+
+    def _look(self, run: Run) -> None:
+        if run.incarnation != self._machine.incarnation or run.node != self._node:
+            return
+        token = run.fencing_token
+        if run.state == RUNNING:
+            if token not in self._running:
+                self._launch(run)
+        elif run.state == CANCELLING:
+            running = self._running.get(token)
+            if running is None:
+                self._refuse(Running(self, run))
+            else:
+                running.stop(STOP_CANCELLED)
+        elif run.state == ASSIGNED:
+            self._reports.ask_start(run)
+
+    # ---- the start gate
+
+    def gate(self, running: Running) -> float | None:
+        """Semantics 5.4, looked at right before user code starts: the boot instant the start is licensed until.
+
+        None refuses: the run is no longer running under this token here, the licence has ended or names an epoch or
+        index that this node has not applied, or the start deadline has passed.
+        """
+        state = self._machine.state
+        run = state.runs.get(running.run_id)
+        if run is None or run.state != RUNNING or run.fencing_token != running.token:
+            return None
+        if run.node != self._node or run.incarnation != self._machine.incarnation or self._is_draining:
+            return None
+        held = self._license_of()
+        if not self._is_valid(held):
+            return None
+        policy = state.policies.get(run.uid)
+        if policy is None:
+            return None
+        if run.attempt == 1 and self._time.now_ms() > start_deadline(policy, run):
+            return None
+        self.started_count += 1
+        return held.until
+
+    def _is_valid(self, held: License) -> bool:
+        state = self._machine.state
+        return (
+            held.epoch == state.epoch
+            and held.applied_index <= self._machine.applied_index
+            and self._clock.boot() < held.until
+        )
+
+    def licensed(self, held: License) -> None:
+        """A heartbeat was answered: what waits at the gate may go on, and running attempts may live longer."""
+        self._licensed.set()
+        if self._lease_timer is not None:
+            self._lease_timer.cancel()
+        seconds = max(0.0, held.until - self._clock.boot())
+        self._lease_timer = asyncio.get_running_loop().call_later(seconds, self._lease_ended)
+
+    def _lease_ended(self) -> None:
+        """No heartbeat was answered for lease minus margin: stop what could otherwise run twice (semantics 5.7)."""
+        stopped = 0
+        for token in list(self._tasks):
+            running = self._running[token]
+            if running.self_stop:
+                running.stop(STOP_LEASE)
+                stopped += 1
+        if stopped:
+            log.warning("lease_ended stopped=%d", stopped)
+
+    # ---- attempts
+
+    def _launch(self, run: Run) -> None:
+        running = Running(self, run)
+        self._running[running.token] = running
+        self.idle.clear()
+        task = asyncio.get_running_loop().create_task(self._attempt(running, run))
+        self._tasks[running.token] = task
+        task.add_done_callback(lambda _: self._left(running.token))
+
+    def _left(self, token: int) -> None:
+        del self._tasks[token]
+        if not self._tasks:
+            self.idle.set()
+
+    def _refuse(self, running: Running) -> None:
+        running.is_refused = True
+        self._running[running.token] = running
+        self._reports.refused(Token(running.run_id, running.token))
+
+    async def _attempt(self, running: Running, run: Run) -> None:
+        if not self._is_valid(self._license_of()):
+            await self._wait_for_license(running)
+        attempt = self._attempt_of(running, run)
+        if attempt is None:
+            self._refuse(running)
+            return
+        try:
+            ending = await self._executor.run(attempt, running)
+        except Exception as error:
+            log.exception("executor_raised type=%s run=%s", attempt.executor.get("type"), run.id)
+            ending = Ending("failed", proven=False, error=f"the executor raised {error!r}", error_kind="executor")
+        if ending.state == "not_started":
+            self._refuse(running)
+        else:
+            self._reports.ended(_finished(running, ending))
+
+    async def _wait_for_license(self, running: Running) -> None:
+        """Wait until this node holds a valid licence, or for as long as that may sensibly take."""
+        give_up = self._clock.boot() + GATE_WAIT_SECONDS
+        while not self._is_valid(self._license_of()) and not self._is_draining:
+            seconds = give_up - self._clock.boot()
+            if seconds <= 0:
+                log.info("gate_waited_in_vain run=%s token=%d", running.run_id, running.token)
+                return
+            self._licensed.clear()
+            try:
+                await asyncio.wait_for(self._licensed.wait(), seconds)
+            except TimeoutError:
+                continue
+
+    def _attempt_of(self, running: Running, run: Run) -> Attempt | None:
+        """All that user code may be told; None if the job is gone."""
+        state = self._machine.state
+        job = state.by_uid.get(run.uid)
+        if job is None or state.runs.get(run.id) is not run or run.fencing_token != running.token:
+            return None
+        policy = state.policy(run.uid)
+        running.self_stop = policy.self_stop
+        return Attempt(
+            job=job.name,
+            run_id=run.id,
+            scheduled_time=rfc3339(run.scheduled_time),
+            attempt=run.attempt,
+            fencing_token=run.fencing_token,
+            node=self._node,
+            executor=definition.executor_of(job.definition),
+            timeout_seconds=policy.timeout_ms / 1000,
+            kill_after_seconds=policy.kill_after_ms / 1000,
+            args=None if run.args is None else msgspec.msgpack.decode(run.args),
+            missed_count=run.missed_count,
+            previous_time=None if run.previous_time is None else rfc3339(run.previous_time),
+            self_stop=policy.self_stop,
+        )
+
+    # ---- shutdown
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take no new runs, give running ones the grace, then stop them; returns when nothing runs here any more."""
+        self._is_draining = True
+        self._licensed.set()
+        if self._tasks:
+            try:
+                await asyncio.wait_for(self.idle.wait(), grace_seconds)
+            except TimeoutError:
+                log.warning("shutdown_grace_over stopped=%d", len(self._tasks))
+        for token in list(self._tasks):
+            self._running[token].stop(STOP_SHUTDOWN)
+        await self.idle.wait()
+
+
+def _finished(running: Running, ending: Ending) -> Finished:
+    """What the log records of an ending: an end that nobody saw is a loss, whatever the executor calls it."""
+    state = ending.state
+    stopped = ending.error_kind in (STOP_LEASE, STOP_SHUTDOWN)
+    unseen = state == "failed" and not ending.proven and ending.error_kind != BROKEN
+    if stopped or unseen:
+        state = LOST
+    error: Any = ending.error
+    return Finished(
+        run=running.run_id,
+        fencing_token=running.token,
+        state=state,
+        exit_code=ending.exit_code,
+        status_code=ending.status_code,
+        error=None if error is None else str(error)[:ERROR_CHARACTERS],
+        error_kind=ending.error_kind,
+        output_tail=ending.output_tail,
+    )

@@ -1,0 +1,127 @@
+"""Whatever the log holds: apply never raises, replay gives the same state, and the invariants hold after each entry."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raftcron.core import commands as c
+from raftcron.core import definition
+from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ON_A_NODE, Key
+from raftcron.core.state import State
+from tests.unit.machine import Machine
+from tests.unit.test_apply import anew
+
+NAMES = ("a", "b")
+NODES = ("n1", "n2", "n3")
+small = st.integers(0, 6)
+times = st.integers(0, 30).map(lambda n: n * 1_000)
+definitions = st.sampled_from(
+    [
+        definition.canonical({"schedule": "@every 1s", "executor": {"type": kind}, **more})
+        for kind in ("noop", "shell")
+        for more in (
+            {},
+            {"delivery": "at_least_once", "retry": {"max_attempts": 2}, "history": {"runs": 2}},
+            {"overlap": {"policy": "allow"}, "misfire": {"grace": "1s", "window": "5s"}},
+        )
+    ]
+)
+keys = st.none() | st.builds(lambda scope: Key(scope, b"h", 0, 0, 0), st.sampled_from(["k1", "k2"]))
+
+
+@st.composite
+def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
+    """Some command, true or false to the present state."""
+    state = machine.state
+    uid = draw(st.sampled_from([*state.by_uid, 7]))
+    job = state.by_uid.get(uid)
+    revision = job.revision if job is not None and draw(st.integers(0, 5)) else draw(small)
+    run = draw(st.sampled_from([*state.runs, "none"]))
+    known = state.runs.get(run)
+    token = known.fencing_token if known is not None and draw(st.integers(0, 5)) else draw(small)
+    tokens = [c.Token(run, token)]
+    place = c.Place(draw(st.sampled_from(NODES)), draw(st.integers(1, 2)))
+    name = draw(st.sampled_from(NAMES))
+    named = state.jobs.get(name)
+    seen = named.revision if named is not None and draw(st.integers(0, 5)) else draw(st.none() | small)
+    due = draw(times)
+    fires = [
+        c.Fire(n, n, draw(st.sampled_from(sorted(COUNTED_CAUSES)))) for n in sorted(draw(st.sets(times, max_size=3)))
+    ]
+    decisions = [c.Decision(uid, revision, due, fires, [])]
+    key = draw(keys)
+    options: list[c.Command] = [
+        c.Lead(place.node, place.incarnation, 1, "", "", ""),
+        c.Announce(place.node, place.incarnation, "", "", "", draw(small), draw(small)),
+        c.PutJob(
+            name, draw(definitions), due, decisions, seen, None, False, draw(st.none() | st.booleans()), None, key
+        ),
+        c.DeleteJob(name, decisions, seen or 0, None, draw(st.booleans()), key),
+        c.PauseJob(name, decisions, seen or 0),
+        c.ResumeJob(name, seen or 0, due, c.Summary("paused", due, due + 1_000, 2)),
+        c.Trigger(name, draw(st.none() | st.just(place)), None, draw(st.booleans()), key),
+        c.Decide(place, decisions),
+        c.Decide(place, [c.Decision(uid, revision, due, [], [c.Summary("expired", due - 1_000, due, 2)])]),
+        c.Assign([c.Assignment(run, place, draw(st.booleans()))]),
+        c.Start(tokens),
+        c.NotStarted(tokens),
+        c.Finish([c.Finished(run, token, draw(st.sampled_from(["succeeded", "failed", "lost", "nonsense"])))]),
+        c.Lose(place.node, place.incarnation, tokens),
+        c.Expire([run]),
+        c.Requeue([run]),
+        c.Cancel(run, key),
+    ]
+    return draw(st.sampled_from(options))
+
+
+def check(state: State) -> None:
+    """Indexes equal what they are derived from; counters and tokens keep their laws."""
+    active = {run.id for run in state.runs.values() if run.state in ACTIVE}
+    assert active == {run_id for runs in state.active.values() for run_id in runs}
+    on_node = {run.id for run in state.runs.values() if run.state in ON_A_NODE}
+    assert on_node == {run_id for runs in state.on_node.values() for run_id in runs}
+    assert state.queued.keys() == {run.id for run in state.runs.values() if run.state == "queued"}
+    assert state.waiting.keys() == {run.id for run in state.runs.values() if run.state == "waiting_retry"}
+    for node, runs in state.on_node.items():
+        assert state.processes.get(node, 0) == sum(run.is_process for run in runs.values())
+    for job in state.jobs.values():
+        rows = state.runs_of(job.uid)
+        assert len(rows) == len({row.id for row in rows})
+        assert job.fired >= 0
+        assert job.skipped >= 0
+    tokens = [run.fencing_token for run in state.runs.values() if run.fencing_token]
+    assert len(tokens) == len(set(tokens))
+    assert all(token < state.next_token for token in tokens)
+    assert state.digest == anew(state)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_log_is_total_deterministic_and_keeps_the_invariants(data: st.DataObject) -> None:
+    """I1, I3, I5, I7, I13 and I14 over random logs of commands, stale and fresh."""
+    machine = Machine()
+    machine.lead()
+    machine.announce("n1")
+    machine.put("a")
+    watermarks: dict[int, int] = {}
+    cluster_time, decided = 0, set()
+    for _ in range(data.draw(st.integers(1, 40))):
+        runs_before = set(machine.state.runs)
+        epoch = machine.state.epoch if data.draw(st.integers(0, 9)) else data.draw(small)
+        machine.write(data.draw(command_of(machine)), epoch=epoch, at=data.draw(times))
+        state = machine.state
+        check(state)
+        assert state.cluster_time >= cluster_time
+        cluster_time = state.cluster_time
+        for job in state.jobs.values():
+            assert job.decided_through >= watermarks.get(job.uid, job.decided_through)
+            watermarks[job.uid] = job.decided_through
+        for run_id in set(state.runs) - runs_before:
+            assert run_id not in decided, "a scheduled time was decided twice"
+            decided.add(run_id)
+    again = Machine()
+    for body in machine.log:
+        again.append(body)
+    assert again.state.digest == machine.state.digest
+    assert list(again.state.runs) == list(machine.state.runs)
