@@ -122,6 +122,7 @@ class Node:
                 log.warning("remnant_ended %s", remnant)
         self.log.on_leadership(self._leadership)
         await self.log.start()
+        (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")  # the journal's lock is ours by now
         self.machine.incarnation = self.log.incarnation
         self.presence = self._make_presence()
         for observer in (self.presence, self.worker, self.scheduler):
@@ -233,6 +234,8 @@ class Node:
         if self.spawner is not None:
             await self.spawner.stop()
         await self.executors.close()
+        if self.log.incarnation:
+            (self.settings.data_dir / "pid").unlink(missing_ok=True)
         await self.log.stop()
 
     async def _hand_over(self) -> None:
