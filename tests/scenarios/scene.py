@@ -1,0 +1,207 @@
+"""A cluster on a stage: real scheduler, worker, leases, reports and presence over a log in memory and virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from raftcron.core import definition
+from raftcron.core.commands import Announce, DeleteJob, Done, PutJob
+from raftcron.core.model import Job, Run
+from raftcron.core.planner import settle
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.leases import LeaseKeeper, LeaseTimes
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.presence import Presence
+from raftcron.runtime.proposer import Proposer
+from raftcron.runtime.reports import Reports
+from raftcron.runtime.scheduler import Scheduler
+from raftcron.runtime.worker import Worker
+from raftcron.testing.memory_log import MemoryCluster, MemoryLog
+from raftcron.testing.scripted_executor import ScriptedExecutor
+from raftcron.testing.virtual_time import START_WALL, VirtualClock, VirtualLoop, run_virtual
+
+START_MS = int(START_WALL * 1000)
+TIMES = LeaseTimes(10.0, 2.0)
+
+
+@dataclass
+class Actor:
+    """One node: what the daemon wires, less engine, disk and sockets."""
+
+    name: str
+    clock: VirtualClock
+    machine: Machine
+    log: MemoryLog
+    proposer: Proposer
+    leases: LeaseKeeper
+    reports: Reports
+    worker: Worker
+    scheduler: Scheduler
+    presence: Presence
+    executor: ScriptedExecutor
+    tasks: list[asyncio.Task[None]]
+    leading: asyncio.Task[None] | None = None
+    fatal: BaseException | None = None
+
+    def now_ms(self) -> int:
+        return int(self.clock.wall() * 1000)
+
+
+class Scene:
+    """Nodes n1, n2, ...; n1 leads at first."""
+
+    def __init__(self, loop: VirtualLoop, *, nodes: int = 2, slots: int = 100, catch_up_rate: float = 50.0) -> None:
+        self.loop = loop
+        self.cluster = MemoryCluster()
+        self.slots = slots
+        self.catch_up_rate = catch_up_rate
+        self.actors = [self.enter(f"n{number + 1}") for number in range(nodes)]
+        self.names = {actor.name: actor for actor in self.actors}
+
+    def enter(self, name: str, incarnation: int = 1) -> Actor:
+        """A node's process begins."""
+        clock = VirtualClock(self.loop)
+        time = TrustedTime(clock)
+        machine = Machine(name, time)
+        machine.incarnation = incarnation
+        log = self.cluster.join(name, machine, incarnation)
+        proposer = Proposer(log, machine, time)
+        leases = LeaseKeeper(clock, TIMES, log.read_index)
+        reports = Reports(node=name, machine=machine, log=log, proposer=proposer)
+        executor = ScriptedExecutor()
+        worker = Worker(
+            node=name,
+            machine=machine,
+            reports=reports,
+            executor=executor,
+            clock=clock,
+            time=time,
+            license_of=lambda: presence.license,
+        )
+        scheduler = Scheduler(
+            node=name,
+            machine=machine,
+            proposer=proposer,
+            time=time,
+            leases=leases,
+            catch_up_rate=self.catch_up_rate,
+        )
+        actor: Actor
+
+        def fatal(error: BaseException) -> None:
+            actor.fatal = actor.fatal or error
+
+        presence = Presence(
+            announcement=Announce(name, incarnation, f"{name}:1", f"{name}:2", "0", self.slots, self.slots),
+            machine=machine,
+            log=log,
+            proposer=proposer,
+            keeper=leases,
+            clock=clock,
+            time=time,
+            times=TIMES,
+            licensed=worker.licensed,
+            fatal=fatal,
+        )
+        actor = Actor(name, clock, machine, log, proposer, leases, reports, worker, scheduler, presence, executor, [])
+        log.on_leadership(lambda epoch: self._leads(actor, epoch))
+        log.catch_up()
+        for observer in (presence, worker, scheduler):
+            machine.observe(observer)
+        actor.tasks = [self.loop.create_task(presence.run()), self.loop.create_task(worker.run())]
+        return actor
+
+    def _leads(self, actor: Actor, epoch: int | None) -> None:
+        if actor.leading is not None:
+            actor.leading.cancel()
+            actor.leading = None
+        if epoch is not None:
+            actor.leases.begin()
+            actor.presence.beat()
+            actor.reports.repeat()
+            actor.leading = self.loop.create_task(actor.scheduler.run())
+
+    def die(self, name: str) -> None:
+        """The node's process is gone, with all that it ran."""
+        actor = self.names.pop(name)
+        if self.cluster.leader == name:
+            self.cluster.depose()
+        self.cluster.logs.pop(name)
+        for task in [*actor.tasks, *actor.worker._tasks.values(), *([actor.leading] if actor.leading else [])]:
+            task.cancel()
+
+    def reborn(self, name: str, incarnation: int) -> Actor:
+        """The node's next life."""
+        actor = self.enter(name, incarnation)
+        self.names[name] = actor
+        return actor
+
+    # ---- what happens on it
+
+    def elect(self, name: str) -> None:
+        self.cluster.elect(name)
+
+    @property
+    def leader(self) -> Actor:
+        assert self.cluster.leader is not None
+        return self.names[self.cluster.leader]
+
+    async def put(self, name: str = "job", **fields: Any) -> Job:
+        """Create or replace a job through the leader."""
+        actor = self.leader
+        state, now = actor.machine.state, actor.now_ms()
+        stored = definition.canonical({"schedule": "@every 1s", "executor": {"type": "noop"}, **fields})
+        job = state.jobs.get(name)
+        due = []
+        if job is not None:
+            due = settle(job, state.policy(job.uid), actor.machine.timeline.group_of(job.uid), now)
+        seen = None if job is None else job.revision
+        outcome = await actor.proposer.propose(PutJob(name, stored, now, due, seen))
+        assert isinstance(outcome, Done), outcome
+        return state.jobs[name]
+
+    async def delete(self, name: str = "job", *, cancel_running: bool = False) -> None:
+        actor = self.leader
+        job = actor.machine.state.jobs[name]
+        outcome = await actor.proposer.propose(DeleteJob(name, [], job.revision, cancel_running=cancel_running))
+        assert isinstance(outcome, Done), outcome
+
+    async def seconds(self, count: float) -> None:
+        """Let virtual time pass."""
+        await asyncio.sleep(count)
+
+    # ---- what is seen
+
+    def rows(self, name: str = "job", node: str | None = None) -> list[Run]:
+        """The job's rows on a node (the leader's unless said), oldest first."""
+        machine = (self.names[node] if node else self.leader).machine
+        return machine.state.runs_of(machine.state.jobs[name].uid)[::-1]
+
+    def ticks(self, name: str = "job") -> list[float]:
+        """Scheduled times of the rows, in seconds since the scene began."""
+        return [(row.scheduled_time - START_MS) / 1000 for row in self.rows(name)]
+
+    def starts(self, name: str = "job") -> list[tuple[str, str, int]]:
+        """(node, run id, attempt) of every start of user code, over all nodes that live."""
+        return [
+            (actor.name, attempt.run_id, attempt.attempt)
+            for actor in self.actors
+            for attempt in actor.executor.started
+            if attempt.job == name
+        ]
+
+
+def play(act: Callable[[Scene], Awaitable[None]], **stage: Any) -> None:
+    """Play one act on a fresh stage; n1 leads and both nodes are announced."""
+    loop = VirtualLoop()
+
+    async def perform() -> None:
+        scene = Scene(loop, **stage)
+        scene.elect("n1")
+        await asyncio.sleep(1.5)
+        await act(scene)
+
+    run_virtual(perform(), loop)
