@@ -25,6 +25,7 @@ from raftcron.config import Settings
 from raftcron.core.commands import Announce
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors.registry import Registry, Surroundings
+from raftcron.executors.remnants import clean_up
 from raftcron.executors.spawner import Spawner
 from raftcron.raft import Engine, RaftSettings, SystemDevice
 from raftcron.runtime.clocks import TrustedTime
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 EXIT_FATAL = 1
 STOP_SECONDS = 5.0  # for each step of an orderly end that depends on others
+RUN_DIRECTORY = "run"
 NO_SECRET = b"a cluster on loopback without a secret"
 
 
@@ -52,6 +54,8 @@ class Node:
         self.ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self.time = TrustedTime(clock)
         self.machine = Machine(settings.name, self.time)
+        self._device = SystemDevice()
+        self._directory_lock: int | None = None
         low, high = settings.election_timeout_ms
         self.log = Engine(
             RaftSettings(
@@ -66,7 +70,7 @@ class Node:
             ),
             self.machine,
             clock,
-            SystemDevice(),
+            self._device,
             random.SystemRandom(),
             self.fail,
         )
@@ -107,6 +111,14 @@ class Node:
         if not self.ended.done():
             self.ended.set_result(error)
 
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's exception handler: what nobody awaited is logged, and a fatal error ends the node."""
+        error = context.get("exception")
+        if isinstance(error, FatalError):
+            self.fail(error)
+        else:
+            loop.default_exception_handler(context)
+
     def end(self) -> None:
         """Ask for an orderly end."""
         if not self.ended.done():
@@ -116,13 +128,14 @@ class Node:
 
     async def start(self) -> None:
         """Everything up; returns once this node is ready, which needs a quorum."""
-        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.spawner is not None:
-            for remnant in await self.spawner.start():
-                log.warning("remnant_ended %s", remnant)
+        self._take_directory()
+        run_directory = self.settings.data_dir / RUN_DIRECTORY
+        remnants = await (clean_up(run_directory) if self.spawner is None else self.spawner.start())
+        for remnant in remnants:
+            log.warning("remnant_ended %s", remnant)
         self.log.on_leadership(self._leadership)
         await self.log.start()
-        (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")  # the journal's lock is ours by now
+        (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
         self.machine.incarnation = self.log.incarnation
         self.presence = self._make_presence()
         for observer in (self.presence, self.worker, self.scheduler):
@@ -132,9 +145,25 @@ class Node:
         await self._start_web()
         await self.log.wait_ready()
 
+    def _take_directory(self) -> None:
+        """This process alone: what a former life left here is about to be killed."""
+        directory = self.settings.data_dir
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory_lock = self._device.lock(directory / "lock")
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"--data-dir {directory}: another raftcron process has it. Each node needs a directory of its own; "
+                "end the other process, or choose another directory"
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"--data-dir {directory}: {error.strerror or error}. The node must be able to make it and write there"
+            ) from error
+
     def _make_spawner(self, times: LeaseTimes) -> Spawner:
         return Spawner(
-            self.settings.data_dir / "run",
+            self.settings.data_dir / RUN_DIRECTORY,
             output_directory=self.settings.data_dir / "output",
             output_bytes_max=self.settings.output_total_bytes,
             lease_grace_seconds=max(0.0, times.lease_seconds / 2 - times.margin_seconds),
@@ -234,9 +263,10 @@ class Node:
         if self.spawner is not None:
             await self.spawner.stop()
         await self.executors.close()
-        if self.log.incarnation:
-            (self.settings.data_dir / "pid").unlink(missing_ok=True)
         await self.log.stop()
+        if self._directory_lock is not None:
+            (self.settings.data_dir / "pid").unlink(missing_ok=True)
+            self._device.close(self._directory_lock)
 
     async def _hand_over(self) -> None:
         if self.log.status().leading_epoch is None:
@@ -294,6 +324,7 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     node = Node(settings, SystemClock())
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(node.handle)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.end)
     starting = loop.create_task(node.start())

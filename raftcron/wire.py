@@ -19,6 +19,11 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:
     if len(data) > MAX_DEPTH_BYTES:
         raise ValueError(f"not a msgpack value: {len(data)} bytes are over the limit of {MAX_DEPTH_BYTES}")
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=False)  # lengths inside are bounded by len(data)
+        # lengths inside are bounded by len(data)
+        return msgpack.unpackb(data, raw=False, strict_map_key=False, ext_hook=_refuse_extension)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise ValueError(f"not a msgpack value: {error}") from error
+
+
+def _refuse_extension(code: int, _data: bytes) -> Any:
+    raise ValueError(f"extension type {code}")

@@ -121,15 +121,17 @@ class Presence:
         self._sent[self._number] = self._clock.boot()
         while len(self._sent) > SENT_KEPT:
             del self._sent[next(iter(self._sent))]
-        state = self._machine.state
         if leader == self._node:
             self._spawn(self._answer_own(self._number))
-        else:
-            self._log.send(
-                leader,
-                "heartbeat",
-                [self._number, status.applied_index, f"{state.digest:032x}", self._time.now_ms()],
-            )
+        heartbeat = [
+            self._number,
+            status.applied_index,
+            f"{self._machine.state.digest:032x}",
+            self._time.now_ms(),
+        ]
+        for member in status.members:  # the leader answers; the others learn how this node stands
+            if member.name != self._node:
+                self._log.send(member.name, "heartbeat", heartbeat)
 
     def _announce(self, leader: str) -> None:
         if leader != self._node:

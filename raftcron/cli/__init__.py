@@ -1,0 +1,20 @@
+"""The command line: the root command, found quickly; each noun's commands are loaded when they are called."""
+
+from __future__ import annotations
+
+from raftcron.cli.root import Root
+
+__all__ = ["main"]
+
+main = Root(
+    name="raftcron",
+    help="Highly available cron without a database.",
+    commands_at={
+        "dev": ("raftcron.cli.dev:dev", "Run a whole local cluster, and restart what dies."),
+        "server": ("raftcron.cli.server:server", "Run one node."),
+        "job": ("raftcron.cli.job:job", "List, apply, pause, run and delete jobs."),
+        "run": ("raftcron.cli.run:run", "Look at runs."),
+        "cluster": ("raftcron.cli.cluster:cluster", "Look at the cluster."),
+        "version": ("raftcron.cli.version:version", "Print the version."),
+    },
+)

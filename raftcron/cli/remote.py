@@ -1,0 +1,104 @@
+"""What every command that asks a node shares: where the nodes are, and how answers are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from raftcron.client import HttpClient
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+MAX_CELL = 60  # characters of one cell of a list; -o json has all of them
+
+
+def remote(command: Command) -> Command:
+    """Gives a command `--addr`, and `addr` as its parameter."""
+    return click.option(
+        "--addr",
+        multiple=True,
+        metavar="URL",
+        help="A node's HTTP address; repeat it, each is tried.  "
+        "[RAFTCRON_ADDR, comma separated; default http://127.0.0.1:7101, :7102 and :7103]",
+    )(command)
+
+
+def printed(command: Command) -> Command:
+    """Gives a command `-o`, and `output` as its parameter."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json", "name"]),
+        default="table",
+        show_default=True,
+        help="How the answer is printed.",
+    )(command)
+
+
+def client(addr: Sequence[str]) -> HttpClient:
+    """A client for the nodes of `--addr`, else of RAFTCRON_ADDR, else of a local cluster."""
+    from raftcron.client.http import DEFAULT_ADDRESSES, HttpClient
+
+    named = [entry for entry in os.environ.get("RAFTCRON_ADDR", "").split(",") if entry.strip()]
+    return HttpClient(addr or named or DEFAULT_ADDRESSES, token=os.environ.get("RAFTCRON_TOKEN") or None)
+
+
+def path(*segments: str) -> str:
+    """The path of the API under /v1, each segment quoted."""
+    from urllib.parse import quote
+
+    return "/".join(("/v1", *(quote(segment, safe="") for segment in segments)))
+
+
+def print_list(items: Iterable[Mapping[str, Any]], output: str, key: str, columns: Mapping[str, str]) -> None:
+    """Print many: `key` is what `-o name` shows, `columns` are heading -> field (dots go deeper) of the table."""
+    if output == "name":
+        for item in items:
+            click.echo(_cell(item.get(key)))
+    elif output == "json":
+        _print_json({"items": list(items)})
+    else:
+        rows = [[_cut(_cell(_field(item, field))) for field in columns.values()] for item in items]
+        table = [list(columns), *rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(columns))]
+        for row in table:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_one(item: Mapping[str, Any], output: str, key: str) -> None:
+    """Print one: every field on its line, as JSON, or only its `key`."""
+    if output == "name":
+        click.echo(_cell(item.get(key)))
+    elif output == "json":
+        _print_json(item)
+    else:
+        width = max((len(name) for name in item), default=0)
+        for name, value in item.items():
+            click.echo(f"{name.ljust(width)}  {_cell(value)}".rstrip())
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _field(item: Any, path: str) -> Any:
+    for name in path.split("."):
+        item = item.get(name) if isinstance(item, Mapping) else None
+    return item
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value if value.isprintable() else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"

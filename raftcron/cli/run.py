@@ -1,0 +1,51 @@
+"""`raftcron run ...`: runs over the HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from raftcron.cli.remote import client, path, print_list, print_one, printed, remote
+
+COLUMNS: Final = {
+    "ID": "id",
+    "JOB": "job",
+    "SCHEDULED": "scheduled_time",
+    "STATE": "state",
+    "REASON": "reason",
+    "ATTEMPT": "attempt",
+    "NODE": "node",
+    "STARTED": "started_at",
+    "FINISHED": "finished_at",
+}
+
+
+@click.group()
+def run() -> None:
+    """Look at runs."""
+
+
+@run.command("list")
+@click.option("--job", "of", metavar="NAME", help="Only runs of this job.")
+@click.option("--state", metavar="STATE", help="Only runs in this state.")
+@click.option("--since", metavar="INSTANT", help="Only runs since then (RFC 3339).")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@printed
+@remote
+def list_runs(
+    addr: Sequence[str], output: str, of: str | None, state: str | None, since: str | None, limit: int
+) -> None:
+    """List runs, newest first."""
+    runs = client(addr).items(path("runs"), {"job": of, "state": state, "since": since}, limit)
+    print_list(runs, output, "id", COLUMNS)
+
+
+@run.command()
+@click.argument("run_id")
+@printed
+@remote
+def get(addr: Sequence[str], output: str, run_id: str) -> None:
+    """Show one run."""
+    print_one(client(addr).request("GET", path("runs", run_id)).body, output, "id")

@@ -1,0 +1,244 @@
+"""The one table of settings: each field of `Settings` is a row, with its sort, default, range and sentence."""
+
+# ruff: noqa: RUF009  -- `_setting` gives a dataclass field, as dataclasses.field does
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from raftcron.config.kinds import (
+    ADDRESS,
+    DURATION,
+    GIB,
+    LEVEL,
+    MIB,
+    PATH,
+    PEERS,
+    SECRET,
+    SIZE,
+    SPAN,
+    SWITCH,
+    TAGS,
+    TEXT_NAME,
+    WHOLE,
+    Address,
+    Kind,
+)
+
+SECOND: Final = 1000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+
+MAX_PEERS: Final = 15  # voters; each commit waits for a majority, so more of them cost latency and buy little
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str  # the flag without its dashes, and the TOML key
+    field: str  # of Settings
+    kind: Kind
+    default: Any
+    help: str
+    section: str
+    low: int | None = None  # both bounds belong to the range; in the field's unit
+    high: int | None = None
+    rule: str = ""  # what the range cannot say
+    default_text: str = ""  # where the default is derived
+    is_later: bool = False  # in the table, not built yet: refused at any value but its default
+    is_secret: bool = False  # environment only: command lines and files get around
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "RAFTCRON_" + self.name.upper().replace("-", "_")
+
+    @property
+    def shown_default(self) -> str:
+        if self.default_text or self.default is None:
+            return self.default_text or "none"
+        return self.kind.show(self.default)
+
+    @property
+    def shown_range(self) -> str:
+        parts = []
+        if self.low is not None and self.high is not None:
+            show = DURATION.show if self.kind is SPAN else self.kind.show
+            parts.append(f"{show(self.low)}-{show(self.high)}")
+        return "; ".join([*parts, self.rule] if self.rule else parts)
+
+    def read(self, value: Any) -> Any:
+        """The value in the field's type.  ValueError: what is wrong with it."""
+        parsed = self.kind.read(value)
+        for number in parsed if self.kind is SPAN else (parsed,):
+            if self.low is not None and self.high is not None and not self.low <= number <= self.high:
+                raise ValueError(f"is outside {self.shown_range}")
+        return parsed
+
+
+def _setting(kind: Kind, default: Any, section: str, text: str, **row: Any) -> Any:
+    metadata = {"row": {"kind": kind, "default": default, "section": section, "help": text, **row}}
+    if kind.is_repeatable:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not row.get("is_secret", False))
+
+
+NODE: Final = "This node"
+CLUSTER: Final = "The cluster"
+WORK: Final = "Work"
+SAFETY: Final = "Safety"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a node was told.  `_ms` are whole milliseconds, `_bytes` bytes.  Made by `load`, which checks it."""
+
+    name: str = _setting(
+        TEXT_NAME, "n1", NODE, "Name of this node, one of the peers' names.", rule="needed where there are peers"
+    )
+    data_dir: Path = _setting(
+        PATH, None, NODE, "Directory that this node alone keeps its journal in.", default_text="none, must be said"
+    )
+    http: Address = _setting(
+        ADDRESS,
+        Address("127.0.0.1", 7101),
+        NODE,
+        "Where the HTTP API listens.",
+        rule="beyond loopback only with --insecure, until there are tokens",
+    )
+    raft: Address = _setting(
+        ADDRESS,
+        Address("127.0.0.1", 7201),
+        NODE,
+        "Where this node listens for its peers.",
+        default_text="this node's address among the peers, else 127.0.0.1:7201",
+        rule="beyond loopback only with a cluster secret",
+    )
+    advertise_http: Address | None = _setting(
+        ADDRESS, None, NODE, "Where others reach the HTTP API, if elsewhere.", default_text="as --http"
+    )
+    advertise_raft: Address | None = _setting(
+        ADDRESS,
+        None,
+        NODE,
+        "Where peers reach this node, if elsewhere: its address among the peers.",
+        default_text="as --raft",
+    )
+    log_level: str = _setting(LEVEL, "info", NODE, "Least weight of the log lines on stderr.")
+
+    peers: Mapping[str, Address] = _setting(
+        PEERS,
+        {},
+        CLUSTER,
+        "A voter of the cluster, this node too; repeat it. None: a cluster of one.",
+        name="peer",
+        rule=f"at most {MAX_PEERS}, odd counts are best",
+    )
+    cluster_secret: bytes = _setting(
+        SECRET, b"", CLUSTER, "What peers prove to each other; equal on all nodes.", default_text="none", is_secret=True
+    )
+    cluster_secret_file: Path | None = _setting(PATH, None, CLUSTER, "File that holds the cluster secret.")
+    election_timeout_ms: tuple[int, int] = _setting(
+        SPAN,
+        (600, 1200),
+        CLUSTER,
+        "How long a follower waits for a leader before it stands for election.",
+        low=100,
+        high=MINUTE,
+        rule="the heartbeat is a twelfth of the lower bound",
+    )
+    leader_fallback_ms: int = _setting(
+        DURATION,
+        800,
+        CLUSTER,
+        "How long a leader goes on without answers from a majority.",
+        low=100,
+        high=2 * MINUTE,
+        rule="above the lower election timeout",
+    )
+
+    slots: int = _setting(WHOLE, 1000, WORK, "Runs at once on this node.", low=1, high=100_000)
+    process_slots: int = _setting(WHOLE, 100, WORK, "Of these, at most so many with a process.", low=1, high=100_000)
+    tags: Mapping[str, str] = _setting(
+        TAGS, {}, WORK, "What jobs may ask of a node; repeat it.", name="tag", is_later=True
+    )
+    catch_up_rate: int = _setting(WHOLE, 50, WORK, "Missed runs a second that a new leader starts.", low=1, high=10_000)
+    request_timeout_ms: int = _setting(
+        DURATION, 10 * SECOND, WORK, "How long a write waits before it answers 504.", low=SECOND, high=10 * MINUTE
+    )
+    shutdown_grace_ms: int = _setting(
+        DURATION, 20 * SECOND, WORK, "What running runs get to end at SIGTERM.", low=0, high=HOUR
+    )
+    history_total_bytes: int = _setting(
+        SIZE, 200 * MIB, WORK, "Room for run records, over all jobs.", low=MIB, high=1 << 40, is_later=True
+    )
+    output_total_bytes: int = _setting(
+        SIZE, GIB, WORK, "Room for the runs' output on this node.", low=MIB, high=1 << 40
+    )
+
+    lease_ms: int = _setting(
+        DURATION,
+        10 * SECOND,
+        SAFETY,
+        "How long a node that is not heard of keeps its runs.",
+        low=SECOND,
+        high=10 * MINUTE,
+    )
+    lease_margin_ms: int = _setting(
+        DURATION,
+        2 * SECOND,
+        SAFETY,
+        "How long before the lease ends its runs stop.",
+        low=1,
+        high=5 * MINUTE,
+        rule="below half the lease",
+    )
+    max_clock_skew_ms: int = _setting(
+        DURATION, 5 * SECOND, SAFETY, "How far clocks may differ from the majority's.", low=100, high=HOUR
+    )
+    require_time_sync: bool = _setting(SWITCH, False, SAFETY, "Lead only with a synchronized clock.", is_later=True)
+    allow_shell: bool = _setting(SWITCH, False, SAFETY, "Let jobs run commands on this node.")
+    insecure: bool = _setting(SWITCH, False, SAFETY, "Listen beyond loopback without tokens or a cluster secret.")
+
+    notes: tuple[str, ...] = ()  # what is allowed and worth a word; not a setting
+
+    @property
+    def heartbeat_ms(self) -> float:
+        """How often a leader is heard of."""
+        return self.election_timeout_ms[0] / 12
+
+    @property
+    def reachable_raft(self) -> Address:
+        """Where peers reach this node."""
+        return self.advertise_raft or self.peers.get(self.name) or self.raft
+
+    @property
+    def reachable_http(self) -> Address:
+        """Where others reach the HTTP API; a node that listens everywhere is reached where its peers reach it."""
+        if self.advertise_http is None and self.http.is_wildcard and not self.reachable_raft.is_wildcard:
+            return Address(self.reachable_raft.host, self.http.port)
+        return self.advertise_http or self.http
+
+    @property
+    def voters(self) -> Mapping[str, Address]:
+        """Every voter and where it is reached for Raft, this node too; never empty."""
+        return self.peers or {self.name: self.reachable_raft}
+
+
+def _row(declared: dataclasses.Field[Any]) -> Setting:
+    given = dict(declared.metadata["row"])
+    derived = declared.name.removesuffix(given["kind"].unit).replace("_", "-")
+    return Setting(name=given.pop("name", derived), field=declared.name, **given)
+
+
+SETTINGS: Final = tuple(_row(declared) for declared in dataclasses.fields(Settings) if declared.metadata)
+BY_NAME: Final = {row.name: row for row in SETTINGS}

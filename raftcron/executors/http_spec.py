@@ -1,0 +1,154 @@
+"""What an http job's executor object may hold, and which statuses mean success.  Pure; sending is in http.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from yarl import URL
+
+from raftcron.executors.addresses import is_address, refusal
+from raftcron.executors.validation import Finding, Findings, has_control, json_type, pointer
+
+FIELDS = {"type", "method", "url", "headers", "body", "expect_status", "secret", "async"}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+DEFAULT_METHOD = "POST"
+DEFAULT_STATUS = "200-299"
+URL_BYTES = 8 << 10
+BODY_BYTES = 1 << 20
+HEADERS = 100
+HEADER_BYTES = 8 << 10
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_STATUS = re.compile(r"\s*([1-9][0-9]{2})\s*(?:-\s*([1-9][0-9]{2})\s*)?")
+_NUMBERS = re.compile(r"[0-9.]+")
+_SECRET_HEADERS = {"authorization", "cookie", "x-api-key"}
+_OWN_HEADERS = {"idempotency-key", "traceparent"}
+_FRAMING_HEADERS = {
+    "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
+    "upgrade",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSet:
+    """Which statuses mean success; `text` is as it was written."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def parse(cls, text: str | int | None) -> Self:
+        """`"200-299"`, `"200,204"`, `"200, 300-302"`, 204; None is the default.  ValueError says what is wrong."""
+        written = DEFAULT_STATUS if text is None else str(text)
+        spans = []
+        for part in written.split(","):
+            match = _STATUS.fullmatch(part)
+            if match is None:
+                raise ValueError(f"{part.strip()!r} is not a status; write 200-299 or 200,204")
+            first = int(match[1])
+            last = int(match[2] or first)
+            if not 100 <= first <= last <= 599:
+                raise ValueError(f"{part.strip()!r} is not a rising span between 100 and 599")
+            spans.append((first, last))
+        return cls(written, tuple(spans))
+
+    def __contains__(self, code: int) -> bool:
+        return any(first <= code <= last for first, last in self.spans)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def validate(spec: Mapping[str, Any]) -> list[Finding]:
+    """Every fault of an http executor object; pointers are relative to it."""
+    findings = Findings()
+    findings.unknown_fields(spec, FIELDS)
+    _check_url(findings, spec.get("url"))
+    method = spec.get("method")
+    if method is not None and method not in METHODS:
+        findings.invalid("/method", f"must be one of {', '.join(METHODS)}")
+    if spec.get("headers") is not None:
+        _check_headers(findings, spec["headers"])
+    if spec.get("body") is not None:
+        findings.text("/body", spec["body"], bytes_max=BODY_BYTES, nul=True)
+    _check_status(findings, spec.get("expect_status"))
+    if spec.get("secret") is not None:
+        findings.not_yet("/secret", "signed requests come with a later version")
+    if spec.get("async") is not None and not isinstance(spec["async"], bool):
+        findings.invalid("/async", f"must be true or false, not {json_type(spec['async'])}")
+    elif spec.get("async"):
+        findings.not_yet("/async", "runs that a target ends later come with a later version")
+    return findings.items
+
+
+def _check_url(findings: Findings, url: Any) -> None:
+    if url is None:
+        findings.invalid("/url", "is missing")
+        return
+    if not findings.text("/url", url, bytes_max=URL_BYTES):
+        return
+    if has_control(url) or " " in url:
+        findings.invalid("/url", "must not hold spaces or control characters; write them as %20 and the like")
+        return
+    try:
+        parts = urlsplit(url)
+        host = URL(url).host  # as the client will read it; checks the port, too
+        _ = parts.port
+    except ValueError as error:
+        findings.invalid("/url", f"is not a URL: {error}")
+        return
+    if parts.scheme not in {"http", "https"}:
+        findings.invalid("/url", "must begin with http:// or https://")
+    elif not host:
+        findings.invalid("/url", "has no host")
+    elif _NUMBERS.fullmatch(host) and not is_address(host):
+        findings.invalid("/url", f"{host!r} is neither a name nor an address; write an address as 127.0.0.1")
+    elif parts.username is not None or parts.password is not None:
+        findings.invalid("/url", "must not hold a user or password: everybody who may read the job would see them")
+    elif (reason := refusal(host)) is not None:
+        findings.invalid("/url", f"the host is {reason}; such addresses are refused")
+
+
+def _check_headers(findings: Findings, headers: Any) -> None:
+    if not isinstance(headers, Mapping):
+        findings.invalid("/headers", f"must be an object of strings, not {json_type(headers)}")
+        return
+    if len(headers) > HEADERS:
+        findings.invalid("/headers", f"has {len(headers)} headers; at most {HEADERS} are possible")
+        return
+    seen: dict[str, str] = {}
+    for name, value in headers.items():
+        where, lower = pointer("headers", name), name.lower()
+        if not _TOKEN.fullmatch(name):
+            findings.invalid(where, f"{name!r} is not a header name")
+        elif lower in seen:
+            findings.invalid(where, f"{name} is there twice, as {seen[lower]}, too")
+        elif lower in _SECRET_HEADERS:
+            findings.not_yet(where, f"{name} is a secret; secrets are kept by a later version")
+        elif lower in _OWN_HEADERS or lower.startswith("raftcron-"):
+            findings.invalid(where, f"{name} is set by raftcron itself")
+        elif lower in _FRAMING_HEADERS:
+            findings.invalid(where, f"{name} belongs to the connection, not to the job")
+        seen[lower] = name
+        if not findings.text(where, value, bytes_max=HEADER_BYTES):
+            continue
+        if has_control(value.replace("\t", " ")):
+            findings.invalid(where, "must not hold line ends or control characters")
+
+
+def _check_status(findings: Findings, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        findings.invalid("/expect_status", f"must be a string such as {DEFAULT_STATUS!r}, not {json_type(value)}")
+    elif len(str(value)) > 200:
+        findings.invalid("/expect_status", "is longer than 200 characters")
+    else:
+        try:
+            StatusSet.parse(value)
+        except ValueError as error:
+            findings.invalid("/expect_status", str(error))

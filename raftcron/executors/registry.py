@@ -1,0 +1,147 @@
+"""Names of executor types -> the classes that run them: the built-in ones, and others by entry point."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+from raftcron.errors import ConfigurationError
+from raftcron.executors.validation import Finding, Findings, json_type
+from raftcron.ports import Attempt, Control, Ending
+
+if TYPE_CHECKING:
+    from raftcron.executors.spawner import Spawner
+
+log = logging.getLogger(__name__)
+
+GROUP = "raftcron.executors"
+BUILT_IN = {
+    "http": "raftcron.executors.http:HttpExecutor",
+    "shell": "raftcron.executors.shell:ShellExecutor",
+    "noop": "raftcron.executors.noop:NoopExecutor",
+}
+PLANNED = {"python": "handlers of an embedding application come with a later version"}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a node gives to its executors."""
+
+    allow_shell: bool = False
+    spawner: Spawner | None = None  # there if and only if the node allows shell
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))  # the daemon's
+
+
+def unsent(reason: str) -> Ending:
+    """The end of an attempt that was told to stop before anything of it left this node."""
+    text = f"stopped ({reason}) before it could start"
+    return Ending("cancelled" if reason == "cancelled" else "not_started", error=text, error_kind=reason)
+
+
+class ExecutorKind(Protocol):
+    """One executor type: made once a node, runs many attempts at a time.
+
+    `validate` is pure: it names every fault of the executor object, with pointers relative to that object.
+    `run` never raises for what user code or a receiver does; `close` is awaited once, when nothing runs any more.
+    """
+
+    @classmethod
+    def create(cls, surroundings: Surroundings) -> Self: ...
+
+    @staticmethod
+    def validate(spec: Mapping[str, Any]) -> list[Finding]: ...
+
+    async def run(self, attempt: Attempt, control: Control) -> Ending: ...
+
+    async def close(self) -> None: ...
+
+
+class Registry:
+    """The types that this installation knows.  Classes are loaded when they are first used."""
+
+    def __init__(self, extra: Iterable[EntryPoint] = ()) -> None:
+        self._points = {name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}
+        for point in extra:
+            self._points.setdefault(point.name, point)  # a package cannot replace what comes with raftcron
+        self._kinds: dict[str, type[ExecutorKind]] = {}
+
+    @classmethod
+    def installed(cls) -> Self:
+        """With what the installed packages add under the entry point group `raftcron.executors`."""
+        return cls(entry_points(group=GROUP))
+
+    @property
+    def types(self) -> list[str]:
+        return sorted(self._points)
+
+    def kind(self, name: str) -> type[ExecutorKind]:
+        """The class of a type.  ConfigurationError if nobody has it, or if it cannot be loaded."""
+        if name not in self._kinds:
+            point = self._points.get(name)
+            if point is None:
+                raise ConfigurationError(f"there is no executor type {name!r} here; there are {', '.join(self.types)}")
+            try:
+                loaded = point.load()
+            except (ImportError, AttributeError) as error:
+                raise ConfigurationError(
+                    f"the executor type {name!r} ({point.value}) cannot be loaded: {error}; "
+                    "repair or uninstall the package it comes from"
+                ) from error
+            self._kinds[name] = cast("type[ExecutorKind]", loaded)
+        return self._kinds[name]
+
+    def validate(self, spec: Any) -> list[Finding]:
+        """Every fault of a job's executor object; pointers are relative to it.  ConfigurationError as in `kind`."""
+        findings = Findings()
+        if not isinstance(spec, Mapping):
+            findings.invalid("", f'must be an object such as {{"type": "http", ...}}, not {json_type(spec)}')
+        elif "type" not in spec:
+            findings.invalid("/type", f"is missing; one of {', '.join(self.types)}")
+        elif not isinstance(spec["type"], str):
+            findings.invalid("/type", f"must be a string, not {json_type(spec['type'])}")
+        elif spec["type"] in self._points:
+            return self.kind(spec["type"]).validate(spec)
+        elif spec["type"] in PLANNED:
+            findings.not_yet("/type", PLANNED[spec["type"]])
+        else:
+            findings.invalid("/type", f"unknown executor type {spec['type']!r}; one of {', '.join(self.types)}")
+        return findings.items
+
+    def executors(self, surroundings: Surroundings) -> Executors:
+        """The executors of one node."""
+        return Executors(self, surroundings)
+
+
+class Executors:
+    """Runs an attempt with the executor of its type; is an Executor itself."""
+
+    def __init__(self, registry: Registry, surroundings: Surroundings) -> None:
+        self._registry = registry
+        self._surroundings = surroundings
+        self._made: dict[str, ExecutorKind] = {}
+
+    async def run(self, attempt: Attempt, control: Control) -> Ending:
+        """As the type's own `run`; an attempt of a type that this node does not have certainly does not start."""
+        name = str(attempt.executor.get("type"))
+        executor = self._made.get(name)
+        if executor is None:
+            try:
+                executor = self._registry.kind(name).create(self._surroundings)
+            except ConfigurationError as error:
+                return Ending("failed", error=f"{error.detail}, on node {attempt.node}", error_kind="not_allowed")
+            self._made[name] = executor
+        try:
+            return await executor.run(attempt, control)
+        except Exception as error:  # the rim of code that others may have written
+            log.exception("executor_failed type=%s job=%s run_id=%s", name, attempt.job, attempt.run_id)
+            text = f"the executor {name!r} itself failed: {error!r}; see this node's log"
+            return Ending("failed", proven=False, error=text, error_kind="executor")
+
+    async def close(self) -> None:
+        for executor in self._made.values():
+            await executor.close()
+        self._made.clear()

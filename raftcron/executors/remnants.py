@@ -1,0 +1,163 @@
+"""What a former life of the node, or a spawner that died, left running: killed by name, its end seen, and told.
+
+Only what the run directory names is touched: the spawner and its children by pid, start time and boot id, what
+descends from them, and what carries that spawner's mark in its environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+from raftcron.errors import FatalError
+from raftcron.executors import processes, runfiles
+from raftcron.executors.processes import Process
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.01
+PATIENCE_SECONDS = 30.0  # how long a SIGKILL may take; longer means a process stuck in the kernel
+
+
+class Remnant(NamedTuple):
+    """One attempt that the run directory names.
+
+    `exit_code` is None if nobody saw how it ended: it was killed here, or with its spawner.  Negative: that signal.
+    `reason` says who stopped it (timeout, cancelled, shutdown, lease, daemon), None if it ended by itself.
+    """
+
+    request_id: str
+    run_id: str
+    token: int
+    was_alive: bool
+    exit_code: int | None
+    reason: str | None
+
+
+class _Child(NamedTuple):
+    request_id: str
+    pid: int
+    start: int
+    boot: str
+    run_id: str
+    token: int
+    end: dict[str, object] | None
+
+
+async def clean_up(run_directory: Path, keep_ended: bool = False) -> list[Remnant]:
+    """Kill all that the run directory names, wait until it is gone, and empty the directory.
+
+    `keep_ended` leaves the files of children whose end was seen: this life may not have committed it yet.
+
+    To be awaited before the node announces its new incarnation, and with no live spawner of this process.
+    FatalError if something does not die within 30 s: the node must not start code that may already run.
+    """
+    boot = processes.boot_id()
+    children = _read_children(run_directory)
+    spawners = [
+        record for record in runfiles.read(str(run_directory / runfiles.SPAWNER_FILE))[:1] if record.get("boot") == boot
+    ]
+    here = [child for child in children if child.boot == boot and child.end is None]
+    named = {(int(one["pid"]), int(one["start"])) for one in spawners}
+    marks = tuple(f"{one['pid']}.{one['start']}.{boot}." for one in spawners)
+    alive = {child.request_id for child in here if processes.is_alive(child.pid, child.start)}
+
+    for pid, start in named:  # stopped first: nothing that lies in its pipe is started any more
+        processes.kill_exactly(Process(pid, "?", 0, 0, 0, start), signal.SIGSTOP)
+    named |= {(child.pid, child.start) for child in here}
+    if spawners or here:
+        await _kill(named, marks)
+
+    remnants = []
+    for child in children:
+        end = child.end or {}
+        exit_code, reason = end.get("exit"), end.get("reason")
+        remnants.append(
+            Remnant(
+                child.request_id,
+                child.run_id,
+                child.token,
+                child.request_id in alive,
+                exit_code if isinstance(exit_code, int) else None,
+                reason if isinstance(reason, str) else None,
+            )
+        )
+    ended = {child.request_id + runfiles.CHILD_SUFFIX for child in children if child.end is not None}
+    for path in _files(run_directory):
+        if not (keep_ended and path.name in ended):
+            path.unlink(missing_ok=True)
+    return remnants
+
+
+async def _kill(named: set[tuple[int, int]], marks: tuple[str, ...]) -> None:
+    """SIGKILL to all of them and their families, until a look finds none."""
+    looked = 0.0
+    while True:
+        family = _family(named, marks)
+        if not family:
+            return
+        for process in family:
+            processes.kill_exactly(process)
+        if looked >= PATIENCE_SECONDS:
+            pids = ", ".join(str(process.pid) for process in family)
+            raise FatalError(
+                f"process {pids}, left by a former life of this node, does not die of SIGKILL within "
+                f"{PATIENCE_SECONDS:.0f} s; see /proc/<pid>/stack, and restart the machine if it stays"
+            )
+        named |= {(process.pid, process.start) for process in family}  # their orphans have no parent to be found by
+        await asyncio.sleep(POLL_SECONDS)
+        looked += POLL_SECONDS
+
+
+def _family(named: set[tuple[int, int]], marks: tuple[str, ...]) -> list[Process]:
+    """What is named and alive, what descends from it or belongs to its session, and what carries the mark."""
+    found = processes.table()
+    roots = {process.pid for process in found.values() if (process.pid, process.start) in named}
+    sessions = {pid for pid in roots if found[pid].session == pid}
+    for process in found.values():
+        if process.pid in roots or process.is_dead:
+            continue
+        mark = processes.mark_of(process.pid) if marks else None
+        if process.session in sessions or (mark is not None and mark.startswith(marks)):
+            roots.add(process.pid)
+    family = [found[pid] for pid in roots] + list(processes.descendants(found, roots))
+    return [process for process in family if not process.is_dead and process.pid != os.getpid()]
+
+
+def _files(run_directory: Path) -> list[Path]:
+    if not run_directory.is_dir():
+        return []
+    return [
+        path
+        for path in run_directory.iterdir()
+        if path.name == runfiles.SPAWNER_FILE or path.name.endswith(runfiles.CHILD_SUFFIX)
+    ]
+
+
+def _read_children(run_directory: Path) -> list[_Child]:
+    """A file that was cut off names nobody: it is whole before user code starts."""
+    children = []
+    for path in sorted(_files(run_directory)):
+        if path.name == runfiles.SPAWNER_FILE:
+            continue
+        records = runfiles.read(str(path))
+        try:
+            first = records[0]
+            child = _Child(
+                path.name.removesuffix(runfiles.CHILD_SUFFIX),
+                int(first["pid"]),
+                int(first["start"]),
+                str(first["boot"]),
+                str(first["run_id"]),
+                int(first["token"]),
+                records[1] if len(records) > 1 else None,
+            )
+        except (IndexError, KeyError, TypeError, ValueError):
+            log.warning("run_file_unreadable path=%s", path)
+            continue
+        children.append(child)
+    return children

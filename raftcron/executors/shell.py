@@ -1,0 +1,192 @@
+"""ShellExecutor: runs a command through the spawner and says how it ended.  Processes and signals are the spawner's."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import Mapping
+from typing import Any, Self
+
+from raftcron.executors.context import OF_THE_USER, environment
+from raftcron.executors.output import output_name
+from raftcron.executors.registry import Surroundings, unsent
+from raftcron.executors.spawner import Reason, SpawnRequest, SpawnResult
+from raftcron.executors.validation import Finding, Findings, json_type, pointer
+from raftcron.ports import Attempt, Control, Ending
+
+FIELDS = {"type", "command", "cwd", "env", "stdin", "user"}
+PLANNED = {"memory_limit": "limits on memory come with a later version"}
+ARGUMENT_BYTES = (128 << 10) - 1  # the kernel's bound for one argument or one variable
+ARGUMENTS = 1_000
+VARIABLES = 500
+STDIN_BYTES = 1 << 20
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+
+
+class ShellExecutor:
+    """`{"type": "shell", "command": "..." | ["argv", ...], "cwd", "env", "stdin", "user"}`.
+
+    A string goes to `/bin/sh -c`.  Without `cwd` it runs where the daemon runs.  Exit code 0 is success.  What a
+    command leaves in the background is killed when the command itself is over.
+    """
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._allowed = surroundings.allow_shell
+        self._spawner = surroundings.spawner
+        self._environment = surroundings.environment
+
+    @classmethod
+    def create(cls, surroundings: Surroundings) -> Self:
+        return cls(surroundings)
+
+    async def close(self) -> None:
+        """The spawner belongs to the node."""
+
+    async def run(self, attempt: Attempt, control: Control) -> Ending:
+        if not self._allowed or self._spawner is None:
+            return Ending(
+                "failed",
+                error=f"node {attempt.node} runs no commands; start it with --allow-shell or RAFTCRON_ALLOW_SHELL=1",
+                error_kind="not_allowed",
+            )
+        request = self._request(attempt)
+        running = asyncio.ensure_future(self._spawner.run(request, control.may_start))
+        stopped = asyncio.ensure_future(control.stopped())
+        try:
+            await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                reason = stopped.result()
+                if self._spawner.is_waiting(request.request_id):
+                    return unsent(reason)
+                kill_after = 0.0 if reason == "lease" else attempt.kill_after_seconds
+                self._spawner.stop_run(request.request_id, _reason(reason), kill_after)
+            result = await running
+        except ValueError as error:  # too large to be sent
+            return Ending("failed", error=str(error), error_kind="spawn")
+        finally:
+            running.cancel()
+            stopped.cancel()
+        return _ending(result, attempt)
+
+    def _request(self, attempt: Attempt) -> SpawnRequest:
+        spec = attempt.executor
+        command, user = spec["command"], spec.get("user")
+        daemon = self._environment
+        if user is not None:
+            daemon = {name: value for name, value in daemon.items() if name not in OF_THE_USER}
+        return SpawnRequest(
+            request_id=str(attempt.fencing_token),
+            run_id=attempt.run_id,
+            token=attempt.fencing_token,
+            argv=["/bin/sh", "-c", command] if isinstance(command, str) else list(command),
+            env=environment(attempt, spec.get("env") or {}, daemon),
+            timeout_seconds=attempt.timeout_seconds,
+            kill_after_seconds=attempt.kill_after_seconds,
+            cwd=spec.get("cwd"),
+            stdin=(spec.get("stdin") or "").encode(),
+            user=user,
+            output_name=output_name(attempt.run_id, attempt.fencing_token),
+            self_stop=attempt.self_stop,
+        )
+
+    @staticmethod
+    def validate(spec: Mapping[str, Any]) -> list[Finding]:
+        findings = Findings()
+        for name in spec.keys() & PLANNED.keys():
+            findings.not_yet(pointer(name), PLANNED[name])
+        findings.unknown_fields({name: None for name in spec if name not in PLANNED}, FIELDS)
+        _check_command(findings, spec.get("command"))
+        if spec.get("env") is not None:
+            _check_environment(findings, spec["env"])
+        cwd, user, stdin = spec.get("cwd"), spec.get("user"), spec.get("stdin")
+        if cwd is not None and findings.text("/cwd", cwd, bytes_max=4095) and not cwd.startswith("/"):
+            findings.invalid("/cwd", "must be an absolute path")
+        if stdin is not None:
+            findings.text("/stdin", stdin, bytes_max=STDIN_BYTES, nul=True)
+        if user is not None and findings.text("/user", user, bytes_max=256) and not _USER.fullmatch(user):
+            findings.invalid("/user", f"{user!r} is not the name of a user")
+        return findings.items
+
+
+def _check_command(findings: Findings, command: Any) -> None:
+    if command is None:
+        findings.invalid("/command", "is missing; a string for /bin/sh -c, or an array of program and arguments")
+    elif isinstance(command, str):
+        if findings.text("/command", command, bytes_max=ARGUMENT_BYTES) and not command.strip():
+            findings.invalid("/command", "is empty")
+    elif not isinstance(command, list):
+        findings.invalid("/command", f"must be a string or an array of strings, not {json_type(command)}")
+    elif not command:
+        findings.invalid("/command", "is empty; the first element is the program")
+    elif len(command) > ARGUMENTS:
+        findings.invalid("/command", f"has {len(command)} elements; at most {ARGUMENTS} are possible")
+    else:
+        for place, argument in enumerate(command):
+            is_text = findings.text(pointer("command", place), argument, bytes_max=ARGUMENT_BYTES)
+            if place == 0 and is_text and not argument:
+                findings.invalid("/command/0", "is empty; the first element is the program")
+
+
+def _check_environment(findings: Findings, variables: Any) -> None:
+    if not isinstance(variables, Mapping):
+        findings.invalid("/env", f"must be an object of strings, not {json_type(variables)}")
+        return
+    if len(variables) > VARIABLES:
+        findings.invalid("/env", f"has {len(variables)} variables; at most {VARIABLES} are possible")
+        return
+    for name, value in variables.items():
+        where = pointer("env", name)
+        if not _VARIABLE.fullmatch(name):
+            findings.invalid(where, f"{name!r} is not a variable name: letters, digits and _, no digit in front")
+        elif name.startswith("RAFTCRON_") or name == "TRACEPARENT":
+            findings.invalid(where, f"{name} is set by raftcron itself")
+        findings.text(where, value, bytes_max=ARGUMENT_BYTES - len(name) - 1)
+
+
+def _reason(asked: str) -> Reason:
+    match asked:
+        case "cancelled" | "lease":
+            return asked
+        case _:
+            return "shutdown"
+
+
+def _ending(result: SpawnResult, attempt: Attempt) -> Ending:
+    """What the spawner saw, in the contract's words."""
+    tail = result.output_tail
+    if result.outcome == "refused":
+        return Ending("not_started", error=result.error)
+    if result.outcome == "failed":
+        return Ending("failed", error=result.error, error_kind="spawn")
+    if result.outcome == "lost":
+        return Ending("failed", proven=False, error=result.error, error_kind="spawner")
+    assert result.exit_code is not None
+    code = result.exit_code if result.exit_code >= 0 else 128 - result.exit_code  # as every shell says it
+    how = f"exit code {code}" if result.exit_code >= 0 else f"killed by {_signal_name(-result.exit_code)}"
+    match result.reason:
+        case None if code == 0:
+            return Ending("succeeded", exit_code=0, output_tail=tail)
+        case None:
+            return Ending("failed", exit_code=code, error=how, error_kind="exit", output_tail=tail)
+        case "timeout":
+            text = f"timed out after {attempt.timeout_seconds:g} s: {how}"
+            return Ending("timed_out", exit_code=code, error=text, error_kind="timeout", output_tail=tail)
+        case "cancelled":
+            text = f"cancelled: {how}"
+            return Ending("cancelled", exit_code=code, error=text, error_kind="cancelled", output_tail=tail)
+        case "lease":
+            text = f"stopped, since this node's lease ended: {how}"
+            return Ending("failed", exit_code=code, error=text, error_kind="lease", output_tail=tail)
+        case _:
+            text = f"stopped, since this node shut down: {how}"
+            return Ending("failed", exit_code=code, error=text, error_kind="shutdown", output_tail=tail)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

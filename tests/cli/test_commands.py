@@ -1,0 +1,260 @@
+"""The commands that ask a node: what they send, what they print where, and what they end with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import StandIn, call
+
+JOB = {
+    "name": "backup-db",
+    "schedule": "*/5 * * * *",
+    "timezone": "UTC",
+    "executor": {"type": "http", "url": "http://127.0.0.1:9000/hook"},
+    "paused": False,
+    "revision": 3,
+    "next_fire_at": "2026-01-01T00:05:00Z",
+    "last_run": {"id": "r1", "state": "succeeded"},
+}
+RUN = {"id": "r1", "job": "backup-db", "scheduled_time": "2026-01-01T00:00:00Z", "state": "running", "attempt": 1}
+
+
+async def test_job_list_follows_all_pages(node: StandIn) -> None:
+    """Pages are followed to the end; a table has headings and one line a job."""
+    node.answers(200, {"items": [JOB], "next_cursor": "abc", "total": 2})
+    node.answers(200, {"items": [JOB | {"name": "other", "last_run": None}], "next_cursor": None, "total": 2})
+    result = await call("job", "list", addr=node.address)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["NAME", "SCHEDULE", "TIMEZONE", "PAUSED", "NEXT", "LAST"]
+    assert lines[1].startswith("backup-db  */5 * * * *  UTC")
+    assert lines[2].split()[0] == "other"
+    assert lines[2].endswith("-")
+    assert [path for _, path, _ in node.asked] == ["/v1/jobs?limit=1000", "/v1/jobs?limit=1000&cursor=abc"]
+
+
+async def test_output_as_json_and_names(node: StandIn) -> None:
+    """-o json is the whole answer, -o name one key a line, both on stdout alone."""
+    for _ in range(2):
+        node.answers(200, {"items": [JOB], "next_cursor": None, "total": 1})
+    result = await call("job", "list", "-o", "json", addr=node.address)
+    assert json.loads(result.stdout) == {"items": [JOB]}
+    result = await call("job", "list", "-o", "name", addr=node.address)
+    assert result.stdout == "backup-db\n"
+    assert result.stderr == ""
+
+
+async def test_limits_are_kept_over_pages(node: StandIn) -> None:
+    """--limit bounds what is asked for and what is printed."""
+    node.answers(200, {"items": [RUN, RUN], "next_cursor": "x", "total": None})
+    result = await call("run", "list", "--limit", "1", "--job", "backup-db", "-o", "name", addr=node.address)
+    assert result.stdout == "r1\n"
+    assert node.asked[0][1] == "/v1/runs?job=backup-db&limit=1"
+
+
+async def test_what_is_got_can_be_applied(node: StandIn) -> None:
+    """`job get -o json` prints what `job apply -f -` takes; names are quoted in the path."""
+    odd = JOB | {"name": "a/b c"}
+    node.answers(200, odd)
+    got = await call("job", "get", "a/b c", "-o", "json", addr=node.address)
+    node.answers(201, odd)
+    result = await call("job", "apply", "-f", "-", addr=node.address, stdin=got.stdout)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "a/b c: created\n"
+    assert node.asked == [("GET", "/v1/jobs/a%2Fb%20c", None), ("PUT", "/v1/jobs/a%2Fb%20c", odd)]
+    assert node.headers[1]["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("wrap", [lambda jobs: jobs, lambda jobs: {"jobs": jobs}, lambda jobs: {"items": jobs}])
+async def test_apply_takes_many_jobs(node: StandIn, tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
+    """A file holds a list, or an object with `jobs` or `items`; a directory is all its *.json in order."""
+    (tmp_path / "b.json").write_text(json.dumps(wrap([{"name": "two"}, {"name": "three"}])))
+    (tmp_path / "a.json").write_text(json.dumps({"name": "one"}))
+    (tmp_path / "readme.txt").write_text("not a job")
+    for status in (201, 200, 200):
+        node.answers(status, {})
+    result = await call("job", "apply", "-f", str(tmp_path), addr=node.address)
+    assert result.stdout == "one: created\ntwo: applied\nthree: applied\n"
+    assert [body["name"] for _, _, body in node.asked] == ["one", "two", "three"]
+
+
+async def test_a_refused_job_does_not_stop_the_others(node: StandIn) -> None:
+    """Each refusal names every fault on stderr, the rest is applied, and the exit code is the refusal's."""
+    node.refuses(422, "invalid", "the job is not valid", [{"pointer": "/schedule", "message": "no such month"}])
+    node.answers(200, {})
+    result = await call("job", "apply", "-f", "-", addr=node.address, stdin='[{"name": "bad"}, {"name": "good"}]')
+    assert result.exit_code == 2
+    assert result.stdout == "good: applied\n"
+    assert "/schedule: no such month" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "[3]", '[{"schedule": "@hourly"}]', '{"name": ""}', "[" * 100_000])
+async def test_a_file_that_holds_no_jobs_sends_nothing(node: StandIn, text: str) -> None:
+    """What cannot be read is exit code 2, before anything is sent."""
+    result = await call("job", "apply", "-f", "-", addr=node.address, stdin=text)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert node.asked == []
+
+
+async def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """A missing file and an empty directory are exit code 2."""
+    missing = await call("job", "apply", "-f", str(tmp_path / "none.json"))
+    empty = await call("job", "apply", "-f", str(tmp_path))
+    assert (missing.exit_code, empty.exit_code) == (2, 2)
+
+
+async def test_delete_pause_resume(node: StandIn) -> None:
+    """Each verb is one request of the API."""
+    node.answers(204)
+    node.answers(200, JOB | {"paused": True})
+    node.answers(200, JOB)
+    deleted = await call("job", "delete", "backup-db", "--cancel-running", addr=node.address)
+    paused = await call("job", "pause", "backup-db", "--note", "moving", addr=node.address)
+    resumed = await call("job", "resume", "backup-db", "-o", "name", addr=node.address)
+    assert [r.exit_code for r in (deleted, paused, resumed)] == [0, 0, 0]
+    assert node.asked == [
+        ("DELETE", "/v1/jobs/backup-db?cancel_running=1", None),
+        ("POST", "/v1/jobs/backup-db/pause", {"note": "moving"}),
+        ("POST", "/v1/jobs/backup-db/resume", {}),
+    ]
+    assert deleted.stdout == ""
+    assert "paused        true" in paused.stdout
+    assert resumed.stdout == "backup-db\n"
+
+
+async def test_run_now(node: StandIn) -> None:
+    """`job run` sends the arguments and prints the run of the 202."""
+    node.answers(202, {"run": RUN})
+    args = ["job", "run", "backup-db", "--args", '{"day": 3}', "--overlap", "allow", "-o", "name"]
+    result = await call(*args, addr=node.address)
+    assert result.stdout == "r1\n"
+    assert node.asked == [("POST", "/v1/jobs/backup-db/runs", {"overlap": "allow", "args": {"day": 3}})]
+
+
+@pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 7), ("lost", 7), ("skipped", 7)])
+async def test_an_awaited_run_decides_the_exit_code(node: StandIn, state: str, code: int) -> None:
+    """--wait looks until the run is over, also while there is no leader; 7 unless it succeeded."""
+    node.answers(202, {"run": RUN})
+    node.refuses(503, "unavailable", "no leader")
+    node.answers(200, RUN | {"state": state})
+    result = await call("job", "run", "backup-db", "--wait", "-o", "json", addr=node.address)
+    assert result.exit_code == code, result.stderr
+    assert json.loads(result.stdout)["state"] == state
+    assert node.asked[-1][:2] == ("GET", "/v1/runs/r1")
+
+
+async def test_run_get(node: StandIn) -> None:
+    """One run, a field a line."""
+    node.answers(200, RUN)
+    result = await call("run", "get", "r1", addr=node.address)
+    assert "state           running" in result.stdout
+
+
+async def test_cluster_status(node: StandIn) -> None:
+    """The leader and a line a member."""
+    member = {"name": "n1", "role": "leader", "http": "http://127.0.0.1:7101", "alive": True, "applied_index": 9}
+    node.answers(200, {"cluster_id": "c1", "leader": "n1", "term": 4, "members": [member], "digests": [[9, "ab"]]})
+    result = await call("cluster", "status", addr=node.address)
+    assert "leader      n1" in result.stdout
+    assert result.stdout.splitlines()[-1].split()[:3] == ["n1", "leader", "true"]
+    assert "digests" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code"),
+    [
+        (400, "malformed", 2),
+        (401, "unauthorized", 6),
+        (403, "forbidden", 6),
+        (404, "not_found", 3),
+        (409, "conflict", 4),
+        (410, "gone", 3),
+        (412, "revision", 4),
+        (413, "too_large", 2),
+        (422, "not_yet_supported", 2),
+        (429, "too_many", 5),
+        (503, "unavailable", 5),
+        (504, "unknown_outcome", 5),
+        (500, "error", 1),
+        (404, "a_code_of_a_later_version", 3),
+    ],
+)
+async def test_exit_codes_are_those_of_the_errors(node: StandIn, status: int, code: str, exit_code: int) -> None:
+    """A problem's code, or else its status, decides the exit code; the detail is on stderr alone."""
+    node.refuses(status, code, "because of that")
+    result = await call("job", "get", "x", addr=node.address)
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    assert result.stderr == "Error: because of that\n"
+
+
+async def test_usage_errors_are_exit_code_2() -> None:
+    """What the command line itself cannot read is exit code 2."""
+    for args in (
+        ["job", "fly"],
+        ["job", "get"],
+        ["job", "list", "-o", "xml"],
+        ["job", "get", "x", "--addr", "ftp://a"],
+    ):
+        assert (await call(*args)).exit_code == 2
+
+
+async def test_unreachable_is_exit_code_5(nowhere: str) -> None:
+    """No node at any address: 5, and each address is named."""
+    result = await call("job", "list", "--addr", nowhere)
+    assert result.exit_code == 5
+    assert nowhere in result.stderr
+
+
+async def test_each_address_is_tried(make_node: Callable[[], Any], nowhere: str) -> None:
+    """A node that is down or has no leader is passed over, for writes too: it has written nothing."""
+    first, second = await make_node(), await make_node()
+    first.refuses(503, "unavailable", "no leader")
+    second.answers(201, {})
+    args = ["job", "apply", "-f", "-", "--addr", nowhere, "--addr", first.address, "--addr", second.address]
+    result = await call(*args, stdin='{"name": "a"}')
+    assert result.exit_code == 0, result.stderr
+    assert len(first.asked) == len(second.asked) == 1
+
+
+async def test_a_read_that_breaks_off_goes_to_the_next_node(make_node: Callable[[], Any]) -> None:
+    """A read may be asked again anywhere."""
+    first, second = await make_node(), await make_node()
+    first.answers(0)
+    second.answers(200, JOB)
+    result = await call("job", "get", "backup-db", "-o", "name", addr=f"{first.address},{second.address}")
+    assert result.stdout == "backup-db\n"
+
+
+async def test_a_write_that_breaks_off_is_not_sent_twice(make_node: Callable[[], Any]) -> None:
+    """Its outcome is not known: it is said so, with exit code 5, and no other node is asked."""
+    first, second = await make_node(), await make_node()
+    first.answers(0)
+    result = await call("job", "run", "backup-db", addr=f"{first.address},{second.address}")
+    assert result.exit_code == 5
+    assert "broke off" in result.stderr
+    assert second.asked == []
+
+
+async def test_the_token_of_the_environment_is_sent(node: StandIn) -> None:
+    """RAFTCRON_TOKEN is a bearer token; without it no header is sent."""
+    for _ in range(2):
+        node.answers(200, JOB)
+    await call("job", "get", "x", addr=node.address, RAFTCRON_TOKEN="abc")
+    await call("job", "get", "x", addr=node.address)
+    assert node.headers[0]["authorization"] == "Bearer abc"
+    assert "authorization" not in node.headers[1]
+
+
+async def test_something_else_at_the_address(node: StandIn) -> None:
+    """An answer that is not JSON is an error in words, not a traceback."""
+    node.answers(200, "<html>")
+    result = await call("job", "get", "x", addr=node.address)
+    assert result.exit_code == 1
+    assert "is it a raftcron node?" in result.stderr

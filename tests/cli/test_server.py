@@ -1,0 +1,108 @@
+"""The root command, its help, and `raftcron server` up to the point where the node begins."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+import raftcron
+from raftcron.cli import main
+from raftcron.cli.root import Failure
+from raftcron.config import SETTINGS, Setting
+from raftcron.errors import ConflictError, Fault
+
+
+def python(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_loads_nothing_that_is_slow() -> None:
+    """`raftcron --help` knows every command without importing one, nor the HTTP library, the loop or the engine."""
+    heavy = {
+        "aiohttp",
+        "asyncio",
+        "pysyncobj",
+        "croniter",
+        "http.client",
+        "msgspec",
+        "raftcron.config",
+        "raftcron.cli.job",
+    }
+    code = (
+        "import sys; from raftcron.cli import main; main(['--help'], standalone_mode=False);"
+        f"print('LOADED', sorted({heavy!r} & sys.modules.keys()))"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("LOADED []\n")
+
+
+def test_help_is_quick() -> None:
+    """Loosely: a second is many times what it takes, whatever else the machine does."""
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert python("-m", "raftcron", "--help").returncode == 0
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 1
+
+
+def test_every_command_is_there_and_says_what_it_is() -> None:
+    """Each name of the lazy table leads to a command of that name, and its sentence is in the help."""
+    runner = CliRunner()
+    listed = runner.invoke(main, ["--help"]).stdout
+    for name, (_, sentence) in main.commands_at.items():
+        assert sentence in listed
+        shown = runner.invoke(main, [name, "--help"])
+        assert shown.exit_code == 0, shown.stderr
+        assert f"Usage: raftcron {name}" in shown.stdout
+
+
+def test_version_as_a_module() -> None:
+    """`python -m raftcron` is the command line."""
+    assert python("-m", "raftcron", "version").stdout == f"{raftcron.__version__}\n"
+
+
+def test_the_help_of_server_has_every_setting() -> None:
+    """Each row of the table is in the help: flag, variable, default."""
+    shown = " ".join(CliRunner().invoke(main, ["server", "--help"]).stdout.split())
+    for row in SETTINGS:
+        if not row.is_secret:
+            assert f"{row.flag} " in shown
+        assert f"[{row.variable};" in shown
+        assert f"default {row.shown_default}" in shown
+
+
+@pytest.mark.parametrize("row", [row for row in SETTINGS if not row.is_secret], ids=lambda row: row.name)
+def test_every_setting_is_a_flag(row: Setting) -> None:
+    """Each setting's flag reaches the check of its value: nothing is an unknown option, nothing is dropped."""
+    args = ["server", row.flag] if row.kind.is_flag else ["server", row.flag, ""]
+    result = CliRunner().invoke(main, args, env={"RAFTCRON_DATA_DIR": None, "RAFTCRON_CONFIG": None})
+    assert result.exit_code == 2
+    assert "--data-dir is missing" in result.stderr
+
+
+def test_bad_settings_are_all_named_with_exit_code_2() -> None:
+    """Every fault is on stderr at once, the exit code is 2, and there is no traceback."""
+    done = python("-m", "raftcron", "server", "--lease", "0s", "--slots", "x", "--http", "0.0.0.0:7101")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for part in ("--lease '0s'", "--slots 'x'", "--http 0.0.0.0:7101", "--data-dir is missing"):
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_shows_each_fault_once() -> None:
+    """Faults that the message does not hold already are listed below it."""
+    failure = Failure(ConflictError("it is there: /a", (Fault("/a", "it is there"), Fault("/b", "second"))))
+    assert failure.exit_code == 4
+    done = CliRunner().invoke(main, ["--help"])
+    assert done.exit_code == 0
+    with CliRunner().isolation() as (_, err, _):
+        failure.show()
+        shown = err.getvalue().decode()
+    assert shown == "Error: it is there: /a\n  /b: second\n"

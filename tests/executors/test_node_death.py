@@ -1,0 +1,155 @@
+"""Children never outlive their node, whoever of the node's processes dies or stops, and however they hide."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from raftcron.executors import processes
+from raftcron.executors.remnants import Remnant, clean_up
+from tests.executors.doubles import eventually, with_marker
+
+
+class Node(NamedTuple):
+    daemon: asyncio.subprocess.Process
+    spawner_pid: int
+    run_directory: Path
+
+
+StartNode = Callable[[str, float], Awaitable[Node]]
+
+
+@pytest.fixture
+async def start_node(tmp_path: Path) -> AsyncIterator[StartNode]:
+    """Starts a daemon process that runs one command."""
+    nodes: list[Node] = []
+
+    async def start(command: str, licence_seconds: float = 60.0) -> Node:
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).parent / "tiny_daemon.py"),
+            str(tmp_path),
+            str(licence_seconds),
+            command,
+            stdout=subprocess.PIPE,
+        )
+        assert daemon.stdout is not None
+        nodes.append(Node(daemon, int(await daemon.stdout.readline()), tmp_path / "run"))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        with contextlib.suppress(ProcessLookupError):
+            node.daemon.kill()
+        await node.daemon.communicate()
+
+
+def is_gone(pid: int) -> bool:
+    """Also true of a zombie: not every init reaps at once."""
+    found = processes.look(pid)
+    return found is None or found.is_dead
+
+
+def hiding(marker: str) -> str:
+    """A shell, its child, one in a session of its own that ignores SIGTERM, and one that double-forked as well."""
+    deaf = f"trap '' TERM HUP; sleep 300; : {marker}"
+    return f'setsid sh -c "{deaf}" & (setsid sh -c "{deaf}" &) ; sh -c "sleep 300; : {marker}"; : {marker}'
+
+
+@pytest.mark.parametrize("command", ["sleep 300; : {}", "hide"])
+async def test_children_die_with_a_killed_daemon(start_node: StartNode, command: str) -> None:
+    """kill -9 of the daemon: within a second nothing is left, and the spawner has ended, too."""
+    marker = uuid.uuid4().hex
+    node = await start_node(hiding(marker) if command == "hide" else command.format(marker), 60.0)
+    await eventually(lambda: len(with_marker(marker)) >= (5 if command == "hide" else 2))  # the daemon is one of them
+    node.daemon.kill()
+    await node.daemon.wait()
+    await eventually(lambda: not with_marker(marker), 1.0)
+    await eventually(lambda: is_gone(node.spawner_pid), 1.0)
+
+
+async def test_the_next_life_learns_how_it_ended(start_node: StartNode) -> None:
+    """The spawner wrote down that it killed the child, since the daemon was gone."""
+    node = await start_node("sleep 300", 60.0)
+    file = node.run_directory / "9.child"
+    await eventually(file.exists)
+    node.daemon.kill()
+    await node.daemon.wait()
+    await eventually(lambda: len(file.read_text().splitlines()) == 2)
+    assert await clean_up(node.run_directory) == [Remnant("9", "run-9", 9, False, -9, "daemon")]
+    assert list(node.run_directory.iterdir()) == []
+
+
+async def test_a_stopped_daemon_cannot_keep_a_child_alive(start_node: StartNode) -> None:
+    """SIGSTOP of the daemon: the spawner kills at the deadline by itself; the daemon hears of it when it wakes."""
+    marker = uuid.uuid4().hex
+    node = await start_node(f"trap '' TERM; sleep 300; : {marker}", 1.0)
+    await eventually(lambda: len(with_marker(marker)) >= 2)
+    node.daemon.send_signal(signal.SIGSTOP)
+    await eventually(lambda: with_marker(marker) == [node.daemon.pid], 2.0)
+    node.daemon.send_signal(signal.SIGCONT)
+    assert node.daemon.stdout is not None
+    assert await node.daemon.stdout.readline() == b"exited -9 lease\n"
+
+
+async def test_clean_up_after_daemon_and_spawner_were_killed(start_node: StartNode) -> None:
+    """Both die at once: what hid from the kernel's own kill is found by its session and its mark, and told."""
+    marker = uuid.uuid4().hex
+    node = await start_node(hiding(marker), 60.0)
+    await eventually(lambda: len(with_marker(marker)) >= 5)
+    os.kill(node.spawner_pid, signal.SIGKILL)
+    node.daemon.kill()
+    await node.daemon.wait()
+    assert [one.request_id for one in await clean_up(node.run_directory)] == ["9"]
+    assert with_marker(marker) == []
+
+
+async def test_clean_up_kills_an_old_spawner_that_is_stopped(start_node: StartNode) -> None:
+    """A spawner that never sees the end of its daemon is killed with all it runs, before anything new begins."""
+    marker = uuid.uuid4().hex
+    node = await start_node(hiding(marker), 60.0)
+    await eventually(lambda: len(with_marker(marker)) >= 5)
+    os.kill(node.spawner_pid, signal.SIGSTOP)
+    node.daemon.kill()
+    await node.daemon.wait()
+    assert await clean_up(node.run_directory) == [Remnant("9", "run-9", 9, True, None, None)]
+    assert with_marker(marker) == []
+    assert is_gone(node.spawner_pid)
+
+
+@pytest.mark.parametrize("wrong", ["start", "boot"])
+async def test_clean_up_touches_nobody_else(tmp_path: Path, wrong: str) -> None:
+    """A pid that is used again, or was written before a reboot, names nobody."""
+    bystander = await asyncio.create_subprocess_exec("sleep", "300")
+    found = processes.look(bystander.pid)
+    assert found is not None
+    record = {"pid": found.pid, "start": found.start, "boot": processes.boot_id(), "run_id": "r", "token": 1}
+    record[wrong] = found.start - 1 if wrong == "start" else "another boot"
+    (tmp_path / "1.child").write_text(json.dumps(record) + "\n")
+    (tmp_path / "spawner").write_text(json.dumps(record) + "\n")
+    assert await clean_up(tmp_path) == [Remnant("1", "r", 1, False, None, None)]
+    assert bystander.returncode is None
+    assert processes.is_alive(found.pid, found.start)
+    bystander.kill()
+    await bystander.wait()
+
+
+async def test_clean_up_of_damaged_or_missing_files_goes_on(tmp_path: Path) -> None:
+    """A file that was cut off names a child that never got to run; a directory that is not there names nobody."""
+    (tmp_path / "1.child").write_text('{"pid": 1, "sta')
+    (tmp_path / "2.child").write_text('{"pid": "x"}\n')
+    (tmp_path / "notes.txt").write_text("mine")
+    assert await clean_up(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert await clean_up(tmp_path / "nowhere") == []

@@ -1,0 +1,293 @@
+"""The spawner as the daemon uses it: real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raftcron.executors import processes
+from raftcron.executors.spawner import Spawner, SpawnRequest
+from tests.executors.doubles import boot_in, eventually, with_marker
+
+Make = Callable[..., SpawnRequest]
+
+
+def open_gate() -> float:
+    return boot_in(60)
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+async def test_a_command_reports_exit_code_and_merged_output(spawner: Spawner, request_for: Make) -> None:
+    """Exit code, stdout and stderr in the order written."""
+    result = await spawner.run(request_for("echo out; echo err >&2; exit 3"), open_gate)
+    assert (result.outcome, result.exit_code, result.output_tail) == ("exited", 3, b"out\nerr\n")
+
+
+async def test_stdin_and_directory_are_given(spawner: Spawner, request_for: Make, tmp_path: Path) -> None:
+    """The command reads the bytes it was given, more than a pipe holds, and runs in its directory."""
+    text = b"x" * 300_000
+    result = await spawner.run(request_for("wc -c; pwd", stdin=text, cwd=str(tmp_path)), open_gate)
+    assert result.output_tail.decode().split() == ["300000", str(tmp_path)]
+
+
+async def test_the_environment_is_exactly_what_was_asked_and_a_mark(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request_for: Make
+) -> None:
+    """Nothing of the daemon's environment reaches the command, and the secrets do not even reach the spawner."""
+    monkeypatch.setenv("RAFTCRON_CLUSTER_SECRET", "s3cret-of-peers")
+    monkeypatch.setenv("RAFTCRON_TOKEN", "s3cret-of-clients")
+    spawner = Spawner(tmp_path / "run")
+    await spawner.start()
+    try:
+        result = await spawner.run(request_for("", argv=["/usr/bin/env"], env={"A": "ä\n1"}), open_gate)
+        assert b"s3cret" not in Path(f"/proc/{spawner.pid}/environ").read_bytes()
+        text = result.output_tail.decode()
+        assert text.startswith("A=ä\n1\nRAFTCRON_PROCESS=")
+        assert len(text.splitlines()) == 3
+    finally:
+        await spawner.stop()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"argv": ["no-such-program"]}, "cannot run 'no-such-program': No such file"),
+        ({"argv": ["/"]}, "cannot run '/': Permission denied"),
+        ({"cwd": "/no/such/directory"}, "cannot enter the directory '/no/such/directory': No such file"),
+        ({"user": "no-such-user"}, "cannot become user 'no-such-user'"),
+        ({"argv": ["true", "x" * 300_000]}, "cannot run 'true': Argument list too long"),
+    ],
+)
+async def test_what_cannot_be_started_says_why(
+    spawner: Spawner, request_for: Make, changes: dict[str, object], said: str
+) -> None:
+    """A command that never ran is `failed`, with the step and the reason, and no run file stays."""
+    request = request_for("", **changes)
+    result = await spawner.run(request, open_gate)
+    assert result.outcome == "failed"
+    assert result.error is not None and said in result.error
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+async def test_a_command_runs_as_another_user(spawner: Spawner, request_for: Make) -> None:
+    """User, group and the user's own HOME."""
+    result = await spawner.run(request_for("id -un; id -gn; echo $USER", user="nobody"), open_gate)
+    assert result.output_tail == b"nobody\nnogroup\nnobody\n"
+
+
+async def test_a_closed_gate_starts_nothing(spawner: Spawner, request_for: Make, tmp_path: Path) -> None:
+    """The gate is asked, and nothing is sent."""
+    result = await spawner.run(request_for(f"touch {tmp_path}/ran"), lambda: None)
+    assert result.outcome == "refused"
+    assert spawner.running_count == 0
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_a_start_past_its_licence_is_refused_whatever_newer_deadline_is_held(
+    spawner: Spawner, request_for: Make, tmp_path: Path
+) -> None:
+    """The licence that a start was checked under counts, not the spawner's newest deadline."""
+    spawner.extend(boot_in(100))
+    result = await spawner.run(request_for(f"touch {tmp_path}/ran"), lambda: boot_in(-0.001))
+    assert result.outcome == "refused"
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_a_request_that_waited_in_the_pipe_of_a_stopped_spawner_is_refused(
+    tmp_path: Path, request_for: Make
+) -> None:
+    """The licence is looked at when the spawner gets the request, not when it was written."""
+    spawner = Spawner(tmp_path / "run", ping_seconds=60)
+    await spawner.start()
+    assert spawner.pid is not None
+    os.kill(spawner.pid, signal.SIGSTOP)
+    licence = boot_in(0.2)
+    running = asyncio.create_task(spawner.run(request_for(f"touch {tmp_path}/ran"), lambda: licence))
+    await eventually(lambda: boot_in(0) > licence)
+    os.kill(spawner.pid, signal.SIGCONT)
+    assert (await running).outcome == "refused"
+    assert not (tmp_path / "ran").exists()
+    await spawner.stop()
+
+
+async def test_a_timeout_kills_all_that_was_started(spawner: Spawner, request_for: Make) -> None:
+    """SIGTERM is ignored by a grandchild, by one in a session of its own, and by a double fork: SIGKILL gets all."""
+    marker = uuid.uuid4().hex
+    deaf = f"trap '' TERM; sleep 300; : {marker}"
+    command = f'({deaf}) & setsid sh -c "{deaf}" & (setsid sh -c "{deaf}" &) ; {deaf}'
+    running = asyncio.create_task(
+        spawner.run(request_for(command, timeout_seconds=0.4, kill_after_seconds=0.2), open_gate)
+    )
+    await eventually(lambda: len(with_marker(marker)) >= 4)
+    result = await running
+    assert (result.outcome, result.exit_code, result.reason) == ("exited", -9, "timeout")
+    assert with_marker(marker) == []
+
+
+async def test_sigterm_comes_first_and_a_command_may_end_by_itself(spawner: Spawner, request_for: Make) -> None:
+    """Within kill_after the command and what it started may finish their work; the exit code is its own."""
+    command = "trap 'exit 7' TERM; (trap 'sleep 0.2; echo child done; exit' TERM; sleep 60 & wait) & echo up; wait"
+    request = request_for(command, timeout_seconds=0.3, kill_after_seconds=5.0)
+    result = await spawner.run(request, open_gate)
+    assert (result.exit_code, result.reason, result.output_tail) == (7, "timeout", b"up\nchild done\n")
+
+
+async def test_what_is_left_in_the_background_ends_with_the_command(spawner: Spawner, request_for: Make) -> None:
+    """An attempt is over when all that it started is over, even what has a session of its own."""
+    marker = uuid.uuid4().hex
+    command = f"(setsid sh -c 'sleep 300; : {marker}' &); sh -c 'sleep 300; : {marker}' & sleep 0.05; exit 0"
+    result = await spawner.run(request_for(command), open_gate)
+    assert result.exit_code == 0
+    assert with_marker(marker) == []
+
+
+async def test_a_lease_that_ends_kills_and_one_that_is_extended_does_not(spawner: Spawner, request_for: Make) -> None:
+    """Self-stopping commands die at the deadline; one that continues, and one under a longer lease, do not."""
+    licence = boot_in(0.4)
+    dying = asyncio.create_task(
+        spawner.run(request_for("trap '' TERM; sleep 60; sleep 60", kill_after_seconds=0.1), lambda: licence)
+    )
+    staying = asyncio.create_task(spawner.run(request_for("sleep 0.8; echo on", self_stop=False), lambda: licence))
+    result = await dying
+    assert (result.exit_code, result.reason) == (-9, "lease")
+    assert licence <= boot_in(0) < licence + 0.5
+    assert (await staying).output_tail == b"on\n"
+
+    licence = boot_in(0.3)
+    extended = asyncio.create_task(spawner.run(request_for("sleep 0.6; echo on"), lambda: licence))
+    spawner.extend(boot_in(30))
+    assert (await extended).output_tail == b"on\n"
+
+
+async def test_a_stop_is_told_with_its_reason(spawner: Spawner, request_for: Make) -> None:
+    """The first reason to stop counts."""
+    request = request_for("sleep 60")
+    running = asyncio.create_task(spawner.run(request, open_gate))
+    await eventually(lambda: spawner.running_count)
+    spawner.stop_run(request.request_id, "cancelled", 5.0)
+    spawner.stop_run(request.request_id, "shutdown", 5.0)
+    result = await running
+    assert (result.exit_code, result.reason) == (-15, "cancelled")
+
+
+async def test_a_caller_that_gives_up_has_the_command_killed(spawner: Spawner, request_for: Make) -> None:
+    """Cancelling the caller kills at once."""
+    marker = uuid.uuid4().hex
+    running = asyncio.create_task(spawner.run(request_for(f"sleep 300; : {marker}"), open_gate))
+    await eventually(lambda: with_marker(marker))
+    running.cancel()
+    await eventually(lambda: not with_marker(marker))
+    await eventually(lambda: spawner.running_count == 0)
+
+
+async def test_a_gigabyte_of_output_is_drained_and_bounded(spawner: Spawner, request_for: Make, tmp_path: Path) -> None:
+    """The command never blocks; 10 MiB and the tail are kept, the rest is counted; the spawner stays small."""
+    request = request_for("head -c 1000000000 /dev/zero; echo END", output_name="big.log")
+    result = await spawner.run(request, open_gate)
+    assert result.exit_code == 0
+    assert result.output_bytes == 1_000_000_004
+    assert len(result.output_tail) == 4096
+    assert result.output_tail.endswith(b"\0END\n")
+    kept = (tmp_path / "output" / "big.log").read_bytes()
+    dropped = 1_000_000_004 - (10 << 20) - 4096
+    assert kept[10 << 20 :] == f"\n[... {dropped} bytes dropped]\n".encode() + result.output_tail
+    status = Path(f"/proc/{spawner.pid}/status").read_text()
+    assert int(status.split("VmHWM:")[1].split()[0]) < 40_000
+
+
+async def test_two_hundred_starts_leave_nothing_behind(spawner: Spawner, request_for: Make) -> None:
+    """Every one ends with its own code; no zombie, no descriptor too many on either side."""
+    assert spawner.pid is not None
+    before = descriptors(spawner.pid), descriptors(os.getpid())
+    results = await asyncio.gather(*(spawner.run(request_for(f"echo {n}; exit {n}"), open_gate) for n in range(200)))
+    assert [(result.exit_code, result.output_tail) for result in results] == [
+        (n, f"{n}\n".encode()) for n in range(200)
+    ]
+    assert (descriptors(spawner.pid), descriptors(os.getpid())) == before
+    assert [one for one in processes.table().values() if one.parent == spawner.pid] == []
+
+
+async def test_a_spawner_that_dies_takes_its_children_and_is_replaced(spawner: Spawner, request_for: Make) -> None:
+    """Killed with SIGKILL: what ran is gone, even a double fork, ends `lost`, and the next command runs."""
+    marker = uuid.uuid4().hex
+    command = f"(setsid sh -c 'sleep 300; : {marker}' &); sleep 300; : {marker}"
+    running = asyncio.create_task(spawner.run(request_for(command), open_gate))
+    await eventually(lambda: len(with_marker(marker)) >= 2)
+    old = spawner.pid
+    assert old is not None
+    os.kill(old, signal.SIGKILL)
+    result = await running
+    assert result.outcome == "lost"
+    assert with_marker(marker) == []
+    assert (await spawner.run(request_for("echo again"), open_gate)).output_tail == b"again\n"
+    assert spawner.pid != old
+    assert spawner.restart_count == 1
+
+
+async def test_a_spawner_that_is_stopped_is_found_and_replaced(tmp_path: Path, request_for: Make) -> None:
+    """SIGSTOP: it answers no ping, so it is killed with all it runs."""
+    spawner = Spawner(tmp_path / "run", ping_seconds=0.05)
+    await spawner.start()
+    marker = uuid.uuid4().hex
+    running = asyncio.create_task(spawner.run(request_for(f"sleep 300; : {marker}"), open_gate))
+    await eventually(lambda: with_marker(marker))
+    assert spawner.pid is not None
+    os.kill(spawner.pid, signal.SIGSTOP)
+    assert (await running).outcome == "lost"
+    assert with_marker(marker) == []
+    assert (await spawner.run(request_for("echo again"), open_gate)).output_tail == b"again\n"
+    await spawner.stop()
+
+
+async def test_a_request_that_the_dead_spawner_never_read_certainly_did_not_start(
+    tmp_path: Path, request_for: Make
+) -> None:
+    """No run file, no user code: it may be started again."""
+    spawner = Spawner(tmp_path / "run", ping_seconds=60)
+    await spawner.start()
+    assert spawner.pid is not None
+    os.kill(spawner.pid, signal.SIGSTOP)
+    running = asyncio.create_task(spawner.run(request_for(f"touch {tmp_path}/ran"), open_gate))
+    await eventually(lambda: spawner.running_count)
+    os.kill(spawner.pid, signal.SIGKILL)
+    assert (await running).outcome == "refused"
+    assert not (tmp_path / "ran").exists()
+    await spawner.stop()
+
+
+async def test_stop_kills_what_runs_and_says_so(tmp_path: Path, request_for: Make) -> None:
+    """After stop nothing runs, whoever waits has an answer, and later requests are refused."""
+    marker = uuid.uuid4().hex
+    spawner = Spawner(tmp_path / "run")
+    await spawner.start()
+    pid = spawner.pid
+    assert pid is not None
+    running = asyncio.create_task(spawner.run(request_for(f"sleep 300; : {marker}"), open_gate))
+    await eventually(lambda: with_marker(marker))
+    await spawner.stop()
+    result = await running
+    assert (result.outcome, result.exit_code, result.reason) == ("exited", -9, "daemon")
+    assert with_marker(marker) == []
+    assert processes.look(pid) is None
+    assert (await spawner.run(request_for("true"), open_gate)).outcome == "refused"
+
+
+async def test_the_spawner_is_small_and_starts_fast(tmp_path: Path) -> None:
+    """It imports no asyncio, no HTTP, no typed records; below 30 MB, one thread."""
+    spawner = Spawner(tmp_path / "run")
+    await spawner.start()
+    maps = Path(f"/proc/{spawner.pid}/maps").read_text()
+    status = Path(f"/proc/{spawner.pid}/status").read_text()
+    await spawner.stop()
+    assert "_asyncio" not in maps and "aiohttp" not in maps and "msgspec" not in maps and "_ssl" not in maps
+    assert int(status.split("VmRSS:")[1].split()[0]) < 30_000
+    assert status.split("Threads:")[1].split()[0] == "1"

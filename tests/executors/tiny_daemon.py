@@ -1,0 +1,24 @@
+"""A daemon of ten lines to be killed: DIRECTORY LICENCE_SECONDS COMMAND; prints the spawner's pid, then the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from raftcron.clock import SystemClock
+from raftcron.executors.spawner import Spawner, SpawnRequest
+
+
+async def main(directory: str, licence_seconds: str, command: str) -> None:
+    spawner = Spawner(Path(directory) / "run")
+    await spawner.start()
+    print(spawner.pid, flush=True)
+    request = SpawnRequest("9", "run-9", 9, ["/bin/sh", "-c", command], {"PATH": os.environ["PATH"]}, 600.0, 0.2)
+    result = await spawner.run(request, lambda: SystemClock().boot() + float(licence_seconds))
+    print(result.outcome, result.exit_code, result.reason, flush=True)
+    await spawner.stop()
+
+
+asyncio.run(main(*sys.argv[1:]))
