@@ -22,10 +22,11 @@ from aiohttp import web
 from raftcron import __version__
 from raftcron.clock import Clock, SystemClock
 from raftcron.config import Settings
-from raftcron.core.commands import Announce
+from raftcron.core.commands import Announce, Finished
+from raftcron.core.model import FAILED, SUCCEEDED
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors.registry import Registry, Surroundings
-from raftcron.executors.remnants import clean_up
+from raftcron.executors.remnants import Remnant, clean_up
 from raftcron.executors.spawner import Spawner
 from raftcron.raft import Engine, RaftSettings, SystemDevice
 from raftcron.runtime.clocks import TrustedTime
@@ -40,6 +41,8 @@ from raftcron.runtime.worker import Worker
 log = logging.getLogger(__name__)
 
 EXIT_FATAL = 1
+READY_POLL_SECONDS = 0.02
+TELL_SECONDS = 3.0  # for the ends of a former life, before the new one is announced
 STOP_SECONDS = 5.0  # for each step of an orderly end that depends on others
 RUN_DIRECTORY = "run"
 NO_SECRET = b"a cluster on loopback without a secret"
@@ -132,7 +135,9 @@ class Node:
         run_directory = self.settings.data_dir / RUN_DIRECTORY
         remnants = await (clean_up(run_directory) if self.spawner is None else self.spawner.start())
         for remnant in remnants:
-            log.warning("remnant_ended %s", remnant)
+            log.info(
+                "remnant_found run=%s was_alive=%s exit_code=%s", remnant.run_id, remnant.was_alive, remnant.exit_code
+            )
         self.log.on_leadership(self._leadership)
         await self.log.start()
         (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
@@ -140,10 +145,28 @@ class Node:
         self.presence = self._make_presence()
         for observer in (self.presence, self.worker, self.scheduler):
             self.machine.observe(observer)
+        self._spawn(self._announce(remnants))
         self._spawn(self.presence.run())
         self._spawn(self.worker.run())
         await self._start_web()
         await self.log.wait_ready()
+        while not self.presence.is_announced:
+            await asyncio.sleep(READY_POLL_SECONDS)
+
+    async def _announce(self, remnants: list[Remnant]) -> None:
+        """Tell how the former life's commands ended, where somebody saw it; then this life, which loses the rest."""
+        await self.log.wait_ready()
+        for remnant in remnants:
+            if remnant.exit_code is not None and remnant.reason is None:
+                self.reports.ended(_seen_end(remnant, remnant.exit_code))
+        try:
+            async with asyncio.timeout(TELL_SECONDS):
+                while self.reports.open_count:
+                    self.reports.repeat()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            log.warning("former_ends_not_recorded count=%d next=lost", self.reports.open_count)
+        self.presence.announce()
 
     def _take_directory(self) -> None:
         """This process alone: what a former life left here is about to be killed."""
@@ -304,6 +327,18 @@ class Node:
 
         task.add_done_callback(over)
         return task
+
+
+def _seen_end(remnant: Remnant, exit_code: int) -> Finished:
+    """A command's end that the spawner saw and that its daemon did not live to report."""
+    return Finished(
+        run=remnant.run_id,
+        fencing_token=remnant.token,
+        state=SUCCEEDED if exit_code == 0 else FAILED,
+        exit_code=exit_code if exit_code >= 0 else 128 - exit_code,
+        error=None if exit_code == 0 else "it ended while its node was being stopped; the output is gone",
+        error_kind=None if exit_code == 0 else "exit",
+    )
 
 
 def run(settings: Settings) -> int:

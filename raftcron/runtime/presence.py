@@ -71,6 +71,7 @@ class Presence:
         self._sent: dict[int, float] = {}  # heartbeat number -> boot clock when it left
         self._number = 0
         self._epoch_seen = -1
+        self._may_announce = False
         self._announcing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.license: License = NO_LICENSE
@@ -85,6 +86,11 @@ class Presence:
         return self._machine.state.is_alive(self._node, self._announcement.incarnation)
 
     # ---- the node's side
+
+    def announce(self) -> None:
+        """From now on this life may be announced: nothing of a former one runs here, and its ends are told."""
+        self._may_announce = True
+        self.beat()
 
     async def run(self) -> None:
         """Heartbeat each second until cancelled."""
@@ -115,7 +121,7 @@ class Presence:
         leader = self._node if status.leading_epoch is not None else status.leader
         if leader is None or (leader == self._node and status.leading_epoch is None):
             return
-        if not self.is_announced:
+        if self._may_announce and not self.is_announced:
             self._announce(leader)
         self._number += 1
         self._sent[self._number] = self._clock.boot()

@@ -111,6 +111,7 @@ class Scene:
         log.catch_up()
         for observer in (presence, worker, scheduler):
             machine.observe(observer)
+        presence.announce()
         actor.tasks = [self.loop.create_task(presence.run()), self.loop.create_task(worker.run())]
         return actor
 
