@@ -128,10 +128,11 @@ def split_fields(text: str) -> tuple[FieldText, ...]:
     """The five, six or seven fields of an expression, unread.  Raises ScheduleError for any other number."""
     words = list(_WORD.finditer(text))
     layout = _LAYOUTS.get(len(words))
+    if words and words[0].group().upper().startswith(("TZ=", "CRON_TZ=")):
+        raise ScheduleError(
+            "the text of a schedule does not name a time zone", words[0].start(), "set the field `timezone` instead"
+        )
     if layout is None:
-        first = words[0].group().upper() if words else ""
-        if first.startswith(("TZ=", "CRON_TZ=")):
-            raise ScheduleError("a schedule's text does not name its time zone", 0, "set the field `timezone` instead")
         raise ScheduleError(
             f"a cron expression has 5 fields (minute hour day-of-month month day-of-week), 6 (seconds first) or 7 "
             f"(year last), not {len(words)}",

@@ -11,24 +11,18 @@ knows neither.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from raftcron.core.instant import parse_duration, parse_rfc3339
+from raftcron.core.fields import CHECKS, NAME_RULE, Walk, escape, kind_of, name_fault, near, shown
+from raftcron.core.instant import parse_duration
 from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, UNLIMITED, Policy
 from raftcron.errors import Fault
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-NAME_RULE = "1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or a digit"
 SCHEDULES_MAX = 16
 DEFINITION_BYTES_MAX = 1 << 20  # one command holds a job
-LABELS_MAX = 64
-HISTORY_RUNS_MAX = 100_000
-ATTEMPTS_MAX = 1_000
-DURATION_MAX_MS = 10 * 366 * 86_400_000
 
 SERVER_SET = frozenset(
     {"uid", "revision", "created_at", "updated_at", "next_fire_at", "last_run", "stats", "pause_note", "pause_until"}
@@ -105,79 +99,12 @@ ScheduleCheck = Callable[[str, str], str | None]  # (text, timezone) -> what is 
 ExecutorCheck = Callable[[Mapping[str, Any]], tuple[list[Fault], list[Fault]]]  # object -> (faults, not yet supported)
 
 
-class _Walk:
-    """Collects faults; each method checks one value at one pointer."""
-
-    def __init__(self) -> None:
-        self.faults: list[Fault] = []
-        self.not_yet: list[Fault] = []
-
-    def fault(self, pointer: str, message: str) -> None:
-        self.faults.append(Fault(pointer, message))
-
-    def text(self, pointer: str, value: Any, longest: int = 4096) -> None:
-        if not isinstance(value, str):
-            self.fault(pointer, f"must be a string, not {kind_of(value)}")
-        elif len(value) > longest:
-            self.fault(pointer, f"has {len(value)} characters, at most {longest} are taken")
-
-    def duration(self, pointer: str, value: Any, least_ms: int = 0) -> None:
-        try:
-            milliseconds = parse_duration(value)
-        except (ValueError, TypeError) as error:
-            self.fault(pointer, f"{error}")
-            return
-        if not least_ms <= milliseconds <= DURATION_MAX_MS:
-            self.fault(pointer, f"is {value!r}, which is outside {least_ms} ms to 10 years")
-
-    def whole(self, pointer: str, value: Any, least: int, most: int) -> None:
-        if not isinstance(value, int) or isinstance(value, bool):
-            self.fault(pointer, f"must be a whole number, not {kind_of(value)}")
-        elif not least <= value <= most:
-            self.fault(pointer, f"is {value}, allowed are {least} to {most}")
-
-    def choice(self, pointer: str, value: Any, allowed: tuple[str, ...]) -> None:
-        if value not in allowed:
-            self.fault(pointer, f"is {shown(value)}, allowed are {', '.join(allowed)}")
-
-    def instant(self, pointer: str, value: Any) -> None:
-        try:
-            parse_rfc3339(value)
-        except (ValueError, TypeError) as error:
-            self.fault(pointer, f"{error}")
-
-
-def kind_of(value: Any) -> str:
-    """The JSON name of a value's type."""
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def escape(key: str) -> str:
-    """A key as one step of a JSON pointer."""
-    return key.replace("~", "~0").replace("/", "~1")
-
-
-def name_fault(name: Any) -> str | None:
-    """What is wrong with a job's name, or None."""
-    if not isinstance(name, str):
-        return f"must be a string, not {kind_of(name)}"
-    if NAME.fullmatch(name) is None:
-        return f"{shown(name)} is not a name: {NAME_RULE}"
-    return None
-
-
 def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_executor: ExecutorCheck) -> Checked:
     """Walk a job's body and name every fault.
 
     `name` is the one in the path, which a body may repeat; None where the body has to carry it.
     """
-    walk = _Walk()
+    walk = Walk()
     if not isinstance(body, dict):
         walk.fault("", f"must be an object, not {kind_of(body)}")
         return Checked({}, tuple(walk.faults), (), None, None)
@@ -197,7 +124,7 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
         if key not in written:
             walk.fault(f"/{key}", "is missing")
     known = DEFAULTS.keys() | {"schedule", "executor"}
-    for key in written.keys() - known:
+    for key in sorted(written.keys() - known):
         walk.fault(f"/{escape(key)}", "is not a field of a job" + near(key, known))
     paused, owner = body.get("paused"), body.get("owner")
     if paused is not None and not isinstance(paused, bool):
@@ -205,8 +132,7 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
     if owner is not None:
         walk.text("/owner", owner, 256)
     _check_fields(walk, written)
-    if not walk.faults:
-        _check_not_yet(walk, written)
+    _check_not_yet(walk, written)
     if "executor" in written:
         if not isinstance(written["executor"], dict):
             walk.fault("/executor", f"must be an object, not {kind_of(written['executor'])}")
@@ -219,15 +145,7 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
     return Checked(written, tuple(walk.faults), tuple(walk.not_yet), paused, owner)
 
 
-def near(word: str, known: Any) -> str:
-    """A hint at the field that was meant."""
-    import difflib
-
-    close = difflib.get_close_matches(word, sorted(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _check_schedules(walk: _Walk, written: Mapping[str, Any], check_schedule: ScheduleCheck) -> None:
+def _check_schedules(walk: Walk, written: Mapping[str, Any], check_schedule: ScheduleCheck) -> None:
     value, timezone = written["schedule"], written.get("timezone", "UTC")
     if not isinstance(timezone, str):
         timezone = "UTC"
@@ -247,7 +165,7 @@ def _check_schedules(walk: _Walk, written: Mapping[str, Any], check_schedule: Sc
             )
 
 
-def _check_fields(walk: _Walk, written: Mapping[str, Any]) -> None:
+def _check_fields(walk: Walk, written: Mapping[str, Any]) -> None:
     for key, default in DEFAULTS.items():
         if key not in written:
             continue
@@ -256,62 +174,33 @@ def _check_fields(walk: _Walk, written: Mapping[str, Any]) -> None:
             if not isinstance(value, dict):
                 walk.fault(pointer, f"must be an object, not {kind_of(value)}")
                 continue
-            for inner in value.keys() - default.keys():
+            for inner in sorted(value.keys() - default.keys()):
                 walk.fault(f"{pointer}/{escape(inner)}", f"is not a field of {key}" + near(inner, default.keys()))
-            for inner in default.keys() & value.keys():
-                _check_inner(walk, f"{pointer}/{inner}", value[inner])
+            for inner in sorted(default.keys() & value.keys()):
+                CHECKS[f"{pointer}/{inner}"](walk, f"{pointer}/{inner}", value[inner])
         else:
-            _check_plain(walk, key, pointer, value)
+            CHECKS[pointer](walk, pointer, value)
 
 
-def _check_plain(walk: _Walk, key: str, pointer: str, value: Any) -> None:
-    if key == "timezone":
-        walk.text(pointer, value, 64)
-    elif key in ("timeout", "kill_after"):
-        walk.duration(pointer, value, 1 if key == "timeout" else 0)
-    elif key == "delivery":
-        walk.choice(pointer, value, (AT_MOST_ONCE, AT_LEAST_ONCE))
-    elif key == "description":
-        walk.text(pointer, value)
-    elif key == "labels":
-        if not isinstance(value, dict):
-            walk.fault(pointer, f"must be an object, not {kind_of(value)}")
-            return
-        if len(value) > LABELS_MAX:
-            walk.fault(pointer, f"has {len(value)} labels, at most {LABELS_MAX} are taken")
-        for label, text in value.items():
-            if not 1 <= len(label) <= 128:
-                walk.fault(f"{pointer}/{escape(label)}", "a label's name has 1 to 128 characters")
-            walk.text(f"{pointer}/{escape(label)}", text, 256)
-
-
-def _check_inner(walk: _Walk, pointer: str, value: Any) -> None:
-    if pointer == "/retry/max_attempts":
-        if value is not None:
-            walk.whole(pointer, value, 1, ATTEMPTS_MAX)
-    elif pointer in ("/misfire/grace", "/misfire/window"):
-        walk.duration(pointer, value)
-    elif pointer == "/overlap/policy":
-        walk.choice(pointer, value, ("skip", "allow", "queue", "replace"))
-    elif pointer == "/history/runs":
-        walk.whole(pointer, value, 0, HISTORY_RUNS_MAX)
-
-
-def _check_not_yet(walk: _Walk, written: Mapping[str, Any]) -> None:
+def _check_not_yet(walk: Walk, written: Mapping[str, Any]) -> None:
     def refuse(pointer: str, default: Any) -> None:
+        if any(fault.pointer == pointer or fault.pointer.startswith(pointer + "/") for fault in walk.faults):
+            return  # it makes no sense at all
         walk.not_yet.append(
             Fault(pointer, f"is not supported yet at any value but its default, {shown(default)}: leave it out")
         )
 
-    for key in NOT_YET_WHOLE & written.keys():
+    for key in sorted(NOT_YET_WHOLE & written.keys()):
         if not _same(written[key], DEFAULTS[key]):
             refuse(f"/{key}", DEFAULTS[key])
     for key, inner_keys in NOT_YET.items():
-        for inner in inner_keys & written.get(key, {}).keys():
+        said = written.get(key)
+        for inner in sorted(inner_keys & said.keys()) if isinstance(said, dict) else ():
             if not _same(written[key][inner], DEFAULTS[key][inner]):
                 refuse(f"/{key}/{inner}", DEFAULTS[key][inner])
-    policy = written.get("overlap", {}).get("policy")
-    if policy in NOT_YET_VALUES["/overlap/policy"]:
+    overlap = written.get("overlap")
+    policy = overlap.get("policy") if isinstance(overlap, dict) else None
+    if isinstance(policy, str) and policy in NOT_YET_VALUES["/overlap/policy"]:
         walk.not_yet.append(Fault("/overlap/policy", f"{policy!r} is not supported yet; supported are skip, allow"))
 
 

@@ -129,7 +129,9 @@ def _clock_of_all(fields: tuple[CronFields, ...]) -> int:
 
 def _part(bits: int, start: int, end: int) -> int:
     """Only the bits start <= i < end."""
-    return 0 if end <= 0 else (bits & ((1 << end) - 1)) >> max(start, 0)
+    if end <= 0 or start >= bits.bit_length():
+        return 0
+    return (bits if end >= bits.bit_length() else bits & ((1 << end) - 1)) >> max(start, 0)
 
 
 # ---- a day on which the clock jumps ------------------------------------------------------------------------------

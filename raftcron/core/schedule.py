@@ -16,8 +16,9 @@ from typing import Literal
 
 from raftcron.core.cron import ALIASES, MAX_TEXT, ScheduleError, parse_cron, uses_hash
 from raftcron.core.instant import MAX_MS, MIN_MS, format_duration, parse_duration, parse_rfc3339
+from raftcron.core.tally import Tally, clock_mask, cut
 from raftcron.core.walk import CRONITER_VERSION, walk
-from raftcron.core.zone import FAR_FUTURE_S, FAR_PAST_S, TZDATA_VERSION, Segment, known_zone, similar_zone, zone
+from raftcron.core.zone import DAY_S, FAR_FUTURE_S, FAR_PAST_S, TZDATA_VERSION, Segment, known_zone, similar_zone, zone
 
 __all__ = [
     "CRONITER_VERSION",
@@ -103,6 +104,10 @@ class Schedule(ABC):
         """
         return summary_of((self,), after_ms, through_ms, anchor_ms)
 
+    @abstractmethod
+    def add_to(self, tally: Tally, anchor_ms: int) -> None:
+        """Give the times to a tally, which counts those of several schedules together."""
+
     def never_fires(self, after_ms: int) -> bool:
         """Whether no time at all comes after an instant.  False for `@manual`, which waits to be asked."""
         return self.next(after_ms, after_ms) is None
@@ -123,7 +128,7 @@ class CronSchedule(Schedule):
         super().__init__(text, timezone)
         self.dst = dst
         self.hash_key = hash_key
-        self.fields = parse_cron(ALIASES.get(text.strip().lower(), text), hash_key)
+        self.fields = parse_cron(expression(text), hash_key)
         self.catches_up = dst.gap == "run_after" and not self.fields.wildcard
         self.fold = "both" if self.fields.wildcard else dst.fold
         self.walk = walk(self.fields)
@@ -197,6 +202,33 @@ class CronSchedule(Schedule):
             until = start
             segment = self.zone.segment(start - 1)
 
+    def add_to(self, tally: Tally, anchor_ms: int) -> None:
+        tally.add_days(self._day_mask)
+
+    def _day_mask(self, midnight: int) -> int:
+        """The times of the UTC day that begins at second `midnight`, as bits."""
+        clock = clock_mask(self.fields.hours, self.fields.minutes, self.fields.seconds)
+        end = midnight + DAY_S
+        found = 0
+        segment = self.zone.segment(midnight)
+        while True:
+            offset = segment.offset
+            lo, hi = self.window(segment)
+            lo, hi = max(lo, midnight + offset), min(hi, end + offset)
+            for wall_day in range(lo // DAY_S, -(-hi // DAY_S)):
+                if self.walk.calendar.matches(wall_day):
+                    wall_midnight = wall_day * DAY_S
+                    mask = cut(clock, lo - wall_midnight, hi - wall_midnight)
+                    shift = wall_midnight - offset - midnight
+                    found |= mask << shift if shift >= 0 else mask >> -shift
+            if segment.start >= midnight and self.gap_before(segment):
+                wall = self.walk.first_from(segment.start + segment.before)
+                if wall is not None and wall < segment.start + offset:
+                    found |= 1 << (segment.start - midnight)
+            if segment.end >= end:
+                return found
+            segment = self.zone.segment(segment.end)
+
 
 class EverySchedule(Schedule):
     """`@every`: a fixed interval on a grid that starts at an anchor."""
@@ -230,6 +262,9 @@ class EverySchedule(Schedule):
         k = -((anchor - min(before_ms, MAX_MS + 1)) // self.interval_ms) - 1
         return anchor + k * self.interval_ms if k >= 1 else None
 
+    def add_to(self, tally: Tally, anchor_ms: int) -> None:
+        tally.add_every(self.interval_ms, self.anchor(anchor_ms))
+
 
 class AtSchedule(Schedule):
     """`@at`: one instant."""
@@ -248,6 +283,9 @@ class AtSchedule(Schedule):
     def previous(self, before_ms: int, anchor_ms: int = 0) -> int | None:
         return self.at_ms if self.at_ms < before_ms else None
 
+    def add_to(self, tally: Tally, anchor_ms: int) -> None:
+        tally.add_once(self.at_ms)
+
 
 class ManualSchedule(Schedule):
     """`@manual`: only when asked."""
@@ -261,6 +299,9 @@ class ManualSchedule(Schedule):
 
     def previous(self, before_ms: int, anchor_ms: int = 0) -> int | None:
         return None
+
+    def add_to(self, tally: Tally, anchor_ms: int) -> None:
+        pass
 
     def never_fires(self, after_ms: int) -> bool:
         return False
@@ -362,6 +403,11 @@ def _parse_at(text: str, timezone: str) -> AtSchedule:
         raise ScheduleError(f"@at: {error}", start + match.start("at")) from None
 
 
+def expression(text: str) -> str:
+    """The cron expression that a text stands for: an alias's, or the text itself."""
+    return ALIASES.get(text.strip().lower(), text)
+
+
 # ---- several schedules of one job --------------------------------------------------------------------------------
 
 
@@ -404,9 +450,10 @@ def summary_of(
         return None
     last = previous_of(schedules, through_ms + 1, anchor_ms)
     assert last is not None
-    from raftcron.core import tally  # it counts the classes of this module
-
-    return first, last, tally.count(schedules, after_ms, through_ms, anchor_ms)
+    tally = Tally()
+    for schedule in dict.fromkeys(schedules):
+        schedule.add_to(tally, anchor_ms)
+    return first, last, tally.count(after_ms, through_ms)
 
 
 def _or_never(wall: int | None) -> int:

@@ -127,16 +127,18 @@ class Calendar:
 class Walk:
     """The wall-clock seconds that the fields allow, in both directions.
 
-    One croniter object is reused under a lock, since nodes that share a process share the walk.
+    `calendar_only` keeps croniter to the time of day.  One croniter object is reused under a lock, since nodes that
+    share a process share the walk.
     """
 
-    def __init__(self, fields: CronFields) -> None:
+    def __init__(self, fields: CronFields, *, calendar_only: bool = False) -> None:
         self.fields = fields
         self.calendar = Calendar(fields)
         # croniter may walk the day fields too where it reads them as raftcron does: plain numbers, only one field of
         # the two restricted, every year.
         self.plain = (
-            fields.day_and
+            not calendar_only
+            and fields.day_and
             and (len(fields.days) == 31 or len(fields.weekdays) == 7)
             and not (fields.day_rules or fields.nth_weekdays or fields.years is not None)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from raftcron.clock import Clock
@@ -19,22 +19,28 @@ Consistency = Literal["linearizable", "stale"]
 
 
 class ReadPoint(NamedTuple):
-    """Where a read stands: all entries up to `index` are in what it sees, `staleness_ms` for stale reads only."""
+    """Where a read stands: all entries up to `through` are in what it sees, `staleness_ms` for stale reads only."""
 
-    index: int
+    through: int
     staleness_ms: int | None
 
 
 class Reads:
-    """One node's reads.  Watches the machine, so that waiting for an index costs nothing while nothing happens."""
+    """One node's reads.  Watches the machine, so that waiting for an index costs nothing while nothing happens.
 
-    def __init__(self, log: Log, machine: Machine, clock: Clock) -> None:
+    `fresh_at` may name a boot-clock instant at which, as others know too, this node held all that was committed.
+    """
+
+    def __init__(
+        self, log: Log, machine: Machine, clock: Clock, fresh_at: Callable[[], float | None] = lambda: None
+    ) -> None:
         self._log = log
         self._machine = machine
         self._clock = clock
+        self._fresh_at = fresh_at
+        self._confirmed_at = clock.boot()  # the last read that was confirmed; the process's start before that
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._count = 0
-        self._fresh_at = clock.boot()  # when this node last knew that it held all that was committed
         machine.observe(self)
 
     @property
@@ -69,7 +75,7 @@ class Reads:
                 f"the read could not be confirmed: {reason}. Repeat it, or ask with ?consistency=stale",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from error
-        self._fresh_at = max(self._fresh_at, asked_at)
+        self._confirmed_at = max(self._confirmed_at, asked_at)
 
     async def reached(self, index: int, seconds: float) -> bool:
         """Waits until this node has applied up to `index`; False if that did not happen in time."""
@@ -88,7 +94,6 @@ class Reads:
 
     def state_changed(self, runs: Iterable[str]) -> None:
         """The machine has applied a batch."""
-        self._fresh_at = self._clock.boot()
         if not self._waiters:
             return
         index = self._applied_index()
@@ -102,10 +107,7 @@ class Reads:
         return max(self._machine.state.index, self._log.status().applied_index)
 
     def _staleness_ms(self) -> int:
-        """How long ago this node last had word from the log: an upper bound while the cluster is busy.
-
-        A leader whose entry has applied counts as fresh; whether it still leads is what a linearizable read asks.
-        """
-        if self._log.status().leading_epoch is not None:
-            return 0
-        return max(0, round((self._clock.boot() - self._fresh_at) * 1000))
+        """An upper bound: what was committed longer ago than this is in the answer.  Counted from the process's start
+        while nothing better is known."""
+        known = max(self._confirmed_at, self._fresh_at() or 0.0)
+        return max(0, round((self._clock.boot() - known) * 1000))

@@ -1,0 +1,100 @@
+"""The web application of one node: its routes, and what surrounds every request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
+
+from raftcron.api import cluster, health, jobs, metrics, problems, respond, runs
+from raftcron.api.context import NODE, NodeContext
+from raftcron.api.forward import sessions
+from raftcron.api.guard import Guard
+from raftcron.errors import RaftcronError
+
+__all__ = ["NODE", "NodeContext", "create_app", "create_runner"]
+
+IDLE_SECONDS = 75.0  # of a connection between two requests
+STOP_SECONDS = 2.0  # what requests under way get at the node's end
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/v1/jobs", jobs.list_),
+    ("POST", "/v1/jobs", jobs.create),
+    ("GET", "/v1/jobs/{name:[^/]+}", jobs.get),
+    ("PUT", "/v1/jobs/{name:[^/]+}", jobs.put),
+    ("PATCH", "/v1/jobs/{name:[^/]+}", jobs.patch),
+    ("DELETE", "/v1/jobs/{name:[^/]+}", jobs.delete),
+    ("POST", "/v1/jobs/{name:[^/]+}/pause", jobs.pause),
+    ("POST", "/v1/jobs/{name:[^/]+}/resume", jobs.resume),
+    ("GET", "/v1/jobs/{name:[^/]+}/runs", runs.list_of_job),
+    ("POST", "/v1/jobs/{name:[^/]+}/runs", runs.create),
+    ("GET", "/v1/runs", runs.list_),
+    ("GET", "/v1/runs/{id:[^/]+}", runs.get),
+    ("POST", "/v1/runs/{id:[^/]+}/cancel", runs.cancel),
+    ("GET", "/v1/cluster", cluster.get),
+    ("GET", "/livez", health.live),
+    ("GET", "/readyz", health.ready),
+    ("GET", "/metrics", metrics.get),
+)
+
+
+def create_app(node: NodeContext) -> web.Application:
+    """The application of this node; see create_runner."""
+    app = web.Application(middlewares=[_answered(Guard(node.listen, node.advertise))])
+    app[NODE] = node
+    app.on_response_prepare.append(respond.stamp)
+    app.cleanup_ctx.append(sessions)
+    for method, path, handler in ROUTES:
+        app.router.add_route(method, path, handler)
+        if method == "GET":
+            app.router.add_route("HEAD", path, handler)
+    return app
+
+
+def create_runner(app: web.Application) -> web.AppRunner:
+    """What serves the application: no access log, no signals, bodies as they come, strangers' nonsense in one line."""
+    log = logging.getLogger("raftcron.api.server")
+    if not log.filters:
+        log.addFilter(_in_one_line)
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=log,
+        auto_decompress=False,
+        handle_signals=False,
+        keepalive_timeout=IDLE_SECONDS,
+        shutdown_timeout=STOP_SECONDS,
+    )
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """What cannot be read as HTTP, or breaks off, is no fault of ours: no trace of the stack, and no error."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError | ConnectionError):
+        return True
+    record.exc_info = record.exc_text = None
+    record.levelno, record.levelname = logging.INFO, "INFO"
+    record.msg, record.args = f"request_unreadable error={type(error).__name__}", ()
+    return logging.getLogger(record.name).isEnabledFor(logging.INFO)
+
+
+def _answered(guard: Guard) -> Middleware:
+    @web.middleware
+    async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every request gets an answer of ours: bad input never a 500, a fault of ours never its insides."""
+        try:
+            guard.check(request)
+            return await handler(request)
+        except RaftcronError as error:
+            return problems.problem(error)
+        except web.HTTPException as error:
+            return problems.of_http(request, error)
+        except (asyncio.CancelledError, ConnectionError):
+            raise  # the caller has gone
+        except Exception as error:
+            return problems.internal(request, error)
+
+    return answered

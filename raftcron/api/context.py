@@ -1,0 +1,63 @@
+"""What a node gives to its HTTP interface, and what the interface makes of it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from raftcron.clock import Clock
+from raftcron.executors.registry import Registry
+from raftcron.ports import Log
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.listing import Listing
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.presence import PeerInfo
+from raftcron.runtime.proposer import Proposer
+from raftcron.runtime.reads import Reads
+from raftcron.runtime.service import Service
+
+
+@dataclass(kw_only=True)
+class NodeContext:
+    """One node, as its HTTP interface sees it.
+
+    `listen` and `advertise` are `host:port`; `is_ready` says that a barrier of this process has applied; `fresh_at`
+    is a boot-clock instant at which this node held all that was committed, None while it knows of none;
+    `loop_stall_seconds` is the longest time that something has held the loop.
+    """
+
+    name: str
+    log: Log
+    machine: Machine
+    proposer: Proposer
+    time: TrustedTime
+    clock: Clock
+    registry: Registry
+    peers: Mapping[str, PeerInfo]
+    is_ready: Callable[[], bool]
+    listen: str
+    advertise: str
+    request_timeout_seconds: float = 10.0
+    hold_seconds: float = 2.0  # how long a write waits for a leader to be known, and an answer for its own index
+    fresh_at: Callable[[], float | None] = lambda: None
+    loop_stall_seconds: Callable[[], float] = lambda: 0.0
+    reads: Reads = field(init=False)
+    service: Service = field(init=False)
+    listing: Listing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reads = Reads(self.log, self.machine, self.clock, self.fresh_at)
+        self.listing = Listing(self.machine)
+        self.service = Service(
+            node=self.name,
+            machine=self.machine,
+            proposer=self.proposer,
+            time=self.time,
+            reads=self.reads,
+            registry=self.registry,
+        )
+
+
+NODE = web.AppKey("node", NodeContext)

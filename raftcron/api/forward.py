@@ -1,0 +1,165 @@
+"""A write's way: done here if this node leads, else carried to the leader over HTTP, once, and its answer brought back.
+
+What is *certainly not written* (no leader, a deposed one, a refused connection) is tried again for `hold_seconds` and
+then answered 503.  As soon as a request may have reached a leader that did not answer, the outcome is unknown: 504.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from raftcron.api.bodies import JOB_BYTES_MAX
+from raftcron.api.context import NODE, NodeContext
+from raftcron.api.respond import FORWARDED, INDEX
+from raftcron.errors import UnavailableError, UnknownOutcomeError
+
+KEEP_ALIVE_SECONDS = 10.0  # of an idle connection to another node; servers keep theirs for more than a minute
+POLL_SECONDS = 0.02  # how often a write that is held looks for a leader
+ANSWER_BYTES_MAX = 8 * JOB_BYTES_MAX  # a job with what the server adds, and JSON's escapes
+
+SESSION = web.AppKey("session", aiohttp.ClientSession)
+
+# What the caller said that the leader has to know.  Host, Origin and lengths are of this hop.
+PASSED_ON = ("Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "traceparent")
+# What the leader said that the caller has to know.
+PASSED_BACK = ("Allow", "Content-Type", "ETag", "Idempotency-Replayed", "Location", "Retry-After", INDEX)
+
+Use = Callable[[], Awaitable[web.Response]]
+
+
+async def sessions(app: web.Application) -> AsyncIterator[None]:
+    """The client of this node for other nodes.
+
+    Kept connections are given up long before a server ends them, so that one breaks under a request only where its
+    node dies: then the outcome is unknown.  Only a failure to connect means that nothing was sent.
+    """
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=1.0)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        middlewares=(_once,),
+        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    ) as session:
+        app[SESSION] = session
+        yield
+
+
+class _BrokenError(Exception):
+    """The connection broke after it stood: the request may have been read."""
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """The client would send requests of idempotent methods again when a connection breaks: hide that from it."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientError, OSError) as error:
+        raise _BrokenError(type(error).__name__) from error
+
+
+async def write(request: web.Request, body: bytes, use: Use) -> web.Response:
+    """Have the leader do `use`, which is this request; `body` is what it brought.
+
+    Raises UnavailableError (not written), UnknownOutcomeError, and whatever `use` raises.
+    """
+    node = request.app[NODE]
+    try:
+        async with asyncio.timeout(node.request_timeout_seconds):
+            return await _held(request, node, body, use)
+    except TimeoutError:
+        raise UnknownOutcomeError(
+            f"no answer within {node.request_timeout_seconds:g} s: it may be written, now or later; "
+            "repeat it with the same Idempotency-Key"
+        ) from None
+
+
+async def _held(request: web.Request, node: NodeContext, body: bytes, use: Use) -> web.Response:
+    # With a short request time-out, too, there is time left to say that nothing was written.
+    until = node.clock.monotonic() + min(node.hold_seconds, node.request_timeout_seconds / 2)
+    by = request.headers.get(FORWARDED)
+    while True:
+        status = node.log.status()
+        if status.leading_epoch is not None:
+            reason = await _try_here(use, until, node)
+        elif status.leader is None or status.leader == node.name:
+            reason = "there is no leader now"
+        elif by is not None:
+            raise UnavailableError(
+                f"node {by[:100]} sent this to {node.name}, but {status.leader} leads; nothing was written"
+            )
+        else:
+            reason = await _try_there(request, node, status.leader, body, until)
+        if isinstance(reason, web.Response):
+            return reason
+        if node.clock.monotonic() >= until:
+            raise UnavailableError(f"{reason}; nothing was written; repeat it")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _try_here(use: Use, until: float, node: NodeContext) -> web.Response | str:
+    try:
+        return await use()
+    except UnavailableError as error:
+        if node.clock.monotonic() >= until:
+            raise
+        return error.detail
+
+
+async def _try_there(
+    request: web.Request, node: NodeContext, leader: str, body: bytes, until: float
+) -> web.Response | str:
+    """The leader's answer, or why it certainly did not take the request."""
+    known = node.machine.state.nodes.get(leader)
+    if known is None or not known.http:
+        return f"the leader {leader} has not announced its address yet"
+    headers = CIMultiDict({FORWARDED: node.name})
+    for name in PASSED_ON:
+        for given in request.headers.getall(name, ()):
+            headers.add(name, given)
+    session = request.app[SESSION]
+    url = URL(f"http://{known.http}{request.raw_path}", encoded=True)
+    try:
+        async with session.request(
+            request.method,
+            url,
+            data=body or None,
+            headers=headers,
+            skip_auto_headers=("Content-Type",),
+            allow_redirects=False,
+        ) as answer:
+            content = await answer.content.read(ANSWER_BYTES_MAX + 1)
+            while len(content) <= ANSWER_BYTES_MAX and not answer.content.at_eof():
+                content += await answer.content.read(ANSWER_BYTES_MAX + 1 - len(content))
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        return f"the leader {leader} cannot be reached at {known.http} ({error.__class__.__name__})"
+    except (_BrokenError, aiohttp.ClientError, OSError) as error:
+        raise UnknownOutcomeError(
+            f"the connection to the leader {leader} broke before its answer came: "
+            "it may be written; repeat it with the same Idempotency-Key"
+        ) from error
+    if len(content) > ANSWER_BYTES_MAX:
+        raise UnknownOutcomeError(f"the leader {leader} answered more than {ANSWER_BYTES_MAX} bytes")
+    if answer.status == UnavailableError.http_status and node.clock.monotonic() < until:
+        return f"{leader} could not take it"
+    await _until_applied(node, answer.headers.get(INDEX))
+    response = web.Response(status=answer.status, body=content)
+    for name in PASSED_BACK:
+        if name in answer.headers:
+            response.headers[name] = answer.headers[name]
+    return response
+
+
+async def _until_applied(node: NodeContext, index: str | None) -> None:
+    """So that whoever wrote through this node reads it here; a node that lags answers all the same."""
+    if index is not None and index.isascii() and index.isdigit():
+        await node.reads.reached(int(index), node.hold_seconds)

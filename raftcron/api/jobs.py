@@ -1,0 +1,136 @@
+"""/v1/jobs: reads from this node's state, writes through the service."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from raftcron.api import bodies, respond
+from raftcron.api.context import NODE
+from raftcron.api.forward import write
+from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
+from raftcron.core.fields import shown
+from raftcron.errors import NotFoundError
+from raftcron.runtime.listing import JOB_STATES, SORTS, JobFilter
+from raftcron.runtime.views import job_view
+
+
+async def get(request: web.Request) -> web.Response:
+    query = Query(request, READ)
+    node, name = request.app[NODE], request.match_info["name"]
+    point = await respond.read_point(request, query)
+    job = node.machine.state.jobs.get(name)
+    if job is None:
+        raise NotFoundError(f"there is no job {name[:200]!r}")
+    view = job_view(job, node.machine.state, node.machine.timeline)
+    return respond.value(view, headers={**respond.at(point), "ETag": respond.etag(job)})
+
+
+async def list_(request: web.Request) -> web.Response:
+    query = Query(request, (*READ, *PAGE, "label", "state", "q", "sort", "count"), ("label",))
+    node = request.app[NODE]
+    wanted = JobFilter(
+        tuple(_label(text) for text in query.texts("label")), query.choice("state", JOB_STATES), query.text("q") or ""
+    )
+    sort, limit, count = query.choice("sort", SORTS) or "name", query.limit, query.flag("count")
+    point = await respond.read_point(request, query)
+    machine = node.machine
+    page = await node.listing.jobs(
+        wanted,
+        sort,
+        limit,
+        query.text("cursor"),
+        lambda job: job_view(job, machine.state, machine.timeline),
+        count=count,
+    )
+    return respond.page(page, point)
+
+
+async def put(request: web.Request) -> web.Response:
+    query = Query(request, ("dry_run",))
+    node, name = request.app[NODE], request.match_info["name"]
+    expected = precondition(request)
+    body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.JSON)
+    content = bodies.decode(body)
+    if query.flag("dry_run"):
+        point = await node.reads.at()
+        preview = await node.service.preview_job(name, content, expected)
+        return respond.value({"dry_run": True, **preview._asdict()}, headers=respond.at(point))
+    key = idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        return respond.job(request, name, await node.service.put_job(name, content, expected, key))
+
+    return await write(request, body, use)
+
+
+async def create(request: web.Request) -> web.Response:
+    Query(request, ())
+    node = request.app[NODE]
+    body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.JSON)
+    content, key = bodies.decode(body), idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        done = await node.service.create_job(content, key)
+        return respond.job(request, done.subject, done)
+
+    return await write(request, body, use)
+
+
+async def patch(request: web.Request) -> web.Response:
+    Query(request, ())
+    node, name = request.app[NODE], request.match_info["name"]
+    expected = precondition(request)
+    body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.MERGE_PATCH, bodies.JSON)
+    content, key = bodies.decode(body), idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        return respond.job(request, name, await node.service.patch_job(name, content, expected, key))
+
+    return await write(request, body, use)
+
+
+async def delete(request: web.Request) -> web.Response:
+    query = Query(request, ("cancel_running",))
+    node, name = request.app[NODE], request.match_info["name"]
+    expected, cancel_running = precondition(request), query.flag("cancel_running")
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    key = idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        done = await node.service.delete_job(name, cancel_running=cancel_running, precondition=expected, key=key)
+        return web.Response(status=done.status, headers=respond.written(done))
+
+    return await write(request, body, use)
+
+
+async def pause(request: web.Request) -> web.Response:
+    Query(request, ())
+    node, name = request.app[NODE], request.match_info["name"]
+    expected = precondition(request)
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        return respond.job(request, name, await node.service.pause_job(name, content, expected, key))
+
+    return await write(request, body, use)
+
+
+async def resume(request: web.Request) -> web.Response:
+    Query(request, ())
+    node, name = request.app[NODE], request.match_info["name"]
+    expected = precondition(request)
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        return respond.job(request, name, await node.service.resume_job(name, content, expected, key))
+
+    return await write(request, body, use)
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise invalid("label", f"is {shown(text)}: write it as key=value")
+    return key, value

@@ -1,0 +1,49 @@
+"""/metrics: a few figures of this node for Prometheus, read from what it knows when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from raftcron.api.context import NODE, NodeContext
+from raftcron.core.model import RUN_STATES
+
+
+class _Figures:
+    """One scrape."""
+
+    def __init__(self, node: NodeContext, run_counts: dict[str, int]) -> None:
+        self._node = node
+        self._run_counts = run_counts
+
+    def collect(self) -> Iterator[Metric]:
+        node, state, status = self._node, self._node.machine.state, self._node.log.status()
+        gauges = (
+            ("raftcron_is_leader", "1 if this node leads and may propose", status.leading_epoch is not None),
+            ("raftcron_has_leader", "1 if this node knows a leader", status.leader is not None),
+            ("raftcron_epoch", "Leadership entries applied", state.epoch),
+            ("raftcron_applied_index", "Last log index applied on this node", state.index),
+            ("raftcron_commit_index", "Last log index that this node knows committed", status.commit_index),
+            ("raftcron_jobs", "Jobs", len(state.jobs)),
+            ("raftcron_loop_stall_seconds_max", "Longest time that something held the loop", node.loop_stall_seconds()),
+        )  # fmt: skip
+        for name, text, figure in gauges:
+            yield GaugeMetricFamily(name, text, value=figure)
+        runs = GaugeMetricFamily("raftcron_runs", "Run records by state", labels=["state"])
+        for word in sorted(RUN_STATES):
+            runs.add_metric([word], self._run_counts.get(word, 0))
+        yield runs
+        yield CounterMetricFamily(
+            "raftcron_fires", "Scheduled times that became runs, as applied by this process", value=node.listing.fires
+        )
+
+
+async def get(request: web.Request) -> web.Response:
+    node = request.app[NODE]
+    registry = CollectorRegistry()
+    registry.register(_Figures(node, await node.listing.run_counts()))
+    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

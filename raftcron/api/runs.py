@@ -1,0 +1,92 @@
+"""/v1/runs and the runs of a job."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from raftcron.api import bodies, respond
+from raftcron.api.context import NODE
+from raftcron.api.forward import write
+from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid
+from raftcron.core.commands import Done
+from raftcron.core.instant import parse_rfc3339
+from raftcron.core.model import RUN_STATES
+from raftcron.errors import NotFoundError
+from raftcron.runtime.listing import RunFilter
+from raftcron.runtime.views import run_view
+
+_STATES = tuple(sorted(RUN_STATES))
+
+
+async def get(request: web.Request) -> web.Response:
+    query = Query(request, READ)
+    run_id = request.match_info["id"]
+    point = await respond.read_point(request, query)
+    run = request.app[NODE].machine.state.runs.get(run_id)
+    if run is None:
+        raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
+    return respond.value(run_view(run), headers=respond.at(point))
+
+
+async def list_(request: web.Request) -> web.Response:
+    query = Query(request, (*READ, *PAGE, "state", "job", "since"))
+    wanted, limit = _filter(query, query.text("job")), query.limit
+    point = await respond.read_point(request, query)
+    page = await request.app[NODE].listing.runs(wanted, limit, query.text("cursor"), run_view)
+    return respond.page(page, point)
+
+
+async def list_of_job(request: web.Request) -> web.Response:
+    query = Query(request, (*READ, *PAGE, "state", "since"))
+    node, name = request.app[NODE], request.match_info["name"]
+    wanted, limit = _filter(query, None), query.limit
+    point = await respond.read_point(request, query)
+    job = node.machine.state.jobs.get(name)
+    if job is None:
+        raise NotFoundError(f"there is no job {name[:200]!r}; runs of one that was deleted are at /v1/runs?job=")
+    page = await node.listing.runs_of(job, wanted, limit, query.text("cursor"), run_view)
+    return respond.page(page, point)
+
+
+async def create(request: web.Request) -> web.Response:
+    """Run now."""
+    Query(request, ())
+    node, name = request.app[NODE], request.match_info["name"]
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        done = await node.service.run_job(name, content, key)
+        return _answer(request, done, {"Location": f"/v1/runs/{done.subject}"})
+
+    return await write(request, body, use)
+
+
+async def cancel(request: web.Request) -> web.Response:
+    Query(request, ())
+    node, run_id = request.app[NODE], request.match_info["id"]
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    key = idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        return _answer(request, await node.service.cancel_run(run_id, key), {})
+
+    return await write(request, body, use)
+
+
+def _answer(request: web.Request, done: Done, headers: dict[str, str]) -> web.Response:
+    """A write of a run: the run as it is now, null if it is no longer kept."""
+    run = request.app[NODE].machine.state.runs.get(done.subject)
+    view = None if run is None else run_view(run)
+    content = {"run": view} if done.status == web.HTTPAccepted.status_code else view
+    return respond.value(content, done.status, {**respond.written(done), **headers})
+
+
+def _filter(query: Query, job: str | None) -> RunFilter:
+    since = query.text("since")
+    if since is None:
+        return RunFilter(query.choice("state", _STATES), job)
+    try:
+        return RunFilter(query.choice("state", _STATES), job, parse_rfc3339(since))
+    except ValueError as error:
+        raise invalid("since", str(error)) from None

@@ -1,0 +1,355 @@
+"""Pages of jobs and of runs: in order, by keys, in slices that never hold the loop; a cursor is the last item's key.
+
+The order is kept beside the state: dictionaries of the state keep the order of the log, so what is new stands at their
+ends, and what is gone is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import bisect
+import heapq
+from array import array
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from raftcron.core import definition
+from raftcron.core.model import COUNTED_CAUSES, SKIPPED, Job, Run
+from raftcron.core.state import newest_first
+from raftcron.errors import Fault, InvalidError
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.views import next_fire_at
+
+PAGE_DEFAULT = 100
+PAGE_MAX = 1_000
+PAGE_BYTES = 8 << 20  # a page ends early beyond this
+SLICE = 500  # records looked at in one turn of the loop, some microseconds each: about 2 ms
+VIEWS_SLICE = 50  # records rendered in one turn: about 2 ms
+COMPACT_FROM = 1_024  # dead places that are not worth a sweep
+
+SORTS = ("name", "next_fire_at", "updated_at")
+JOB_STATES = ("active", "paused", "ended")
+_NEVER = 1 << 62  # sorts after every instant
+
+
+class JobFilter(NamedTuple):
+    """What a list of jobs is asked for; empty means all."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    state: str | None = None
+    text: str = ""  # anywhere in name or description, in either case
+
+    @property
+    def is_empty(self) -> bool:
+        return self == JobFilter()
+
+
+class RunFilter(NamedTuple):
+    """What a list of runs is asked for; None means all."""
+
+    state: str | None = None
+    job: str | None = None
+    since: int | None = None  # scheduled at or after this instant
+
+
+class Page(NamedTuple):
+    """Rendered items in order, the cursor of the next page, and how many there are in all (None: not counted)."""
+
+    items: list[bytes]
+    next_cursor: str | None
+    total: int | None
+
+
+class Listing:
+    """The order of one node's jobs and runs; `fires` counts scheduled times that became runs in this process's life."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._names: list[str] = []
+        self._new_names: list[str] = []
+        self._names_through = -1  # jobs created up to this index are known
+        self._run_ids: list[str] = []  # oldest first
+        self._run_indexes = array("q")  # log indexes of the same
+        self.fires = 0
+        machine.observe(self)
+        self.state_changed(())
+
+    def state_changed(self, runs: Iterable[str]) -> None:
+        """Take in what is new: it stands at the ends of the state's dictionaries."""
+        self._take_names()
+        self._take_runs()
+
+    # ---- jobs
+
+    async def jobs(
+        self,
+        wanted: JobFilter,
+        sort: str,
+        limit: int,
+        cursor: str | None,
+        render: Callable[[Job], Any],
+        *,
+        count: bool = False,
+    ) -> Page:
+        """A page of jobs in ascending order of `sort`; `total` is exact without filters, or where `count` asks."""
+        jobs = self._machine.state.jobs
+        after: tuple[Any, ...] | None = None
+        if cursor is not None:
+            after = tuple(_read_cursor(cursor, sort, (str,) if sort == "name" else (int, str)))
+        if sort == "name" and (wanted.is_empty or not count):
+            found = await self._names_after("" if after is None else after[0], wanted, limit + 1)
+            total = len(jobs) if wanted.is_empty else None
+        else:
+            found, matching = await self._smallest(wanted, sort, after, limit + 1)
+            total = matching if count or wanted.is_empty else None
+        items: list[bytes] = []
+        size = 0
+        last: tuple[Any, ...] = ()
+        for number, key in enumerate(found):
+            if number == limit or size > PAGE_BYTES:
+                return Page(items, _cursor(sort, last), total)
+            job = jobs.get(key[-1])
+            last = key
+            if job is not None:
+                items.append(msgspec.json.encode(render(job)))
+                size += len(items[-1])
+            if number % VIEWS_SLICE == VIEWS_SLICE - 1:
+                await asyncio.sleep(0)
+        return Page(items, None, total)
+
+    async def _names_after(self, after: str, wanted: JobFilter, limit: int) -> list[tuple[Any, ...]]:
+        """The keys of the first matching jobs behind a name; no name is empty."""
+        jobs = self._machine.state.jobs
+        found: list[tuple[Any, ...]] = []
+        while len(found) < limit:
+            names = self._sorted_names()
+            position = bisect.bisect_right(names, after)
+            chunk = names[position : position + SLICE]
+            for name in chunk:
+                job = None if name == after else jobs.get(name)
+                after = name
+                if job is not None and self._matches(job, wanted):
+                    found.append((name,))
+            if len(chunk) < SLICE:
+                break
+            await asyncio.sleep(0)
+        return found[:limit]
+
+    async def _smallest(
+        self, wanted: JobFilter, sort: str, after: tuple[Any, ...] | None, limit: int
+    ) -> tuple[list[tuple[Any, ...]], int]:
+        """The first keys behind `after` of the jobs that match, and how many match in all."""
+        best: list[tuple[Any, ...]] = []
+        matching = 0
+        jobs = self._machine.state.jobs
+        names = list(jobs)
+        for start in range(0, len(names), SLICE):
+            for name in names[start : start + SLICE]:
+                job = jobs.get(name)
+                if job is not None and self._matches(job, wanted):
+                    matching += 1
+                    key = self._key(job, sort)
+                    if after is None or key > after:
+                        best.append(key)
+            best = heapq.nsmallest(limit, best)
+            await asyncio.sleep(0)
+        return best, matching
+
+    def _key(self, job: Job, sort: str) -> tuple[Any, ...]:
+        if sort == "next_fire_at":
+            at = next_fire_at(job, self._machine.timeline)
+            return (_NEVER if at is None else at, job.name)
+        if sort == "updated_at":
+            return (job.updated_at, job.name)
+        return (job.name,)
+
+    def _matches(self, job: Job, wanted: JobFilter) -> bool:
+        if wanted.state is not None and self.state_of(job) != wanted.state:
+            return False
+        if not wanted.labels and not wanted.text:
+            return True
+        text = wanted.text.casefold()
+        is_found = not text or text in job.name.casefold()
+        if is_found and not wanted.labels:
+            return True
+        written = definition.written_of(job.definition)
+        labels = written.get("labels", {})
+        return all(labels.get(key) == value for key, value in wanted.labels) and (
+            is_found or text in written.get("description", "").casefold()
+        )
+
+    def state_of(self, job: Job) -> str:
+        """One of JOB_STATES: `ended` is a job that no time and no hand will start again, so `@manual` is active."""
+        if job.paused:
+            return "paused"
+        if next_fire_at(job, self._machine.timeline) is not None:
+            return "active"
+        schedules = self._machine.state.policy(job.uid).schedules
+        return "active" if any(text.strip().lower() == "@manual" for text in schedules) else "ended"
+
+    def _take_names(self) -> None:
+        jobs = self._machine.state.jobs
+        newest = self._names_through
+        for name in reversed(jobs):
+            created = jobs[name].uid >> 12
+            if created <= self._names_through:
+                break
+            newest = max(newest, created)
+            self._new_names.append(name)
+        self._names_through = newest
+
+    def _sorted_names(self) -> list[str]:
+        """All names in order; some perhaps of jobs that are gone, some perhaps twice (made anew)."""
+        if self._new_names:
+            self._names = self._names + sorted(self._new_names)
+            self._names.sort()  # two runs in order: linear
+            self._new_names = []
+        jobs = self._machine.state.jobs
+        if len(self._names) > 2 * len(jobs) + COMPACT_FROM:
+            self._names = [name for name in dict.fromkeys(self._names) if name in jobs]
+        return self._names
+
+    # ---- runs
+
+    async def runs(self, wanted: RunFilter, limit: int, cursor: str | None, render: Callable[[Run], Any]) -> Page:
+        """A page of runs, newest first; `total` is exact without filters."""
+        after = None if cursor is None else tuple(_read_cursor(cursor, "runs", (int, int, str)))
+        runs = self._machine.state.runs
+        page = _Rendering(limit, render)
+        position = len(self._run_ids) if after is None else bisect.bisect_right(self._run_indexes, -after[0])
+        total = len(runs) if wanted == RunFilter() else None
+        turn = 0  # what this turn of the loop has done so far
+        while position > 0:
+            position -= 1
+            turn += 1
+            run = runs.get(self._run_ids[position])
+            if run is not None and (after is None or newest_first(run) > after) and _wanted(run, wanted):
+                if page.is_full:
+                    return page.result("runs", total)
+                page.add(run)
+                turn += SLICE // VIEWS_SLICE
+            if turn >= SLICE:
+                turn = 0
+                known, log_index = self._run_ids, self._run_indexes[position]
+                await asyncio.sleep(0)
+                if known is not self._run_ids:  # swept meanwhile: find the place again
+                    position = bisect.bisect_right(self._run_indexes, log_index)
+                    after = page.last or after
+        return page.result(None, total)
+
+    async def runs_of(
+        self, job: Job, wanted: RunFilter, limit: int, cursor: str | None, render: Callable[[Run], Any]
+    ) -> Page:
+        """A page of one job's rows, newest first; `total` is how many are kept, without filters."""
+        after = None if cursor is None else tuple(_read_cursor(cursor, "runs", (int, int, str)))
+        state = self._machine.state
+        ids = [*state.history.get(job.uid, ()), *state.active.get(job.uid, ())]
+        best: list[tuple[int, int, str]] = []
+        for start in range(0, len(ids), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            rows = (state.runs.get(run_id) for run_id in ids[start : start + SLICE])
+            keys = (newest_first(run) for run in rows if run is not None and _wanted(run, wanted))
+            best = heapq.nsmallest(limit + 1, [*best, *(key for key in keys if after is None or key > after)])
+        total = len(ids) if wanted == RunFilter() else None
+        page = _Rendering(limit, render)
+        for number, key in enumerate(best):
+            run = state.runs.get(key[2])
+            if run is None:
+                continue
+            if page.is_full:
+                return page.result("runs", total)
+            page.add(run)
+            if number % VIEWS_SLICE == VIEWS_SLICE - 1:
+                await asyncio.sleep(0)
+        return page.result(None, total)
+
+    async def run_counts(self) -> dict[str, int]:
+        """How many rows there are of each state."""
+        counts: dict[str, int] = {}
+        runs = self._machine.state.runs
+        for number, run_id in enumerate(self._run_ids[:]):
+            run = runs.get(run_id)
+            if run is not None:
+                counts[run.state] = counts.get(run.state, 0) + 1
+            if number % (SLICE * 10) == SLICE * 10 - 1:
+                await asyncio.sleep(0)
+        return counts
+
+    def _take_runs(self) -> None:
+        runs = self._machine.state.runs
+        known = self._run_indexes[-1] if self._run_indexes else -1
+        fresh: list[Run] = []
+        for run in reversed(runs.values()):
+            if run.log_index <= known:
+                break
+            fresh.append(run)
+        fresh.sort(key=newest_first, reverse=True)
+        for run in fresh:
+            self._run_ids.append(run.id)
+            self._run_indexes.append(run.log_index)
+            if run.cause in COUNTED_CAUSES and run.state != SKIPPED:
+                self.fires += 1
+        if len(self._run_ids) > 2 * len(runs) + COMPACT_FROM:
+            kept = [place for place, run_id in enumerate(self._run_ids) if run_id in runs]
+            self._run_indexes = array("q", (self._run_indexes[place] for place in kept))
+            self._run_ids = [self._run_ids[place] for place in kept]
+
+
+class _Rendering:
+    """A page of runs in the making."""
+
+    def __init__(self, limit: int, render: Callable[[Run], Any]) -> None:
+        self.items: list[bytes] = []
+        self.last: tuple[int, int, str] | None = None
+        self._limit = limit
+        self._render = render
+        self._bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.items) == self._limit or self._bytes > PAGE_BYTES
+
+    def add(self, run: Run) -> None:
+        self.items.append(msgspec.json.encode(self._render(run)))
+        self._bytes += len(self.items[-1])
+        self.last = newest_first(run)
+
+    def result(self, kind: str | None, total: int | None) -> Page:
+        """`kind` of the cursor; None where nothing follows."""
+        return Page(self.items, None if kind is None or self.last is None else _cursor(kind, self.last), total)
+
+
+def _wanted(run: Run, wanted: RunFilter) -> bool:
+    return (
+        (wanted.state is None or run.state == wanted.state)
+        and (wanted.job is None or run.job == wanted.job)
+        and (wanted.since is None or run.scheduled_time >= wanted.since)
+    )
+
+
+def _cursor(kind: str, key: tuple[Any, ...]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode([kind, *key])).decode().rstrip("=")
+
+
+def _read_cursor(text: str, kind: str, types: tuple[type, ...]) -> list[Any]:
+    """The key in a cursor.  InvalidError: it is none, or of another list."""
+    try:
+        decoded = msgspec.json.decode(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
+    except (binascii.Error, msgspec.DecodeError, ValueError, RecursionError):
+        decoded = None
+    if (
+        not isinstance(decoded, list)
+        or len(decoded) != len(types) + 1
+        or decoded[0] != kind
+        or any(type(part) is not kind_of for part, kind_of in zip(decoded[1:], types, strict=True))
+    ):
+        raise InvalidError(
+            "the cursor is not one of this list",
+            (Fault("?cursor", "use `next_cursor` of the page before, with the same `sort`"),),
+        )
+    return decoded[1:]

@@ -1,0 +1,490 @@
+"""The use-cases of the HTTP interface that write: look at the state, make one command, propose it, say what it did.
+
+They run on the leader.  What a command says of the calendar is worked out here, what depends on the state is judged in
+`apply` at the entry's place in the log; where the state has moved on meanwhile the use-case looks again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from raftcron.core import definition, planner
+from raftcron.core.apply.context import replay
+from raftcron.core.commands import (
+    Cancel,
+    Command,
+    Decision,
+    DeleteJob,
+    Done,
+    PauseJob,
+    Place,
+    PutJob,
+    Refused,
+    ResumeJob,
+    Trigger,
+)
+from raftcron.core.fields import escape, kind_of, name_fault, near, shown
+from raftcron.core.instant import parse_duration
+from raftcron.core.model import Job, Key, Policy
+from raftcron.core.schedule import ScheduleError, known_zone, parse
+from raftcron.core.timeline import schedules_of
+from raftcron.errors import (
+    ConfigurationError,
+    ConflictError,
+    Fault,
+    InvalidError,
+    NotFoundError,
+    NotYetSupportedError,
+    RaftcronError,
+    RevisionError,
+    TooLargeError,
+)
+from raftcron.executors.registry import Registry
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.proposer import Proposer
+from raftcron.runtime.reads import Reads
+from raftcron.runtime.views import instant, job_fields
+
+LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
+ARGS_BYTES_MAX = 64 << 10  # a command gets them as one environment variable, of which Linux takes 128 KiB
+NOTE_MAX = 1_000  # characters of a pause's note
+NEXT_SHOWN = 10  # coming times that a dry run shows
+DEFINITION_BYTES_MAX = definition.DEFINITION_BYTES_MAX
+
+_LAST_END = re.compile(r"@every\s+\S+\s+from\s+last_end", re.IGNORECASE | re.ASCII)
+
+
+class Precondition(NamedTuple):
+    """What the request demands of the job's revision: If-Match and If-None-Match.  None: nothing."""
+
+    match: frozenset[int] | None = None
+    must_exist: bool = False  # If-Match: *
+    none_match: frozenset[int] = frozenset()
+    must_create: bool = False  # If-None-Match: *
+
+    def check(self, name: str, job: Job | None) -> None:
+        """Raises RevisionError where the job, as it is, does not meet it."""
+        there = "there is no such job" if job is None else f"it is at revision {job.revision}"
+        if self.must_exist and job is None:
+            raise RevisionError(f"If-Match: * asks for a job {name!r}: {there}")
+        if self.match is not None and (job is None or job.revision not in self.match):
+            asked = ", ".join(map(str, sorted(self.match))) or "one of another kind"
+            raise RevisionError(f"job {name!r} is not at revision {asked}: {there}; get it again and merge")
+        if job is not None and (self.must_create or job.revision in self.none_match):
+            raise RevisionError(f"If-None-Match forbids to replace job {name!r}: {there}")
+
+
+NO_PRECONDITION = Precondition()
+
+
+class Preview(NamedTuple):
+    """What a PUT would do."""
+
+    result: str  # created, replaced, or unchanged
+    job: dict[str, Any]
+    next: list[str]
+    changes: list[dict[str, Any]]
+
+
+class Service:
+    """All writes of one node."""
+
+    def __init__(
+        self, *, node: str, machine: Machine, proposer: Proposer, time: TrustedTime, reads: Reads, registry: Registry
+    ) -> None:
+        self._node = node
+        self._machine = machine
+        self._proposer = proposer
+        self._time = time
+        self._reads = reads
+        self._registry = registry
+        self._running: dict[str, bytes] = {}  # idempotency keys of requests that are under way here, with body hashes
+
+    # ---- jobs
+
+    async def put_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
+        """Create (201) or replace (200).  Raises InvalidError, RevisionError, ConflictError."""
+
+        def look() -> Command:
+            job = self._machine.state.jobs.get(name)
+            precondition.check(name, job)
+            return self._put(name, job, self._checked(body, name, job), precondition.must_create, key)
+
+        done = await self._write(key, look)
+        return done if isinstance(done, Done) else _refuse(done, exists=RevisionError)
+
+    async def create_job(self, body: Any, key: Key | None) -> Done:
+        """Create (201); the body carries the name.  Raises InvalidError, ConflictError where it exists."""
+
+        def look() -> Command:
+            name = body.get("name") if isinstance(body, dict) else None
+            job = self._machine.state.jobs.get(name) if isinstance(name, str) else None
+            checked = self._checked(body, None, job)
+            assert isinstance(name, str), "a checked body without a path carries its name"
+            if job is not None:
+                raise ConflictError(
+                    f"there is a job {name!r} already, at revision {job.revision}: PUT replaces it, PATCH changes it"
+                )
+            return self._put(name, None, checked, True, key)
+
+        return _taken(await self._write(key, look))
+
+    async def patch_job(self, name: str, patch: Any, precondition: Precondition, key: Key | None) -> Done:
+        """Merge into what was written (RFC 7396).  Raises InvalidError, NotFoundError, RevisionError."""
+
+        def look() -> Command:
+            job = self._machine.state.jobs.get(name)
+            precondition.check(name, job)
+            job = self._found(name, job)
+            return self._put(name, job, self._checked(merged(job, patch), name, job), False, key)
+
+        return _taken(await self._write(key, look))
+
+    async def delete_job(self, name: str, *, cancel_running: bool, precondition: Precondition, key: Key | None) -> Done:
+        """No start commits after this.  Raises NotFoundError, RevisionError."""
+
+        def look() -> Command:
+            job = self._machine.state.jobs.get(name)
+            precondition.check(name, job)
+            job = self._found(name, job)
+            decisions = self._settled(job, self._time.now_ms())
+            return DeleteJob(name, decisions, job.revision, None, cancel_running, key)
+
+        return _taken(await self._write(key, look))
+
+    async def pause_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
+        """The schedule stops; body `{note, until}`.  Raises InvalidError, NotFoundError."""
+        fields = _fields(body, {"note", "until"})
+        note = "" if fields.get("note") is None else fields["note"]
+        if not isinstance(note, str):
+            raise _invalid("/note", f"must be a string, not {kind_of(note)}")
+        if len(note) > NOTE_MAX:
+            raise _invalid("/note", f"has {len(note)} characters, at most {NOTE_MAX} are taken")
+        if fields.get("until") is not None:
+            raise _not_yet("/until", "a pause that ends by itself is not supported yet: leave it out, and resume")
+
+        def look() -> Command:
+            job = self._machine.state.jobs.get(name)
+            precondition.check(name, job)
+            job = self._found(name, job)
+            return PauseJob(name, self._settled(job, self._time.now_ms()), job.revision, note, None, key)
+
+        return _taken(await self._write(key, look))
+
+    async def resume_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
+        """The schedule goes on from now; body `{catch_up}`.  Raises InvalidError, NotFoundError."""
+        catch_up = _fields(body, {"catch_up"}).get("catch_up")
+        if catch_up is not None and not isinstance(catch_up, bool):
+            raise _invalid("/catch_up", f"must be a boolean, not {kind_of(catch_up)}")
+        if catch_up:
+            raise _not_yet("/catch_up", "is not supported yet: what fell into the pause is not caught up")
+
+        def look() -> Command:
+            job = self._machine.state.jobs.get(name)
+            precondition.check(name, job)
+            job = self._found(name, job)
+            now = self._time.now_ms()
+            paused = planner.paused_summary(job, self._machine.state.policy(job.uid), now) if job.paused else None
+            return ResumeJob(name, job.revision, now, paused, key)
+
+        return _taken(await self._write(key, look))
+
+    async def preview_job(self, name: str, body: Any, precondition: Precondition) -> Preview:
+        """What a PUT would do now; writes nothing, so any node can tell.  Raises as put_job."""
+        job = self._machine.state.jobs.get(name)
+        precondition.check(name, job)
+        checked = self._checked(body, name, job)
+        stored = definition.canonical(checked.written)
+        before = {} if job is None else job_fields(name, job.definition, job.paused)
+        paused = (False if job is None else job.paused) if checked.paused is None else checked.paused
+        after = job_fields(name, stored, paused)
+        changes = [
+            {"pointer": f"/{field}", "from": before.get(field), "to": value}
+            for field, value in after.items()
+            if job is not None and before[field] != value
+        ]
+        result = "created" if job is None else "replaced" if changes else "unchanged"
+        return Preview(result, after, [] if paused else self._coming(name, stored, job), changes)
+
+    # ---- runs
+
+    async def run_job(self, name: str, body: Any, key: Key | None) -> Done:
+        """Run now; body `{args, overlap}`.  `subject` is the run's id.  Raises InvalidError, NotFoundError."""
+        fields = _fields(body, {"args", "overlap"})
+        overlap = fields.get("overlap")
+        if overlap not in (None, "allow"):
+            raise _invalid("/overlap", f"is {shown(overlap)}: `allow`, or leave it out for the job's policy")
+        args = None if fields.get("args") is None else msgspec.msgpack.encode(fields["args"])
+        if args is not None and len(args) > ARGS_BYTES_MAX:
+            raise TooLargeError(f"the args take {len(args)} bytes, at most {ARGS_BYTES_MAX} are taken")
+
+        def look() -> Command:
+            self._found(name, self._machine.state.jobs.get(name))
+            place = Place(self._node, self._machine.incarnation)
+            return Trigger(name, place, args, overlap == "allow", key)
+
+        return _taken(await self._write(key, look))
+
+    async def cancel_run(self, run_id: str, key: Key | None) -> Done:
+        """Cancel an active run.  Raises NotFoundError, ConflictError where it has ended."""
+
+        def look() -> Command:
+            if run_id not in self._machine.state.runs:
+                raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
+            return Cancel(run_id, key)
+
+        return _taken(await self._write(key, look))
+
+    # ---- the way of a write
+
+    async def _write(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
+        """Look, propose, and look again where the state has moved on meanwhile.
+
+        A refusal that rests on a look alone is given only after a quorum has confirmed what was looked at: a leader
+        that was deposed without knowing would refuse what the cluster has.
+        """
+        if key is None:
+            return await self._repeat(None, look)
+        under_way = self._running.get(key.scope)
+        if under_way is not None:
+            if under_way != key.body_hash:
+                raise ConflictError("this Idempotency-Key is in use with another body: use a new key for a new request")
+            raise ConflictError(
+                "a request with this Idempotency-Key is still under way: repeat it a little later",
+                retry_after_seconds=1.0,
+            )
+        self._running[key.scope] = key.body_hash
+        try:
+            return await self._repeat(key, look)
+        finally:
+            del self._running[key.scope]
+
+    async def _repeat(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
+        confirmed = False
+        for _ in range(LOOKS_MAX):
+            replayed = replay(self._machine.state, key)
+            if replayed is not None:
+                return replayed
+            try:
+                command = look()
+            except RaftcronError:
+                if confirmed:
+                    raise
+                await self._reads.confirm()
+                confirmed = True
+                continue
+            outcome = await self._proposer.propose(command)
+            if not isinstance(outcome, Refused) or outcome.code != "stale":
+                return outcome
+            confirmed = True
+        raise ConflictError(
+            f"the job changed {LOOKS_MAX} times while this request looked at it: nothing was written; repeat it",
+            retry_after_seconds=1.0,
+        )
+
+    # ---- details
+
+    def _put(
+        self, name: str, job: Job | None, checked: definition.Checked, must_create: bool, key: Key | None
+    ) -> PutJob:
+        now = self._time.now_ms()
+        stored = definition.canonical(checked.written)
+        if len(stored) > DEFINITION_BYTES_MAX:
+            raise TooLargeError(f"the job takes {len(stored)} bytes, at most {DEFINITION_BYTES_MAX} are taken")
+        if job is None:
+            policy = definition.policy_of(stored)
+            through = planner.first_watermark(schedules_of(policy, name), policy, now)
+        else:
+            through = now
+        return PutJob(
+            name=name,
+            definition=stored,
+            decided_through=through,
+            decisions=[] if job is None else self._settled(job, now),
+            seen_revision=None if job is None else job.revision,
+            must_create=must_create,
+            paused=checked.paused,
+            owner=checked.owner,
+            key=key,
+        )
+
+    def _settled(self, job: Job, now: int) -> list[Decision]:
+        """What was due until now, decided under the definition as it stands."""
+        machine = self._machine
+        return planner.settle(job, machine.state.policy(job.uid), machine.timeline.group_of(job.uid), now)
+
+    @staticmethod
+    def _found(name: str, job: Job | None) -> Job:
+        if job is None:
+            raise NotFoundError(f"there is no job {name[:200]!r}")
+        return job
+
+    def _checked(self, body: Any, name: str | None, job: Job | None) -> definition.Checked:
+        """The body, if nothing is wrong with it.  `job` is what it would replace."""
+        kept = None if job is None else self._machine.state.policy(job.uid)
+        judge = _ScheduleJudge(name or "", self._time.now_ms(), body, kept)
+        checked = definition.check(body, name, judge, self._judge_executor)
+        faults = dict.fromkeys([*checked.faults, *judge.faults])
+        if name is not None and (problem := name_fault(name)) is not None:
+            faults = {Fault("/name", f"of the path: {problem}"): None, **faults}
+        not_yet = dict.fromkeys([*checked.not_yet, *judge.not_yet])
+        if faults:
+            raise InvalidError(
+                f"the job has {_counted(len(faults))}; nothing was written",
+                (*faults, *(fault for fault in not_yet if fault not in faults)),
+            )
+        if not_yet:
+            raise NotYetSupportedError(
+                f"the job asks for {_counted(len(not_yet), 'thing')} that this version does not build yet; "
+                "nothing was written",
+                tuple(not_yet),
+            )
+        return checked
+
+    def _judge_executor(self, spec: Mapping[str, Any]) -> tuple[list[Fault], list[Fault]]:
+        try:
+            findings = self._registry.validate(spec)
+        except ConfigurationError as error:
+            return [Fault("/type", error.detail)], []
+        return (
+            [finding.fault for finding in findings if finding.code == "invalid"],
+            [finding.fault for finding in findings if finding.code != "invalid"],
+        )
+
+    def _coming(self, name: str, stored: bytes, job: Job | None) -> list[str]:
+        policy = definition.policy_of(stored)
+        schedules = schedules_of(policy, name)
+        now = self._time.now_ms()
+        anchor = -(-now // 1000) * 1000 if job is None else job.anchor
+        coming: list[str] = []
+        at = now if job is not None else planner.first_watermark(schedules, policy, now)
+        while len(coming) < NEXT_SHOWN:
+            times = [time for schedule in schedules if (time := schedule.next(at, anchor)) is not None]
+            if not times:
+                break
+            at = min(times)
+            coming.append(instant(at) or "")
+        return coming
+
+
+class _ScheduleJudge:
+    """Judges the schedules of one body; `faults` is what concerns the zone alone, `not_yet` what is not built.
+
+    A schedule that the job has already may be over (an `@at` that has fired): writing the job again must not fail.
+    """
+
+    def __init__(self, name: str, now: int, body: Any, kept: Policy | None) -> None:
+        self._name = name
+        self._kept = kept
+        self.faults: list[Fault] = []
+        self.not_yet: list[Fault] = []
+        self._now = self._window_from = now
+        if not isinstance(body, dict):
+            return
+        zone = body.get("timezone", "UTC")
+        if isinstance(zone, str) and not known_zone(zone):
+            try:
+                parse("@manual", zone)
+            except ScheduleError as error:
+                self.faults.append(Fault("/timezone", str(error)))
+        self._window_from = now - _window_ms(body)
+        said = body.get("schedule")
+        for place, text in enumerate(said if isinstance(said, list) else [said]):
+            if isinstance(text, str) and _LAST_END.search(text) is not None:
+                pointer = f"/schedule/{place}" if isinstance(said, list) else "/schedule"
+                self.not_yet.append(Fault(pointer, "`from last_end` is not supported yet: use a fixed interval"))
+
+    def __call__(self, text: str, zone: str) -> str | None:
+        try:
+            schedule = parse(text, zone if known_zone(zone) else "UTC", hash_key=self._name)
+        except ScheduleError as error:
+            return str(error)
+        kept = self._kept
+        if kept is not None and text in kept.schedules and zone == kept.timezone:
+            return None
+        if schedule.never_fires(self._window_from - 1 if schedule.kind == "at" else self._now):
+            return (
+                "lies in the past, further than misfire.window reaches: it would never fire"
+                if schedule.kind == "at"
+                else "never fires: no coming date matches it"
+            )
+        return None
+
+
+def _window_ms(body: Mapping[str, Any]) -> int:
+    """How far back a missed time still counts, as the body has it; the default where that cannot be read."""
+    misfire = body.get("misfire")
+    window = misfire.get("window") if isinstance(misfire, dict) else None
+    try:
+        return parse_duration(definition.DEFAULTS["misfire"]["window"] if window is None else window)
+    except (ValueError, TypeError):
+        return 0
+
+
+def merged(job: Job, patch: Any) -> Any:
+    """What was written of a job with a merge patch (RFC 7396) taken in."""
+    base: dict[str, Any] = definition.written_of(job.definition)
+    base["paused"] = job.paused
+    if job.owner is not None:
+        base["owner"] = job.owner
+    if isinstance(patch, dict):
+        patch = {key: value for key, value in patch.items() if key not in definition.SERVER_SET}
+    return _merge(base, patch)
+
+
+def _merge(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merge(result.get(key), value)
+    return result
+
+
+def _fields(body: Any, known: set[str]) -> Mapping[str, Any]:
+    """The fields of a small body; None (no body at all) has none."""
+    if body is None:
+        return {}
+    if not isinstance(body, dict):
+        raise _invalid("", f"must be an object, not {kind_of(body)}")
+    faults = tuple(
+        Fault(f"/{escape(key)}", "is not a field here" + near(key, known)) for key in body if key not in known
+    )
+    if faults:
+        raise InvalidError(f"the body has {_counted(len(faults))}; nothing was done", faults)
+    return body
+
+
+def _invalid(pointer: str, message: str) -> InvalidError:
+    return InvalidError(f"the body has {_counted(1)}; nothing was done", (Fault(pointer, message),))
+
+
+def _not_yet(pointer: str, message: str) -> NotYetSupportedError:
+    return NotYetSupportedError("this version does not build that yet; nothing was done", (Fault(pointer, message),))
+
+
+def _counted(count: int, noun: str = "fault") -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _taken(outcome: Done | Refused) -> Done:
+    return outcome if isinstance(outcome, Done) else _refuse(outcome)
+
+
+def _refuse(refused: Refused, exists: type[RaftcronError] = ConflictError) -> Done:
+    kinds: dict[str, type[RaftcronError]] = {
+        "exists": exists,
+        "not_found": NotFoundError,
+        "revision": RevisionError,
+        "key_conflict": ConflictError,
+        "conflict": ConflictError,
+    }
+    raise kinds.get(refused.code, ConflictError)(refused.message)

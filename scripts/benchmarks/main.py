@@ -1,0 +1,59 @@
+"""The command line of `scripts/bench`: which benchmarks, where their files go.  Not here: what they measure."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from scripts.benchmarks import commit, failover_kill, fire
+from scripts.benchmarks.report import Report, measured, table
+
+Benchmark = Callable[[Path, argparse.Namespace], Awaitable[Report]]
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "commit": commit.run,
+    "fire": fire.run,
+    "failover-kill": failover_kill.run,
+}
+
+
+def main(usage: str, arguments: list[str]) -> int:
+    """Runs what was asked for, one after the other; prints the table last."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (all by default)")
+    parser.add_argument("--rate", type=int, help="fire: try this rate only, in runs a second")
+    parser.add_argument("--kills", type=int, default=20, help="failover-kill: how many (default 20)")
+    parser.add_argument("--json", type=Path, default=Path(), help="where bench-NAME.json goes (default: here)")
+    parser.add_argument("--keep", type=Path, help="keep the nodes' data and logs in this directory")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+
+    reports: list[Report] = []
+    failed = False
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="raftcron-bench-"))
+    try:
+        for name in options.names or BENCHMARKS:
+            try:
+                report = asyncio.run(measured(name, BENCHMARKS[name], folder / name, options))
+            except Exception:
+                traceback.print_exc()
+                print(f"{name}: could not be measured", file=sys.stderr, flush=True)
+                failed = True
+            else:
+                reports.append(report)
+                report.save(options.json / f"bench-{name}.json")
+    finally:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(table(reports))
+    return int(failed)

@@ -1,0 +1,21 @@
+"""One node, and two nodes; n1 leads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.api.bench import Bench, bench
+
+
+@pytest.fixture
+async def one() -> AsyncIterator[Bench]:
+    async with bench(1) as made:
+        yield made
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Bench]:
+    async with bench(2, hold_seconds=0.3, request_timeout_seconds=1.5) as made:
+        yield made

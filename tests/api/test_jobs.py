@@ -1,0 +1,270 @@
+"""/v1/jobs on one node: create, replace, change, delete, pause, resume, and what is answered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.api.bench import GOOD, NEVER, NOOP, Bench
+
+MERGE = {"Content-Type": "application/merge-patch+json"}
+CONTRACT_ORDER = (  # noqa: SIM905 - words are easier to compare with the page
+    "name schedule timezone executor timeout kill_after start_deadline delivery isolation retry misfire overlap "
+    "placement group dst hash_key exclude jitter start_at end_at max_runs paused after join labels description history "
+    "alerts uid owner revision created_at updated_at next_fire_at last_run stats"
+).split()
+
+
+async def test_a_new_job_is_answered_whole(one: Bench) -> None:
+    """201 with every field of the contract in its order, the revision as ETag and the index of the write."""
+    answer = (await one.put("backup-db", labels={"team": "db"})).expect(201)
+    job = answer.json
+    assert list(job)[: len(CONTRACT_ORDER)] == CONTRACT_ORDER
+    assert job["revision"] == answer.index
+    assert answer.headers["ETag"] == f'"{answer.index}"'
+    assert answer.headers["Location"] == "/v1/jobs/backup-db"
+    assert (job["name"], job["owner"], job["paused"], job["last_run"]) == ("backup-db", None, False, None)
+    assert job["labels"] == {"team": "db"}
+    assert job["next_fire_at"].endswith("-02-29T00:00:00Z")
+    assert job["stats"]["fired"] == 0
+    got = (await one.ask("GET", "/v1/jobs/backup-db")).expect(200)
+    assert got.json == job
+    assert got.headers["ETag"] == answer.headers["ETag"]
+
+
+async def test_an_identical_put_keeps_the_revision(one: Bench) -> None:
+    """What is got can be put back, and what differs only in defaults is the same."""
+    created = (await one.put("a", retry={"max_attempts": 3}, owner="ops")).expect(201).json
+    again = (await one.ask("PUT", "/v1/jobs/a", created)).expect(200).json
+    assert again == created
+    spelled = (await one.put("a", retry={"max_attempts": 3, "on": ["failed"]}, timezone="UTC")).expect(200).json
+    assert spelled["revision"] == created["revision"]
+    changed = (await one.put("a", retry={"max_attempts": 4})).expect(200).json
+    assert changed["revision"] > created["revision"]
+    assert changed["uid"] == created["uid"]
+    assert changed["owner"] == "ops"
+
+
+async def test_post_creates_once(one: Bench) -> None:
+    """201 the first time, 409 the second, 422 without a name."""
+    assert (await one.ask("POST", "/v1/jobs", {**GOOD, "name": "a"})).expect(201).headers["Location"] == "/v1/jobs/a"
+    (await one.ask("POST", "/v1/jobs", {**GOOD, "name": "a"})).problem(409, "conflict")
+    assert (await one.ask("POST", "/v1/jobs", GOOD)).pointers() == ["/name"]
+
+
+async def test_preconditions(one: Bench) -> None:
+    """If-Match takes the present revision alone, If-None-Match: * no job at all; 412 else, 400 for what is no tag."""
+    revision = (await one.put("a")).json["revision"]
+
+    async def put(name: str, **headers: str) -> Any:
+        sent = {key.replace("_", "-"): value for key, value in headers.items()}
+        return await one.put(name, description=str(headers), headers=sent)
+
+    (await put("a", If_None_Match="*")).problem(412, "revision")
+    (await put("a", If_Match='"1"')).problem(412, "revision")
+    (await put("a", If_Match='"of-another-kind"')).problem(412, "revision")
+    (await put("a", If_Match=f'W/"{revision}"')).problem(412, "revision")
+    (await put("a", If_Match=str(revision))).problem(400, "malformed")
+    (await put("a", If_None_Match=f'"{revision}"')).problem(412, "revision")
+    (await put("b", If_Match="*")).problem(412, "revision")
+    (await put("b", If_None_Match="*")).expect(201)
+    (await put("a", If_Match=f'"1", "{revision}"')).expect(200)
+    (await one.ask("DELETE", "/v1/jobs/a", headers={"If-Match": f'"{revision}"'})).problem(412)
+    (await one.ask("PATCH", "/v1/jobs/a", {}, headers={**MERGE, "If-Match": f'"{revision}"'})).problem(412)
+    (await one.ask("POST", "/v1/jobs/a/pause", headers={"If-Match": f'"{revision}"'})).problem(412)
+
+
+async def test_a_patch_merges_into_what_was_written(one: Bench) -> None:
+    """RFC 7396: null removes, objects merge, server-set fields are ignored, the rest stays as it was written."""
+    await one.put("a", retry={"max_attempts": 3}, labels={"x": "1", "y": "2"}, description="old", owner="ops")
+    patch = {
+        "labels": {"x": None, "z": "3"},
+        "description": None,
+        "revision": 1,
+        "stats": None,
+        "misfire": {"grace": "5s"},
+    }
+    patched = (await one.ask("PATCH", "/v1/jobs/a", patch, headers=MERGE)).expect(200).json
+    assert patched["labels"] == {"y": "2", "z": "3"}
+    assert patched["description"] == ""
+    assert patched["retry"]["max_attempts"] == 3
+    assert patched["misfire"] == {"policy": "once", "grace": "5s", "window": "24h", "max": 100}
+    assert patched["owner"] == "ops"
+    (await one.ask("PATCH", "/v1/jobs/a", {"schedule": None}, headers=MERGE)).pointers(422, "invalid")
+    (await one.ask("PATCH", "/v1/jobs/nobody", {}, headers=MERGE)).problem(404, "not_found")
+    assert (await one.ask("GET", "/v1/jobs/a")).json == patched
+
+
+async def test_delete(one: Bench) -> None:
+    """204 without a body, then 404; runs of the job stay readable by id."""
+    await one.put("a")
+    run = (await one.ask("POST", "/v1/jobs/a/runs")).expect(202).json["run"]
+    answer = (await one.ask("DELETE", "/v1/jobs/a?cancel_running=1")).expect(204)
+    assert answer.body == b""
+    assert answer.index > run["log_index"]
+    (await one.ask("DELETE", "/v1/jobs/a")).problem(404, "not_found")
+    (await one.ask("GET", "/v1/jobs/a")).problem(404)
+    assert (await one.ask("GET", f"/v1/runs/{run['id']}")).expect(200).json["state"] == "cancelling"
+
+
+async def test_pause_and_resume(one: Bench) -> None:
+    """A paused job shows no next time; resuming takes it up again; what is not built is refused."""
+    await one.put("a")
+    paused = (await one.ask("POST", "/v1/jobs/a/pause", {"note": "maintenance"})).expect(200).json
+    assert (paused["paused"], paused["pause_note"], paused["next_fire_at"]) == (True, "maintenance", None)
+    (await one.ask("POST", "/v1/jobs/a/resume", {"catch_up": True})).pointers(422, "not_yet_supported")
+    (await one.ask("POST", "/v1/jobs/a/pause", {"until": "2030-01-01T00:00:00Z"})).pointers(422, "not_yet_supported")
+    assert (await one.ask("POST", "/v1/jobs/a/pause", {"nota": 1})).pointers(422, "invalid") == ["/nota"]
+    resumed = (await one.ask("POST", "/v1/jobs/a/resume")).expect(200).json
+    assert (resumed["paused"], resumed["pause_note"]) == (False, None)
+    assert resumed["next_fire_at"] is not None
+    (await one.ask("POST", "/v1/jobs/nobody/resume")).problem(404)
+
+
+async def test_paused_is_honoured_when_present_and_kept_when_absent(one: Bench) -> None:
+    """A body that does not speak of it leaves the pause as it is."""
+    assert (await one.put("a", paused=True)).json["paused"] is True
+    assert (await one.put("a", description="other")).json["paused"] is True
+    assert (await one.put("a", paused=False)).json["paused"] is False
+
+
+async def test_an_edit_decides_what_was_due_before_it(one: Bench) -> None:
+    """An edit stands in one entry with the decisions of the old definition, so that no time is lost or fired anew."""
+    await one.put("a", schedule="* * * * * *", overlap={"policy": "allow"})
+    one.clock.wall_offset_ms += 3_000
+    edited = (await one.put("a", schedule=NEVER)).expect(200).json
+    rows = (await one.ask("GET", "/v1/jobs/a/runs")).json["items"]
+    assert len(rows) == 3
+    assert {row["log_index"] for row in rows} == {edited["revision"]}
+    assert edited["stats"]["fired"] == 0  # counted anew since the edit
+
+
+async def test_delete_decides_what_was_due_before_it(one: Bench) -> None:
+    """Those runs end skipped: deleted."""
+    await one.put("a", schedule="* * * * * *", overlap={"policy": "allow"})
+    one.clock.wall_offset_ms += 2_000
+    (await one.ask("DELETE", "/v1/jobs/a")).expect(204)
+    rows = (await one.ask("GET", "/v1/runs?job=a")).json["items"]
+    assert [(row["state"], row["reason"]) for row in rows] == [("skipped", "deleted")] * 2
+
+
+async def test_a_resume_accounts_for_what_was_not_owed(one: Bench) -> None:
+    """One `paused` row for the times of the pause."""
+    await one.put("a", schedule="* * * * * *")
+    await one.ask("POST", "/v1/jobs/a/pause")
+    one.clock.wall_offset_ms += 5_000
+    (await one.ask("POST", "/v1/jobs/a/resume")).expect(200)
+    rows = (await one.ask("GET", "/v1/jobs/a/runs")).json["items"]
+    assert [(row["state"], row["reason"], row["count"]) for row in rows] == [("skipped", "paused", 5)]
+
+
+async def test_a_one_off_in_the_past(one: Bench) -> None:
+    """Inside the misfire window it is taken; beyond it is refused, but a job that has it already can be written."""
+    at = "2020-01-01T00:00:00Z"
+    refused = await one.put("a", schedule=f"@at {at}")
+    assert refused.pointers(422, "invalid") == ["/schedule"]
+    window = {"window": "3650d"}
+    (await one.put("a", schedule=f"@at {at}", misfire=window)).expect(201)
+    (await one.put("a", schedule=f"@at {at}", description="over")).expect(200)
+
+
+async def test_a_dry_run_shows_and_writes_nothing(one: Bench) -> None:
+    """What would happen, the job as it would be, the coming times, and what changes."""
+    await one.put("a", description="old")
+    before = len(one.cluster.entries)
+    shown = (await one.ask("PUT", "/v1/jobs/a?dry_run=1", {**GOOD, "schedule": "@every 1h"})).expect(200).json
+    assert (shown["dry_run"], shown["result"]) == (True, "replaced")
+    assert {change["pointer"] for change in shown["changes"]} == {"/schedule", "/description"}
+    assert len(shown["next"]) == 10
+    assert (await one.ask("PUT", "/v1/jobs/b?dry_run=1", GOOD)).json["result"] == "created"
+    assert (await one.ask("PUT", "/v1/jobs/b?dry_run=1", {"schedule": 5})).pointers(422) == ["/executor", "/schedule"]
+    assert len(one.cluster.entries) == before
+
+
+async def test_every_fault_is_named(one: Bench) -> None:
+    """All at once, in an order that does not change, and those of what is not built with them."""
+    body = {
+        "name": "b",
+        "shedule": "* * * * *",
+        "timezone": "Europe/Berln",
+        "schedule": ["61 * * * *", "* * * * *", 7],
+        "executor": {"type": "noop", "x": 1},
+        "retry": {"max_attempts": 0, "backoff": "2s"},
+        "misfire": {"polizy": "once"},
+        "jitter": "5s",
+        "paused": "no",
+    }
+    answer = await one.ask("PUT", "/v1/jobs/a", body)
+    document = answer.problem(422, "invalid")
+    faults = {fault["pointer"]: fault["message"] for fault in document["errors"]}
+    assert list(faults) == [
+        "/name",
+        "/shedule",
+        "/paused",
+        "/retry/max_attempts",
+        "/misfire/polizy",
+        "/executor/x",
+        "/schedule/0",
+        "/schedule/2",
+        "/timezone",
+        "/jitter",
+        "/retry/backoff",
+    ]
+    assert "'schedule'" in faults["/shedule"]
+    assert "Europe/Berlin" in faults["/timezone"]
+    assert document == (await one.ask("PUT", "/v1/jobs/a", body)).json
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"jitter": "5s"}, "/jitter"),
+        ({"overlap": {"policy": "queue"}}, "/overlap/policy"),
+        ({"schedule": "@every 5m from last_end"}, "/schedule"),
+        ({"executor": {"type": "python", "handler": "x"}}, "/executor/type"),
+        ({"executor": {"type": "http", "url": "http://127.0.0.1/", "secret": "whsec_x"}}, "/executor/secret"),
+        (
+            {"executor": {"type": "http", "url": "http://127.0.0.1/", "headers": {"Cookie": "a"}}},
+            "/executor/headers/Cookie",
+        ),
+    ],
+    ids=json.dumps,
+)
+async def test_what_is_not_built_is_said_so(one: Bench, changes: dict[str, Any], pointer: str) -> None:
+    """422 not_yet_supported where nothing else is wrong."""
+    assert (await one.put("a", **changes)).pointers(422, "not_yet_supported") == [pointer]
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"jitter": "soon"}, "/jitter"),
+        ({"overlap": {"max_running": 0}}, "/overlap/max_running"),
+        ({"misfire": {"policy": "twice"}}, "/misfire/policy"),
+        ({"retry": {"on": ["failed", "bored"]}}, "/retry/on/1"),
+        ({"after": [{"job": "-x"}]}, "/after/0/job"),
+        ({"start_at": "tomorrow"}, "/start_at"),
+    ],
+    ids=json.dumps,
+)
+async def test_nonsense_in_what_is_not_built_is_invalid(one: Bench, changes: dict[str, Any], pointer: str) -> None:
+    """A value that no version would take is a fault, not a thing to come."""
+    assert (await one.put("a", **changes)).pointers(422, "invalid") == [pointer]
+
+
+async def test_names_in_paths_are_decoded(one: Bench) -> None:
+    """Percent signs are what they stand for; a name out of the alphabet is refused when written, unknown when read."""
+    (await one.ask("PUT", "/v1/jobs/%61%2Db", GOOD)).expect(201)
+    assert (await one.ask("GET", "/v1/jobs/a-b")).json["name"] == "a-b"
+    for bad in ("a%20b", "a%2Fb", "%2e%2e", "%00", "%ff", "-a", "x" * 129, "a%7Bb"):
+        assert (await one.ask("PUT", f"/v1/jobs/{bad}", GOOD)).pointers(422, "invalid") == ["/name"]
+        (await one.ask("GET", f"/v1/jobs/{bad}")).problem(404, "not_found")
+
+
+async def test_an_executor_object_stays_as_it_was_written(one: Bench) -> None:
+    """Nothing is added to it or reordered away."""
+    executor = {"type": "http", "url": "http://127.0.0.1:9/hook", "method": "PUT", "headers": {"X-Team": "db"}}
+    assert (await one.put("a", executor=executor)).expect(201).json["executor"] == executor
+    assert (await one.put("b", executor=NOOP)).json["executor"] == NOOP

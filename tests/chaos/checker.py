@@ -1,0 +1,488 @@
+"""Judges the evidence of a chaos run: pure functions evidence -> violations.  Not here: how evidence is gathered.
+
+Nothing of the product is imported: due times are counted from the calendar anew, by the few lines of `due_times`.
+A run that shows too little is *inconclusive*, and that is no pass.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+from tests.chaos.history import ACTIVE_STATES, Arrival, Evidence, Job, Run, milliseconds
+
+RESUME_MS = 10_000  # fires go on within this time of each kill
+CONVERGE_SECONDS = 30.0
+ACKNOWLEDGED = frozenset({200, 201, 204})
+CERTAINLY_NOT_WRITTEN = 503
+UNKNOWN = frozenset({None, 504})  # no answer at all, or: the outcome is not known
+NEVER_RAN_REASONS = frozenset({"misfire", "coalesced", "expired", "deadline", "no_node"})  # what may befall any job
+SKIP_REASONS = NEVER_RAN_REASONS | {"overlap"}
+SHOWN = 5  # examples of one kind; the rest is counted
+
+
+class Violation(NamedTuple):
+    rule: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """How much a verdict needs to judge; with less of any of them it is inconclusive."""
+
+    leader_kills: int = 8
+    follower_kills: int = 4
+    counted_jobs: int = 20
+    jobs_of_each_class: int = 5
+    due_times: int = 1_000
+    due_times_in_faults: int = 50
+    acknowledged_writes: int = 20
+    leader_changes: int = 1
+
+    @property
+    def kills_in_flight(self) -> int:
+        return (self.leader_kills + self.follower_kills + 1) // 2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    violations: tuple[Violation, ...]
+    shortfalls: tuple[str, ...]
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def word(self) -> str:
+        if self.violations:
+            return "failed"
+        return "inconclusive" if self.shortfalls else "passed"
+
+    def table(self) -> str:
+        """For people: each rule with what became of it, what was short, the numbers."""
+        broken = Counter(violation.rule for violation in self.violations)
+        lines = [f"{name:<24}{f'{broken[name]} violations' if broken[name] else 'holds'}" for name in RULES]
+        for rule in broken:
+            examples = [violation.message for violation in self.violations if violation.rule == rule]
+            lines += [f"  {rule}: {message}" for message in examples[:SHOWN]]
+            if len(examples) > SHOWN:
+                lines.append(f"  {rule}: and {len(examples) - SHOWN} more")
+        lines += [f"too little: {text}" for text in self.shortfalls]
+        lines += [f"{name:<32}{value:g}" for name, value in self.numbers.items()]
+        return "\n".join([*lines, f"verdict: {self.word}"])
+
+
+# ---- the calendar, counted anew ------------------------------------------------------------------------------------
+
+
+def due_times(job: Job) -> range:
+    """All times of the job's schedule after it was created, up to when it was closed, in milliseconds.
+
+    Knows only what the chaos jobs use, in UTC: `@every Ns`, `@every Ns from INSTANT`, `* * * * * *`, `*/N * * * * *`.
+    """
+    if match := re.fullmatch(r"@every (\d+)s(?: from (\S+))?", job.schedule):
+        step = int(match[1]) * 1000
+        # without `from` the anchor is the creation, rounded up to a whole second
+        anchor = milliseconds(match[2]) if match[2] else -(-job.created_at // 1000) * 1000
+        earliest = anchor + step
+    elif match := re.fullmatch(r"(\*|\*/(\d+)) \* \* \* \* \*", job.schedule):
+        step = int(match[2] or 1) * 1000
+        if 60_000 % step:
+            raise ValueError(f"{job.schedule!r}: only steps that divide a minute can be counted here")
+        anchor = earliest = 0
+    else:
+        raise ValueError(f"{job.schedule!r}: this checker cannot count that")
+    after_creation = anchor + ((job.created_at - anchor) // step + 1) * step
+    return range(max(earliest, after_creation), job.closed_at + 1, step)
+
+
+def covered(run: Run, due: range) -> list[int]:
+    """The scheduled times that one history row decides."""
+    if run.count is None or run.first is None or run.last is None:
+        return [run.scheduled_time]
+    lowest, highest = bisect_left(due, run.first), bisect_left(due, run.last + 1)
+    inside = list(due[lowest:highest])
+    # ends that no calendar names must show up as decisions of nothing
+    return inside + [end for end in (run.first, run.last) if end not in due]
+
+
+# ---- evidence, sorted once -----------------------------------------------------------------------------------------
+
+
+class Case:
+    """The evidence with the groupings that several rules look things up in."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.jobs = {job.name: job for job in evidence.jobs}
+        self.due = {job.name: due_times(job) for job in evidence.jobs}
+        self.runs_of: dict[str, list[Run]] = defaultdict(list)
+        self.runs_by_id: dict[str, Run] = {}
+        for run in sorted(evidence.runs, key=lambda run: run.scheduled_time):
+            self.runs_of[run.job].append(run)
+            self.runs_by_id[run.id] = run
+        self.arrivals_of: dict[str | None, list[Arrival]] = defaultdict(list)  # by run id
+        self.times_arrived: dict[str | None, set[int | None]] = defaultdict(set)  # by job
+        for arrival in evidence.arrivals:
+            self.arrivals_of[arrival.run_id].append(arrival)
+            self.times_arrived[arrival.job].add(arrival.scheduled_time)
+        self.decisions = {job.name: self._decisions(job) for job in evidence.jobs}
+        self.counted = [job for job in evidence.jobs if job.overlap == "allow"]
+
+    def _decisions(self, job: Job) -> dict[int, list[Run]]:
+        found: dict[int, list[Run]] = defaultdict(list)
+        for run in self.runs_of[job.name]:
+            for time in covered(run, self.due[job.name]):
+                found[time].append(run)
+        return found
+
+    def in_flight(self, at: int) -> list[Arrival]:
+        """What had arrived within the last minute and waited for an answer at that instant."""
+        arrivals = self.evidence.arrivals
+        lowest = bisect_left(arrivals, at - 60_000, key=lambda arrival: arrival.arrived_at)
+        highest = bisect_right(arrivals, at, key=lambda arrival: arrival.arrived_at)
+        return [each for each in arrivals[lowest:highest] if each.ended_at is None or each.ended_at > at]
+
+
+# ---- the rules -----------------------------------------------------------------------------------------------------
+
+
+def one_decision(case: Case) -> Iterator[str]:
+    """Every scheduled time between the first and the last has exactly one decision, and no other time has one."""
+    for job in case.evidence.jobs:
+        due, decisions = case.due[job.name], case.decisions[job.name]
+        for time in due:
+            if time not in decisions:
+                yield f"{job.name}: {time} was never decided"
+        for time, rows in decisions.items():
+            if time not in due:
+                yield f"{job.name}: {time} was decided ({rows[0].id}, {rows[0].state}), but nothing was due"
+            if len(rows) > 1:
+                yield f"{job.name}: {time} was decided {len(rows)} times: {', '.join(row.id for row in rows)}"
+        for row in case.runs_of[job.name]:
+            if row.count is not None and row.count != (number := len(covered(row, due))):
+                yield f"{job.name}: summary {row.id} says {row.count} times, the calendar has {number}"
+            if row.cause not in {"schedule", "catch_up"}:
+                yield f"{job.name}: {row.id} has cause {row.cause}, and nobody asked for it"
+
+
+def run_ids(case: Case) -> Iterator[str]:
+    """A run id belongs to one job and one scheduled time."""
+    for run_id, number in Counter(run.id for run in case.evidence.runs).items():
+        if number > 1:
+            yield f"{run_id} names {number} rows"
+    for run in case.evidence.runs:
+        if run.job not in case.jobs:
+            yield f"{run.id} belongs to {run.job}, which does not exist"
+
+
+def arrivals_recorded(case: Case) -> Iterator[str]:
+    """What arrived says completely what it is, and is what the history says was started."""
+    for arrival in case.evidence.arrivals:
+        what = f"arrival of {arrival.job} {arrival.scheduled_time} at {arrival.arrived_at}"
+        if None in (arrival.job, arrival.run_id, arrival.scheduled_time, arrival.attempt, arrival.token, arrival.node):
+            yield f"{what}: headers are missing: {arrival}"
+            continue
+        run = case.runs_by_id.get(arrival.run_id or "")
+        if run is None:
+            yield f"{what}: no record of run {arrival.run_id}"
+        elif (run.job, run.scheduled_time) != (arrival.job, arrival.scheduled_time):
+            yield f"{what}: run {run.id} is {run.job} {run.scheduled_time}"
+        elif (arrival.attempt, arrival.token, arrival.node) not in {
+            (row.attempt, row.token, row.node) for row in run.attempts
+        }:
+            yield f"{what}: no record of attempt {arrival.attempt} with token {arrival.token} on {arrival.node}"
+
+
+def at_least_once(case: Case) -> Iterator[str]:
+    """Every scheduled time of a counted at_least_once job arrived, whatever died."""
+    for job in case.counted:
+        if job.delivery == "at_least_once":
+            for time in case.due[job.name]:
+                if time not in case.times_arrived[job.name]:
+                    rows = case.decisions[job.name].get(time, [])
+                    yield f"{job.name}: {time} never arrived; recorded: {[(row.state, row.reason) for row in rows]}"
+
+
+def at_most_once(case: Case) -> Iterator[str]:
+    """At most one arrival of an at_most_once run; what did not arrive is recorded as lost or as skipped, and why."""
+    for job in case.evidence.jobs:
+        if job.delivery != "at_most_once":
+            continue
+        arrived: Counter[int | None] = Counter()
+        for run in case.runs_of[job.name]:
+            arrived.update(arrival.scheduled_time for arrival in case.arrivals_of[run.id])
+        for time, number in arrived.items():
+            if number > 1:
+                yield f"{job.name}: {time} arrived {number} times"
+        for time, rows in case.decisions[job.name].items():
+            for row in rows:
+                if time not in arrived and row.state not in {"lost", "skipped"}:
+                    yield f"{job.name}: {time} never arrived and is recorded as {row.state} ({row.id})"
+
+
+def one_start(case: Case) -> Iterator[str]:
+    """An attempt of a run starts at most once, in both classes."""
+    starts = Counter((arrival.run_id, arrival.attempt) for arrival in case.evidence.arrivals)
+    for (run_id, attempt), number in starts.items():
+        if number > 1:
+            yield f"attempt {attempt} of {run_id} arrived {number} times"
+
+
+def duplicates(case: Case) -> Iterator[str]:
+    """All arrivals of one scheduled time carry one run id."""
+    ids: dict[tuple[str | None, int | None], set[str | None]] = defaultdict(set)
+    for arrival in case.evidence.arrivals:
+        ids[arrival.job, arrival.scheduled_time].add(arrival.run_id)
+    for (job, time), names in ids.items():
+        if len(names) > 1:
+            yield f"{job}: {time} arrived as runs {sorted(map(str, names))}"
+
+
+def tokens(case: Case) -> Iterator[str]:
+    """Tokens are unique in the whole cluster and grow within a run, as recorded and as they arrived."""
+    recorded = Counter(attempt.token for run in case.evidence.runs for attempt in run.attempts)
+    arrived = Counter(arrival.token for arrival in case.evidence.arrivals)
+    for kind, numbers in (("recorded", recorded), ("arrived", arrived)):
+        for token, number in numbers.items():
+            if number > 1:
+                yield f"token {token} is {kind} {number} times"
+    for run in case.evidence.runs:
+        row = [attempt.token for attempt in sorted(run.attempts, key=lambda attempt: attempt.attempt)]
+        if row != sorted(row):
+            yield f"tokens of {run.id} do not grow: {row}"
+        seen = [arrival.token for arrival in case.arrivals_of[run.id] if arrival.token is not None]
+        if seen != sorted(seen):
+            yield f"a later arrival of {run.id} carries a lower token: {seen}"
+
+
+def skip_reasons(case: Case) -> Iterator[str]:
+    """A time that never ran says why; `overlap` only under policy skip, and names a run that was active just then."""
+    for job in case.evidence.jobs:
+        possible = SKIP_REASONS if job.overlap == "skip" else NEVER_RAN_REASONS
+        for run in case.runs_of[job.name]:
+            if run.state != "skipped":
+                continue
+            if run.reason not in possible:
+                yield f"{job.name}: {run.id} is skipped for {run.reason!r}, which cannot be under {job.overlap}"
+            if run.attempts or case.arrivals_of[run.id]:
+                yield f"{job.name}: {run.id} is recorded as skipped, but it was started"
+            if run.reason == "overlap":
+                yield from _blocked(case, job, run)
+
+
+def _blocked(case: Case, job: Job, run: Run) -> Iterator[str]:
+    blocker = case.runs_by_id.get(run.blocked_by or "")
+    if blocker is None or blocker.job != job.name or blocker.state == "skipped":
+        yield f"{job.name}: {run.id} is blocked by {run.blocked_by!r}, which is no run of this job"
+        return
+    ended = last_index(blocker)
+    if blocker.scheduled_time >= run.scheduled_time or (ended is not None and ended < run.log_index):
+        yield (
+            f"{job.name}: {run.id} was skipped at index {run.log_index}, but its blocking run {blocker.id} "
+            f"({blocker.scheduled_time}) was active only until index {ended}"
+        )
+
+
+def last_index(run: Run) -> int | None:
+    """The log index at which the run's last attempt ended; None while it has not."""
+    indices = [attempt.finished_index for attempt in run.attempts]
+    known = [index for index in indices if index is not None]
+    return max(known) if known and len(known) == len(indices) else None
+
+
+def never_two_active(case: Case) -> Iterator[str]:
+    """Under policy skip no run is started before the former one ended."""
+    for job in case.evidence.jobs:
+        if job.overlap != "skip":
+            continue
+        spans = [
+            (min(started), last_index(run), run.id)
+            for run in case.runs_of[job.name]
+            if (started := [row.started_index for row in run.attempts if row.started_index is not None])
+        ]
+        spans.sort(key=lambda span: span[0])
+        for (_, ended, former), (begun, _, later) in pairwise(spans):
+            if ended is None or begun < ended:
+                yield f"{job.name}: {later} started at index {begun}, {former} ended at {ended}"
+
+
+def ends(case: Case) -> Iterator[str]:
+    """Every run has an end; a success was answered, a loss is the work of a kill of its node."""
+    deaths: dict[str, list[int]] = defaultdict(list)
+    for kill in case.evidence.kills:
+        deaths[kill.node].append(kill.at)
+    answered = {(arrival.run_id, arrival.token) for arrival in case.evidence.arrivals if arrival.answered}
+    for run in case.evidence.runs:
+        if run.state in ACTIVE_STATES:
+            yield f"{run.job}: {run.id} has no end, it is {run.state}"
+        if run.state not in {"succeeded", "lost", "skipped"} | ACTIVE_STATES:
+            yield f"{run.job}: {run.id} is {run.state}, and the receiver gave no reason for that"
+        if run.state == "succeeded" and (not run.attempts or (run.id, run.attempts[-1].token) not in answered):
+            yield f"{run.job}: {run.id} is recorded as succeeded, but the receiver did not answer its last attempt"
+        if run.state == "lost" and run.job in case.jobs and case.jobs[run.job].delivery == "at_least_once":
+            yield f"{run.job}: {run.id} stayed lost after {len(run.attempts)} attempts, though it is at_least_once"
+        for row in run.attempts:
+            if row.state == "lost" and not any(
+                (row.started_at is None or row.started_at <= at + 1000)
+                and (row.finished_at is None or at <= row.finished_at + 1000)
+                for at in deaths[row.node or ""]
+            ):
+                yield f"{run.job}: attempt {row.attempt} of {run.id} is lost, but {row.node} was not killed then"
+
+
+def resumption(case: Case) -> Iterator[str]:
+    """After each kill something that fell due after it arrives within 10 s, by the receiver's clock."""
+    for kill, gap in zip(case.evidence.kills, resumption_gaps(case), strict=True):
+        if gap is None or gap > RESUME_MS:
+            yield f"kill of the {kill.role} {kill.node} at {kill.at}: fires resumed after {gap} ms"
+
+
+def resumption_gaps(case: Case) -> list[int | None]:
+    """For each kill the milliseconds until the first arrival of a time that was due after it, None if none came."""
+    times = sorted((each.scheduled_time, each.arrived_at) for each in case.evidence.arrivals if each.scheduled_time)
+    first_from = [arrived for _, arrived in times]  # the earliest arrival of this time or any later one
+    for place in range(len(times) - 2, -1, -1):
+        first_from[place] = min(first_from[place], first_from[place + 1])
+    places = [bisect_right(times, kill.at, key=lambda pair: pair[0]) for kill in case.evidence.kills]
+    return [
+        first_from[place] - kill.at if place < len(times) else None
+        for place, kill in zip(places, case.evidence.kills, strict=True)
+    ]
+
+
+def one_state(case: Case) -> Iterator[str]:
+    """Every node stands at one index with one digest within 30 s, and no two digests differ at any index."""
+    states = case.evidence.ends
+    for name in sorted(set(case.evidence.nodes) - {end.node for end in states}):
+        yield f"{name} did not say where it stands"
+    if len({(end.index, end.digest) for end in states}) > 1:
+        yield f"they stand apart: {', '.join(f'{end.node} at {end.index} {end.digest}' for end in states)}"
+    for end in states:
+        if end.seconds > CONVERGE_SECONDS:
+            yield f"{end.node} took {end.seconds:.1f} s to get there"
+    known: dict[int, tuple[str, str]] = {}
+    for end in states:
+        for index, digest in end.digests.items():
+            other, witness = known.setdefault(index, (digest, end.node))
+            if other != digest:
+                yield f"digests differ at index {index}: {witness} {other}, {end.node} {digest}"
+
+
+def writes(case: Case) -> Iterator[str]:
+    """Every acknowledged job write is there and every 503 is not; without an answer it is whole or not at all."""
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for place, write in enumerate(case.evidence.writes):
+        by_name[write.name].append(place)
+        if write.status not in ACKNOWLEDGED | {CERTAINLY_NOT_WRITTEN} | UNKNOWN:
+            yield f"{write.name}: a good write was answered {write.status}"
+    for name, places in by_name.items():
+        present: Remaining_ = None
+        allowed: list[Remaining_] = []
+        for place in places:
+            write = case.evidence.writes[place]
+            value: Remaining_ = None if write.body is None else (write.body, write.revision)
+            if write.status in ACKNOWLEDGED:
+                present, allowed = value, []
+            elif write.status in UNKNOWN:
+                allowed.append(value)
+        there = case.evidence.remaining.get(name)
+        found: Remaining_ = None if there is None else (there.body, there.revision)
+        if not any(_same(found, value) for value in (present, *allowed)):
+            trail = [(case.evidence.writes[place].body, case.evidence.writes[place].status) for place in places]
+            yield f"{name}: {found} is there after {trail}, expected {present} or one of {allowed}"
+    for name in case.evidence.remaining.keys() - by_name.keys():
+        yield f"{name} is there, and nobody wrote it"
+
+
+Remaining_ = tuple[str, int | None] | None  # (body, revision), None: there is no such job
+
+
+def _same(found: Remaining_, expected: Remaining_) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    return found[0] == expected[0] and expected[1] in (None, found[1])  # no answer, no revision to compare
+
+
+RULES: dict[str, Callable[[Case], Iterator[str]]] = {
+    rule.__name__: rule
+    for rule in (
+        one_decision,
+        run_ids,
+        arrivals_recorded,
+        at_least_once,
+        at_most_once,
+        one_start,
+        duplicates,
+        tokens,
+        skip_reasons,
+        never_two_active,
+        ends,
+        resumption,
+        one_state,
+        writes,
+    )
+}
+
+
+# ---- was it enough? ------------------------------------------------------------------------------------------------
+
+
+def numbers_of(case: Case) -> dict[str, float]:
+    """What the run amounts to; the first lines are what `Needs` asks for, by the same names."""
+    evidence = case.evidence
+    roles = Counter(kill.role for kill in evidence.kills if kill.ready_at is not None)
+    spans = [(kill.at, kill.ready_at) for kill in evidence.kills if kill.ready_at is not None]
+    counted_due = [time for job in case.counted for time in case.due[job.name]]
+    statuses = Counter(write.status for write in evidence.writes)
+    states = Counter(run.state for run in evidence.runs)
+    gaps = sorted(gap for gap in resumption_gaps(case) if gap is not None)
+    return {
+        "leader_kills": roles["leader"],
+        "follower_kills": roles["follower"],
+        "kills_in_flight": sum(
+            any(kill.role == "follower" or arrival.node == kill.node for arrival in case.in_flight(kill.at))
+            for kill in evidence.kills
+        ),
+        "counted_jobs": len(case.counted),
+        "jobs_of_each_class": min(
+            sum(job.delivery == kind for job in case.counted) for kind in ("at_least_once", "at_most_once")
+        ),
+        "due_times": len(counted_due),
+        "due_times_in_faults": sum(any(begin <= time <= end for begin, end in spans) for time in counted_due),
+        "acknowledged_writes": sum(number for status, number in statuses.items() if status in ACKNOWLEDGED),
+        "leader_changes": sum(one != other for one, other in pairwise(evidence.leaders)),
+        "arrivals": len(evidence.arrivals),
+        "writes_answered_503": statuses[CERTAINLY_NOT_WRITTEN],
+        "writes_unknown": sum(number for status, number in statuses.items() if status in UNKNOWN),
+        "runs_lost": states["lost"],
+        "runs_skipped": states["skipped"],
+        "attempts_repeated": sum(len(run.attempts) > 1 for run in evidence.runs),
+        "resume_ms_median": gaps[len(gaps) // 2] if gaps else -1,
+        "resume_ms_max": gaps[-1] if gaps else -1,
+        "converged_seconds": max((end.seconds for end in evidence.ends), default=-1),
+    }
+
+
+def judge(evidence: Evidence, needs: Needs | None = None) -> Verdict:
+    """All rules over all of the evidence, and whether it was enough to say anything."""
+    asked = needs or Needs()
+    case = Case(evidence)
+    numbers = numbers_of(case)
+    names = ["leader_kills", "follower_kills", "kills_in_flight", "counted_jobs", "jobs_of_each_class", "due_times"]
+    names += ["due_times_in_faults", "acknowledged_writes", "leader_changes"]
+    shortfalls = [
+        f"{name} {numbers[name]:g}, needed {getattr(asked, name)}"
+        for name in names
+        if numbers[name] < getattr(asked, name)
+    ]
+    shortfalls += [
+        f"{job.name} keeps {job.history_runs} rows, {len(case.due[job.name])} were due"
+        for job in case.evidence.jobs
+        if job.history_runs <= len(case.due[job.name])
+    ]
+    found = tuple(Violation(name, message) for name, rule in RULES.items() for message in rule(case))
+    return Verdict(found, tuple(shortfalls), numbers)

@@ -1,0 +1,82 @@
+"""A real cluster under kill -9, judged from outside: nothing lost, nothing decided twice, fires go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.campaign import short_rounds, unleash
+from tests.chaos.checker import judge
+from tests.cluster.harness import Cluster, eventually
+
+SEED = 3  # the order of the faults; `scripts/chaos --seed N` runs others
+
+
+@pytest.mark.timeout(150)
+async def test_killing_nodes_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    """8 SIGKILLs of leaders and 4 of followers under fire: the checker finds nothing, and has enough to say so."""
+    began = time.monotonic()
+    verdict = judge(await unleash(tmp_path, SEED, short_rounds(SEED)))
+    print(verdict.table())
+    print(f"{time.monotonic() - began:.1f} s")
+    assert verdict.word == "passed", f"\n{verdict.table()}\nevidence: {tmp_path / 'evidence.json'}"
+
+
+COMMANDS = {
+    "alone": "echo $$ > {pids}; exec sleep 60",
+    "with children": "sleep 60 & echo $! > {pids}; echo $$ >> {pids}; wait",
+    "in a session of its own": "setsid sh -c 'echo $$ > {pids}; exec sleep 60'; true",
+    "deaf to SIGTERM": "trap '' TERM HUP INT; echo $$ > {pids}; while :; do sleep 60; done",
+}
+
+
+def runs_still(pid: int) -> bool:
+    """Whether a process of that number executes; one that only waits to be reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+async def test_no_child_outlives_its_killed_node(tmp_path: Path, command: str) -> None:
+    """kill -9 of the daemon during `sleep 60`: within 1 s the child is gone, and its run is recorded as lost."""
+    pids_path = tmp_path / "pids"
+    pids: list[int] = []
+    async with Cluster(tmp_path / "cluster", size=1, allow_shell=True) as cluster:
+        await cluster.start()
+        executor = {"type": "shell", "command": command.format(pids=pids_path)}
+        await cluster.put_job("n1", "sleeper", schedule="0 0 29 2 *", executor=executor)
+        run = (await cluster.request("n1", "POST", "/v1/jobs/sleeper/runs", body={})).expect(202).json["run"]
+        expected = 2 if "$!" in command else 1
+
+        async def started() -> bool:
+            pids[:] = [int(word) for word in pids_path.read_text().split()] if pids_path.exists() else []
+            return len(pids) == expected and all(runs_still(pid) for pid in pids)
+
+        try:
+            await eventually(started, within=10, what="the command runs")
+            killed = time.monotonic()
+            await cluster.kill("n1")
+
+            async def gone() -> bool:
+                return not any(runs_still(pid) for pid in pids)
+
+            await eventually(gone, within=1 - (time.monotonic() - killed), what=f"the processes {pids} are gone")
+            await cluster.start("n1")
+
+            async def lost() -> bool:
+                seen = (await cluster.request("n1", "GET", f"/v1/runs/{run['id']}")).expect(200).json
+                assert seen["state"] == "lost", seen
+                return True
+
+            await eventually(lost, within=10, what="the run is recorded as lost")
+        finally:
+            for pid in pids:
+                if runs_still(pid):
+                    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,402 @@
+"""The checker catches what it is there to catch: hand-made histories, a good one and one broken in each way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.checker import RULES, Needs, due_times, judge
+from tests.chaos.history import Arrival, Attempt, Evidence, Job, Kill, NodeEnd, Remaining, Run, Write, milliseconds
+
+BEGIN = 1_900_000_020_000  # a whole minute
+SECONDS = 40
+NODES = ("n1", "n2", "n3")
+ENOUGH = Needs(
+    leader_kills=2,
+    follower_kills=1,
+    counted_jobs=4,
+    jobs_of_each_class=2,
+    due_times=100,
+    due_times_in_faults=5,
+    acknowledged_writes=3,
+)
+LOST_AT = BEGIN + 10_000  # the scheduled time whose runs meet the first kill of n1
+
+
+def a_job(name: str, delivery: str, overlap: str = "allow") -> Job:
+    return Job(name, "@every 1s", delivery, overlap, BEGIN - 200, BEGIN + SECONDS * 1000 + 100, 1000)
+
+
+def a_run(job: Job, time: int, number: int) -> Run:
+    """The record of a run that went well, on n1 until LOST_AT and on n2 afterwards."""
+    node = "n1" if time <= LOST_AT else "n2"
+    attempt = Attempt(1, number * 10, node, "succeeded", time + 2, time + 60, number * 2, number * 2 + 1)
+    return Run(f"{job.name}-{time}", job.name, time, "schedule", "succeeded", None, number * 2, attempts=(attempt,))
+
+
+def arrival_of(run: Run, place: int = 0) -> Arrival:
+    row = run.attempts[place]
+    begun, ended = row.started_at, row.finished_at
+    assert begun is not None
+    assert ended is not None
+    return Arrival(
+        run.job, run.id, run.scheduled_time, row.attempt, row.token, row.node, begun + 1, ended - 1, row.state != "lost"
+    )
+
+
+def good() -> Evidence:
+    """Four counted jobs and one `skip` job over 40 s, three kills, five writes: nothing wrong."""
+    jobs = (
+        a_job("least-1", "at_least_once"),
+        a_job("least-2", "at_least_once"),
+        a_job("most-1", "at_most_once"),
+        a_job("most-2", "at_most_once"),
+        a_job("skip-1", "at_most_once", "skip"),
+    )
+    runs: list[Run] = []
+    for time in range(BEGIN + 1000, BEGIN + SECONDS * 1000 + 1, 1000):
+        runs += [a_run(job, time, len(runs) + place) for place, job in enumerate(jobs, 1)]
+    # n1 dies in the middle of what fell due at LOST_AT; at_least_once runs get another attempt
+    for place, run in enumerate(runs):
+        if run.scheduled_time == LOST_AT:
+            first = replace(run.attempts[0], state="lost", finished_at=LOST_AT + 1500)
+            second = Attempt(2, first.token + 1, "n2", "succeeded", LOST_AT + 1600, LOST_AT + 1650, 9000, 9001)
+            again = run.job.startswith("least")
+            runs[place] = replace(
+                run, state="succeeded" if again else "lost", attempts=(first, second) if again else (first,)
+            )
+    # the skip job's run of 20 s lasted for two seconds
+    slow = next(run for run in runs if run.job == "skip-1" and run.scheduled_time == BEGIN + 20_000)
+    blocked = next(run for run in runs if run.job == "skip-1" and run.scheduled_time == BEGIN + 21_000)
+    row = replace(slow.attempts[0], finished_at=BEGIN + 21_500, finished_index=blocked.log_index + 1)
+    runs[runs.index(slow)] = replace(slow, attempts=(row,))
+    runs[runs.index(blocked)] = replace(blocked, state="skipped", reason="overlap", blocked_by=slow.id, attempts=())
+    arrivals = [arrival_of(run, place) for run in runs for place in range(len(run.attempts))]
+    return Evidence(
+        nodes=NODES,
+        jobs=jobs,
+        arrivals=tuple(sorted(arrivals, key=lambda arrival: arrival.arrived_at)),
+        runs=tuple(runs),
+        writes=(
+            Write("w-1", "one", 201, "n1", BEGIN, 7),
+            Write("w-1", "two", 200, "n2", BEGIN, 8),
+            Write("w-2", "one", 201, "n1", BEGIN, 9),
+            Write("w-2", None, 204, "n1", BEGIN),
+            Write("w-3", "one", 201, "n1", BEGIN, 10),
+            Write("w-3", "two", 503, "n1", BEGIN),
+            Write("w-4", "one", 504, "n1", BEGIN),
+            Write("w-5", "one", None, "n1", BEGIN),
+        ),
+        remaining={"w-1": Remaining("two", 8), "w-3": Remaining("one", 10), "w-5": Remaining("one", 11)},
+        kills=(
+            Kill("n1", "leader", LOST_AT + 40, LOST_AT + 1500),
+            Kill("n3", "follower", BEGIN + 15_030, BEGIN + 16_000),
+            Kill("n2", "leader", BEGIN + 25_500, BEGIN + 26_500),
+        ),
+        ends=tuple(NodeEnd(name, 9100, "d", 1.0, {9099: "c", 9100: "d"}) for name in NODES),
+        leaders=("n1", "n2", "n2"),
+    )
+
+
+# ---- what breaks -----------------------------------------------------------------------------------------------------
+
+Change = Callable[[Evidence], Evidence]
+
+
+def run_of(evidence: Evidence, job: str, second: int) -> Run:
+    return next(run for run in evidence.runs if run.job == job and run.scheduled_time == BEGIN + second * 1000)
+
+
+def with_run(evidence: Evidence, job: str, second: int, /, **changes: Any) -> Evidence:
+    old = run_of(evidence, job, second)
+    return replace(evidence, runs=tuple(replace(run, **changes) if run is old else run for run in evidence.runs))
+
+
+def with_attempt(evidence: Evidence, job: str, second: int, place: int = 0, /, **changes: Any) -> Evidence:
+    rows = list(run_of(evidence, job, second).attempts)
+    rows[place] = replace(rows[place], **changes)
+    return with_run(evidence, job, second, attempts=tuple(rows))
+
+
+def without_run(evidence: Evidence, job: str, second: int) -> Evidence:
+    old = run_of(evidence, job, second)
+    return replace(evidence, runs=tuple(run for run in evidence.runs if run is not old))
+
+
+def without_arrivals(evidence: Evidence, job: str, second: int) -> Evidence:
+    gone = (job, BEGIN + second * 1000)
+    kept = tuple(arrival for arrival in evidence.arrivals if (arrival.job, arrival.scheduled_time) != gone)
+    return replace(evidence, arrivals=kept)
+
+
+def with_arrival(evidence: Evidence, job: str, second: int, *, again: bool = False, **changes: Any) -> Evidence:
+    """Changes the first arrival of that time; with `again` the changed one comes in addition, right after it."""
+    place, old = next(
+        (place, arrival)
+        for place, arrival in enumerate(evidence.arrivals)
+        if (arrival.job, arrival.scheduled_time) == (job, BEGIN + second * 1000)
+    )
+    rest = evidence.arrivals
+    return replace(
+        evidence, arrivals=(*rest[:place], *([old] if again else []), replace(old, **changes), *rest[place + 1 :])
+    )
+
+
+def with_write(evidence: Evidence, place: int, **changes: Any) -> Evidence:
+    writes = list(evidence.writes)
+    writes[place] = replace(writes[place], **changes)
+    return replace(evidence, writes=tuple(writes))
+
+
+def with_remaining(evidence: Evidence, name: str, remaining: Remaining | None) -> Evidence:
+    others = {key: value for key, value in evidence.remaining.items() if key != name}
+    return replace(evidence, remaining=others if remaining is None else {**others, name: remaining})
+
+
+def with_end(evidence: Evidence, **changes: Any) -> Evidence:
+    return replace(evidence, ends=(replace(evidence.ends[0], **changes), *evidence.ends[1:]))
+
+
+def skipped(evidence: Evidence, job: str, second: int, **changes: Any) -> Evidence:
+    """That run was never started, for a reason that is given."""
+    changed = with_run(without_arrivals(evidence, job, second), job, second, state="skipped", attempts=())
+    return with_run(changed, job, second, **changes)
+
+
+def summarised(evidence: Evidence, count: int) -> Evidence:
+    """Seconds 30 to 32 of most-1 became one summary row that says `count`."""
+    for second in (30, 31):
+        evidence = without_arrivals(without_run(evidence, "most-1", second), "most-1", second)
+    return skipped(evidence, "most-1", 32, reason="coalesced", first=BEGIN + 30_000, last=BEGIN + 32_000, count=count)
+
+
+def silent_after_last_kill(evidence: Evidence) -> Evidence:
+    """Nothing that fell due after the last kill arrived for 11 s."""
+    quiet = evidence.kills[-1].at
+    return replace(
+        evidence,
+        arrivals=tuple(
+            replace(arrival, arrived_at=max(arrival.arrived_at, quiet + 11_000))
+            if (arrival.scheduled_time or 0) > quiet
+            else arrival
+            for arrival in evidence.arrivals
+        ),
+    )
+
+
+BROKEN: list[tuple[str, str, Change]] = [
+    ("one_decision", "never decided", lambda good: without_run(good, "most-1", 5)),
+    ("one_decision", "never decided", lambda good: without_run(good, "most-1", 1)),
+    ("one_decision", "never decided", lambda good: without_run(good, "most-1", SECONDS)),
+    (
+        "one_decision",
+        "decided 2 times",
+        lambda good: replace(good, runs=(*good.runs, replace(run_of(good, "most-1", 5), id="another"))),
+    ),
+    (
+        "one_decision",
+        "nothing was due",
+        lambda good: with_run(good, "most-1", 5, scheduled_time=BEGIN + 5_500),
+    ),
+    (
+        "one_decision",
+        "nothing was due",
+        lambda good: replace(good, jobs=(replace(good.jobs[0], closed_at=BEGIN + 39_500), *good.jobs[1:])),
+    ),
+    ("one_decision", "says 2 times, the calendar has 3", lambda good: summarised(good, 2)),
+    ("one_decision", "decided 2 times", lambda good: with_run(summarised(good, 4), "most-1", 32, last=BEGIN + 33_000)),
+    ("one_decision", "nobody asked", lambda good: with_run(good, "most-1", 5, cause="manual")),
+    ("run_ids", "names 2 rows", lambda good: with_run(good, "most-1", 5, id=run_of(good, "most-2", 5).id)),
+    ("run_ids", "does not exist", lambda good: with_run(good, "most-1", 5, job="ghost")),
+    ("arrivals_recorded", "headers are missing", lambda good: with_arrival(good, "most-1", 5, token=None)),
+    ("arrivals_recorded", "no record of run", lambda good: with_arrival(good, "most-1", 5, run_id="unheard-of")),
+    (
+        "arrivals_recorded",
+        "is most-1",
+        lambda good: with_arrival(good, "most-1", 5, scheduled_time=BEGIN + 6_000),
+    ),
+    ("arrivals_recorded", "no record of attempt", lambda good: with_arrival(good, "most-1", 5, node="n3")),
+    ("arrivals_recorded", "no record of attempt", lambda good: with_arrival(good, "most-1", 5, token=1)),
+    ("at_least_once", "never arrived", lambda good: without_arrivals(good, "least-1", 5)),
+    ("at_least_once", "never arrived", lambda good: skipped(good, "least-1", 5, reason="coalesced")),
+    ("at_most_once", "arrived 2 times", lambda good: with_arrival(good, "most-1", 5, again=True, attempt=2, token=1)),
+    (
+        "at_most_once",
+        "is recorded as failed",
+        lambda good: with_run(without_arrivals(good, "most-1", 5), "most-1", 5, state="failed"),
+    ),
+    ("at_most_once", "is recorded as succeeded", lambda good: without_arrivals(good, "most-1", 5)),
+    ("one_start", "arrived 2 times", lambda good: with_arrival(good, "least-1", 5, again=True)),
+    ("duplicates", "arrived as runs", lambda good: with_arrival(good, "least-1", 5, again=True, run_id="other")),
+    (
+        "tokens",
+        "is arrived 2 times",
+        lambda good: with_arrival(good, "least-1", 5, token=run_of(good, "most-1", 5).attempts[0].token),
+    ),
+    (
+        "tokens",
+        "is recorded 2 times",
+        lambda good: with_attempt(good, "most-1", 5, token=run_of(good, "most-1", 6).attempts[0].token),
+    ),
+    ("tokens", "do not grow", lambda good: with_attempt(good, "least-1", 10, 1, token=3)),
+    ("tokens", "carries a lower token", lambda good: with_arrival(good, "least-1", 5, again=True, token=1, attempt=2)),
+    ("skip_reasons", "skipped for None", lambda good: skipped(good, "most-1", 5, reason=None)),
+    ("skip_reasons", "skipped for 'overlap'", lambda good: skipped(good, "most-1", 5, reason="overlap")),
+    ("skip_reasons", "but it was started", lambda good: with_run(good, "most-1", 5, state="skipped", reason="misfire")),
+    ("skip_reasons", "which is no run", lambda good: with_run(good, "skip-1", 21, blocked_by=None)),
+    (
+        "skip_reasons",
+        "which is no run",
+        lambda good: with_run(good, "skip-1", 21, blocked_by=run_of(good, "most-1", 20).id),
+    ),
+    (
+        "skip_reasons",
+        "was active only until",
+        lambda good: with_run(good, "skip-1", 21, blocked_by=run_of(good, "skip-1", 18).id),
+    ),
+    (
+        "never_two_active",
+        "started at index",
+        lambda good: with_attempt(good, "skip-1", 5, finished_index=run_of(good, "skip-1", 6).log_index + 1),
+    ),
+    ("ends", "has no end", lambda good: with_run(good, "most-1", 5, state="running")),
+    ("ends", "gave no reason for that", lambda good: with_run(good, "most-1", 5, state="timed_out")),
+    ("ends", "did not answer its last attempt", lambda good: with_arrival(good, "most-1", 5, answered=False)),
+    ("ends", "stayed lost", lambda good: with_run(good, "least-1", 10, state="lost")),
+    ("ends", "was not killed then", lambda good: with_attempt(good, "most-1", 20, state="lost")),
+    ("resumption", "resumed after 11000 ms", silent_after_last_kill),
+    (
+        "resumption",
+        "resumed after None ms",
+        lambda good: replace(good, kills=(*good.kills, Kill("n1", "leader", BEGIN + 60_000, BEGIN + 61_000))),
+    ),
+    ("one_state", "did not say", lambda good: replace(good, ends=good.ends[1:])),
+    ("one_state", "stand apart", lambda good: with_end(good, index=9101)),
+    ("one_state", "stand apart", lambda good: with_end(good, digest="e")),
+    ("one_state", "took 31.0 s", lambda good: with_end(good, seconds=31.0)),
+    ("one_state", "differ at index 9099", lambda good: with_end(good, digests={9099: "x", 9100: "d"})),
+    ("writes", "is there after", lambda good: with_remaining(good, "w-1", None)),
+    ("writes", "is there after", lambda good: with_remaining(good, "w-1", Remaining("one", 7))),
+    ("writes", "is there after", lambda good: with_remaining(good, "w-1", Remaining("two", 12))),
+    ("writes", "is there after", lambda good: with_remaining(good, "w-2", Remaining("one", 9))),
+    ("writes", "is there after", lambda good: with_remaining(good, "w-3", Remaining("two", 11))),
+    ("writes", "is there after", lambda good: with_remaining(good, "w-5", Remaining("neither", 11))),
+    ("writes", "nobody wrote it", lambda good: with_remaining(good, "w-9", Remaining("one", 9))),
+    ("writes", "was answered 500", lambda good: with_write(good, 7, status=500)),
+]
+
+
+def test_a_good_history_passes() -> None:
+    """Losses, retries, a skip with its reason, refused and unanswered writes: all as promised, so nothing is said."""
+    verdict = judge(good(), ENOUGH)
+    assert verdict.violations == ()
+    assert verdict.shortfalls == ()
+    assert verdict.word == "passed"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message", "change"), BROKEN, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_broken_history_fails(rule: str, message: str, change: Change) -> None:
+    """The rule that is broken is named, with what is wrong."""
+    verdict = judge(change(good()), ENOUGH)
+    said = [violation.message for violation in verdict.violations if violation.rule == rule]
+    assert any(message in text for text in said), verdict.violations
+    assert verdict.word == "failed"
+
+
+def test_every_rule_has_a_history_that_breaks_it() -> None:
+    """A rule that never caught anything is worth nothing."""
+    assert {rule for rule, _, _ in BROKEN} == set(RULES)
+
+
+def test_a_summary_row_counts_for_the_times_it_covers() -> None:
+    """Three times in one row of three is three decisions, and none of them is missing."""
+    assert judge(summarised(good(), 3), ENOUGH).violations == ()
+
+
+def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
+    """Both ends of a write without an answer are fine."""
+    there = with_remaining(with_remaining(good(), "w-4", Remaining("one", 12)), "w-5", None)
+    assert judge(there, ENOUGH).violations == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "short"),
+    [
+        (lambda good: replace(good, kills=good.kills[:2]), "leader_kills"),
+        (lambda good: replace(good, kills=(good.kills[0], good.kills[2])), "follower_kills"),
+        (lambda good: replace(good, kills=tuple(replace(kill, ready_at=None) for kill in good.kills)), "leader_kills"),
+        (lambda good: replace(good, kills=tuple(replace(kill, at=kill.at + 200) for kill in good.kills)), "kills_in_f"),
+        (lambda good: replace(good, jobs=good.jobs[1:]), "counted_jobs"),
+        (lambda good: replace(good, jobs=(replace(good.jobs[0], delivery="at_most_once"), *good.jobs[1:])), "each_cl"),
+        (
+            lambda good: replace(good, jobs=tuple(replace(j, closed_at=BEGIN + 9_000) for j in good.jobs)),
+            "due_times 36",
+        ),
+        (lambda good: replace(good, kills=tuple(replace(k, ready_at=k.at) for k in good.kills)), "due_times_in_faults"),
+        (lambda good: replace(good, writes=good.writes[4:]), "acknowledged_writes"),
+        (lambda good: replace(good, leaders=("n1", "n1")), "leader_changes"),
+        (lambda good: replace(good, jobs=(replace(good.jobs[0], history_runs=20), *good.jobs[1:])), "keeps 20 rows"),
+    ],
+)
+def test_too_little_is_inconclusive(change: Change, short: str) -> None:
+    """With less than the numbers asked for there is a shortfall, and no pass."""
+    verdict = judge(change(good()), ENOUGH)
+    assert any(short in text for text in verdict.shortfalls), verdict.shortfalls
+    assert verdict.word != "passed"
+
+
+def test_the_short_form_asks_for_no_less_than_the_contract() -> None:
+    """8 leaders and 4 followers killed, half of them in flight, 20 jobs, 1,000 due times."""
+    needs = Needs()
+    assert (needs.leader_kills, needs.follower_kills, needs.kills_in_flight) == (8, 4, 6)
+    assert (needs.counted_jobs, needs.due_times) == (20, 1000)
+    assert judge(good()).word == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "created_at", "first"),
+    [
+        ("@every 1s", BEGIN, BEGIN + 1000),
+        ("@every 1s", BEGIN + 1, BEGIN + 2000),
+        ("@every 5s", BEGIN + 999, BEGIN + 6000),
+        ("@every 1s from 2020-01-01T00:00:00.250Z", BEGIN + 100, BEGIN + 250),
+        ("@every 1s from 2020-01-01T00:00:00.250Z", BEGIN + 250, BEGIN + 1250),
+        ("@every 2s from 2030-03-17T17:50:00Z", BEGIN - 10_000_000_000, milliseconds("2030-03-17T17:50:02Z")),
+        ("* * * * * *", BEGIN, BEGIN + 1000),
+        ("*/15 * * * * *", BEGIN + 1, BEGIN + 15_000),
+    ],
+)
+def test_due_times_are_counted_from_the_calendar(schedule: str, created_at: int, first: int) -> None:
+    """The first time after the creation, on the schedule's own grid, and the last not after the end."""
+    job = replace(a_job("any", "at_most_once"), schedule=schedule, created_at=created_at, closed_at=first + 60_000)
+    due = due_times(job)
+    assert due[0] == first
+    assert due[-1] <= job.closed_at < due[-1] + due.step
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    """What the checker cannot count it must not pass."""
+    with pytest.raises(ValueError, match="cannot count"):
+        due_times(replace(a_job("any", "at_most_once"), schedule="*/5 * * * *"))
+    with pytest.raises(ValueError, match="divide a minute"):
+        due_times(replace(a_job("any", "at_most_once"), schedule="*/7 * * * * *"))
+
+
+def test_the_table_names_what_failed() -> None:
+    """People read the rule, an example and the verdict."""
+    table = judge(without_run(good(), "least-1", 5), ENOUGH).table()
+    assert "one_decision" in table
+    assert f"least-1: {BEGIN + 5000} was never decided" in table
+    assert table.endswith("verdict: failed")
+
+
+def test_evidence_survives_its_file(tmp_path: Path) -> None:
+    """What was saved for a post-mortem is judged alike."""
+    good().save(tmp_path / "evidence.json")
+    assert Evidence.load(tmp_path / "evidence.json") == good()

@@ -1,0 +1,139 @@
+"""Whole engines in one process: real sockets on loopback, real disks, a state machine that only remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from raftcron.clock import SystemClock
+from raftcron.raft import Engine, RaftSettings, SystemDevice
+
+SECRET = b"the cluster's secret"
+
+_LIVES = itertools.count()  # so that no two engines draw the same
+
+
+class Memory:
+    """A state machine that keeps every command it was given, and counts leadership entries."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.history: list[tuple[int, bytes]] = []
+        self.batches: list[int] = []
+
+    def leadership(self, term: int) -> bytes:
+        return b"lead %d" % term
+
+    def apply(self, index: int, body: bytes) -> Any:
+        if body.startswith(b"lead "):
+            self.epoch += 1
+        if body == b"poison":
+            raise RuntimeError("cannot apply poison")
+        self.history.append((index, body))
+        return len(self.history)
+
+    def applied(self, index: int) -> None:
+        self.batches.append(index)
+
+    @property
+    def commands(self) -> list[bytes]:
+        return [body for _, body in self.history if not body.startswith(b"lead ")]
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Wait until the condition gives something true, and give that."""
+    async with asyncio.timeout(seconds):
+        while not (found := condition()):
+            await asyncio.sleep(0.002)
+        return found
+
+
+class Cluster:
+    """Nodes n1, n2, ...: start, crash and start them again."""
+
+    def __init__(self, folder: Path, count: int = 3, **settings: Any) -> None:
+        self.folder = folder
+        self.names = [f"n{number}" for number in range(1, count + 1)]
+        self.addresses = {name: ("127.0.0.1", port) for name, port in zip(self.names, free_ports(count), strict=True)}
+        self.settings = {"election_timeout": (0.3, 0.6), "leader_fallback": 0.4} | settings
+        self.engines: dict[str, Engine] = {}
+        self.machines: dict[str, Memory] = {}
+        self.failures: defaultdict[str, list[BaseException]] = defaultdict(list)  # what ended a node
+        self.expected: dict[str, list[BaseException]] = {}  # of these
+
+    def make(self, name: str, **changes: Any) -> Engine:
+        settings = RaftSettings(
+            **{
+                "name": name,
+                "listen": self.addresses.get(name),
+                "peers": self.addresses,
+                "data_dir": self.folder / name,
+                "secret": SECRET,
+            }
+            | self.settings
+            | changes
+        )
+        self.machines[name] = Memory()
+        self.engines[name] = Engine(
+            settings,
+            self.machines[name],
+            SystemClock(),
+            SystemDevice(),
+            random.Random(f"{name} {next(_LIVES)}"),
+            self.failures[name].append,
+        )
+        return self.engines[name]
+
+    async def start(self, names: Iterable[str] | None = None, **changes: Any) -> None:
+        for name in self.names if names is None else names:
+            await self.make(name, **changes).start()
+
+    async def stop(self, *names: str) -> None:
+        for name in names or tuple(self.engines):
+            await self.engines.pop(name).stop()
+
+    def leader(self) -> str | None:
+        """Who leads, with its leadership entry applied, in the highest term."""
+        leading = [
+            (status.term, name)
+            for name, engine in self.engines.items()
+            if (status := engine.status()).leading_epoch is not None
+        ]
+        return max(leading)[1] if leading else None
+
+    async def until_led(self, seconds: float = 10.0) -> Engine:
+        name = await until(self.leader, seconds)
+        return self.engines[name]
+
+    async def propose(self, *bodies: bytes) -> list[Any]:
+        """On the leader, one after the other."""
+        engine = await self.until_led()
+        return [await engine.propose(body, engine.status().leading_epoch or 0) for body in bodies]
+
+    async def until_same(self, seconds: float = 10.0) -> None:
+        """Until all that run have applied one index, the end of every log."""
+
+        def indices() -> set[int]:
+            statuses = [engine.status() for engine in self.engines.values()]
+            return {index for status in statuses for index in (status.applied_index, status.last_index)}
+
+        await until(lambda: len(indices()) == 1, seconds)
+
+    def followers(self) -> list[str]:
+        leader = self.leader()
+        return [name for name in sorted(self.engines) if name != leader]
