@@ -31,6 +31,7 @@ from raftcron.executors.spawner import Spawner
 from raftcron.raft import Engine, RaftSettings, SystemDevice
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
+from raftcron.runtime.loop_watch import LoopWatch
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.presence import Presence
 from raftcron.runtime.proposer import Proposer
@@ -41,7 +42,6 @@ from raftcron.runtime.worker import Worker
 log = logging.getLogger(__name__)
 
 EXIT_FATAL = 1
-READY_POLL_SECONDS = 0.02
 TELL_SECONDS = 3.0  # for the ends of a former life, before the new one is announced
 STOP_SECONDS = 5.0  # for each step of an orderly end that depends on others
 RUN_DIRECTORY = "run"
@@ -103,6 +103,7 @@ class Node:
             leases=self.leases,
             catch_up_rate=settings.catch_up_rate,
         )
+        self.watch = LoopWatch(clock)
         self._times = times
         self._tasks: list[asyncio.Task[None]] = []
         self._leading: asyncio.Task[None] | None = None
@@ -148,10 +149,10 @@ class Node:
         self._spawn(self._announce(remnants))
         self._spawn(self.presence.run())
         self._spawn(self.worker.run())
+        self._spawn(self.watch.run())
         await self._start_web()
         await self.log.wait_ready()
-        while not self.presence.is_announced:
-            await asyncio.sleep(READY_POLL_SECONDS)
+        await self.presence.wait_announced()
 
     async def _announce(self, remnants: list[Remnant]) -> None:
         """Tell how the former life's commands ended, where somebody saw it; then this life, which loses the rest."""
@@ -217,7 +218,7 @@ class Node:
         )
 
     async def _start_web(self) -> None:
-        from raftcron.api.app import NodeContext, create_app
+        from raftcron.api.app import NodeContext, create_app, create_runner
 
         settings = self.settings
         app = create_app(
@@ -234,9 +235,11 @@ class Node:
                 listen=str(settings.http),
                 advertise=str(settings.reachable_http),
                 request_timeout_seconds=settings.request_timeout_ms / 1000,
+                fresh_at=self._fresh_at,
+                loop_stall_seconds=lambda: self.watch.longest_seconds,
             )
         )
-        self._web = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        self._web = create_runner(app)
         await self._web.setup()
         try:
             await web.TCPSite(self._web, settings.http.host, settings.http.port, backlog=1024).start()
@@ -261,6 +264,13 @@ class Node:
         self.reports.repeat()
         if not self._is_stopping:
             self._leading = self._watched(self.scheduler.run())
+
+    def _fresh_at(self) -> float | None:
+        """When this node last held all that was committed: as it sent the last heartbeat whose index it has applied."""
+        held = self.presence.license
+        if held.applied_index > self.machine.applied_index or held.epoch == 0:
+            return None
+        return held.until - self._times.lease_seconds + self._times.margin_seconds
 
     def _licensed(self, held: License) -> None:
         if self.spawner is not None:

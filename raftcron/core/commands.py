@@ -74,12 +74,13 @@ class PutJob(Struct, array_like=True, frozen=True, tag=3):
 
     name: str
     definition: bytes
-    decided_through: int  # where a new job's watermark begins, and to where it moves when a definition changes
+    decided_through: int | None  # to where an edit moves the watermark; where a new job's begins, None: at its creation
     decisions: list[Decision] = []
     seen_revision: int | None = None  # the revision that the leader looked at; None: there was no such job
     if_revision: int | None = None  # If-Match
     must_create: bool = False  # If-None-Match: *, or POST
     paused: bool | None = None  # None keeps it
+    resumed: Summary | None = None  # what was not owed until now, if the write ends a pause
     owner: str | None = None
     key: Key | None = None
 

@@ -23,7 +23,7 @@ from raftcron.core.cron import (
     FieldText,
     split_fields,
 )
-from raftcron.core.instant import MAX_MS, format_duration, rfc3339
+from raftcron.core.instant import MAX_MS, MIN_MS, format_duration, rfc3339
 from raftcron.core.schedule import (
     AtSchedule,
     CronSchedule,
@@ -72,6 +72,7 @@ def explain(text: str, timezone: str, dst: Dst, hash_key: str, from_ms: int, cou
     be used.
     """
     schedule = parse(text, timezone, dst=dst, hash_key=hash_key)
+    from_ms = min(max(from_ms, MIN_MS), MAX_MS)
     times = schedule.between(from_ms, MAX_MS, from_ms, max(0, min(count, MAX_NEXT)))
     return Explanation(describe(schedule), times, notes(schedule, from_ms))
 

@@ -10,6 +10,8 @@ from raftcron.core.model import CAUSE_CATCH_UP, REASON_COALESCED, REASON_EXPIRED
 from raftcron.core.schedule import Schedule, summary_of
 from raftcron.core.timeline import Group, schedules_of
 
+SETTLED_FIRES = 5_000  # in one entry with an edit: about 100 KiB, and 100 ms of apply at the most
+
 
 def decide(job: Job, policy: Policy, group: Group, now: int) -> Decision | None:
     """What becomes of the job's undecided instants at or before now; None if there is none.
@@ -56,20 +58,26 @@ def _misfire(job: Job, policy: Policy, group: Group, now: int, grace_from: int) 
 def settle(job: Job, policy: Policy, group: Group | None, now: int) -> list[Decision]:
     """All decisions for instants at or before now, to stand in one entry with an edit, a pause or a delete.
 
-    `group` is None for a job that is paused (it owes nothing) or that this node cannot read.
+    `group` is None for a job that is paused (it owes nothing) or that this node cannot read.  Beyond SETTLED_FIRES
+    the result is only a part, which `is_part` tells: it has to be decided by itself before the rest is looked at.
     """
     if group is None or job.paused:
         return []
     decision = decide(job, policy, group, now)
     if decision is None:
         return []
-    fires, summaries, through = list(decision.fires), list(decision.summaries), decision.through
+    fires, through = list(decision.fires), decision.through
     at = group.next_after(through)
-    while at is not None and at <= now:  # more on-time instants than one decision of the planner holds
+    while at is not None and at <= now and len(fires) < SETTLED_FIRES:  # more than one decision of the leader's loop
         fires.append(Fire(at, at))
         through = at
         at = group.next_after(at)
-    return [Decision(job.uid, job.revision, through, fires, summaries)]
+    return [Decision(job.uid, job.revision, through, fires, decision.summaries)]
+
+
+def is_part(decisions: list[Decision]) -> bool:
+    """Whether `settle` stopped at its bound, so that more may be owed."""
+    return any(len(decision.fires) >= SETTLED_FIRES for decision in decisions)
 
 
 def paused_summary(job: Job, policy: Policy, now: int) -> Summary | None:
@@ -78,9 +86,9 @@ def paused_summary(job: Job, policy: Policy, now: int) -> Summary | None:
     return None if found is None else Summary(REASON_PAUSED, *found)
 
 
-def first_watermark(schedules: tuple[Schedule, ...], policy: Policy, now: int) -> int:
-    """Where a new job's watermark begins: now, or just before an `@at` in the past but within the window."""
+def first_watermark(schedules: tuple[Schedule, ...], policy: Policy, now: int) -> int | None:
+    """Where a new job's watermark begins: None for its creation, else just before an `@at` that is past but in time."""
     if any(schedule.kind != "at" for schedule in schedules):
-        return now
+        return None
     moments = [at for schedule in schedules if (at := schedule.next(now - policy.window_ms - 1)) is not None]
-    return min([now, *(at - 1 for at in moments)])
+    return min((at - 1 for at in moments if at <= now), default=None)

@@ -151,7 +151,7 @@ class CronSchedule(Schedule):
             return None
         segment = self.zone.segment(after + 1)
         known_from, known = 0, -1  # the walk has nothing in known_from <= w < known
-        exhausted = False
+        exhausted, may_go_back = False, True
         while True:
             start, end, offset, before, _ = segment
             if start > after and self.gap_before(segment):
@@ -172,7 +172,10 @@ class CronSchedule(Schedule):
                 return None
             exhausted = known >= FAR_FUTURE_S
             after = end - 1
-            segment = self.zone.segment(end)
+            # Stretches that end before what the walk found are passed over, but never the very next one, whose clock
+            # may go back to before where the walk began.
+            segment = self.zone.segment(end if may_go_back or exhausted else max(end, known - 2 * DAY_S))
+            may_go_back = False
 
     def previous(self, before_ms: int, anchor_ms: int = 0) -> int | None:
         until = -(-min(before_ms, MAX_MS + 1) // 1000)
@@ -180,7 +183,7 @@ class CronSchedule(Schedule):
             return None
         segment = self.zone.segment(until - 1)
         known, known_to = 1, 0  # the walk has nothing in known < w < known_to
-        exhausted = False
+        exhausted, may_go_back = False, True
         while True:
             start, _, offset, before, _ = segment
             lo, hi = self.window(segment)
@@ -200,7 +203,8 @@ class CronSchedule(Schedule):
                 return None
             exhausted = known <= FAR_PAST_S
             until = start
-            segment = self.zone.segment(start - 1)
+            segment = self.zone.segment(start - 1 if may_go_back or exhausted else min(start - 1, known + 2 * DAY_S))
+            may_go_back = False
 
     def add_to(self, tally: Tally, anchor_ms: int) -> None:
         tally.add_days(self._day_mask)

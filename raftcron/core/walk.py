@@ -141,6 +141,7 @@ class Walk:
             and fields.day_and
             and (len(fields.days) == 31 or len(fields.weekdays) == 7)
             and not (fields.day_rules or fields.nth_weekdays or fields.years is not None)
+            and self.calendar.next_day(0) is not None  # else croniter would search 50 years each time it is asked
         )
         self.first_clock = (fields.hours[0] * 60 + fields.minutes[0]) * 60 + fields.seconds[0]
         self.last_clock = (fields.hours[-1] * 60 + fields.minutes[-1]) * 60 + fields.seconds[-1]

@@ -73,12 +73,17 @@ class Presence:
         self._epoch_seen = -1
         self._may_announce = False
         self._announcing = False
+        self._announced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.license: License = NO_LICENSE
         self.peers: dict[str, PeerInfo] = {}
         log.on_message("heartbeat", self._heartbeat_received)
         log.on_message("license", self._license_received)
         log.on_message("announce", self._announce_received)
+
+    async def wait_announced(self) -> None:
+        """Returns once this life of the node stands in the state."""
+        await self._announced.wait()
 
     @property
     def is_announced(self) -> bool:
@@ -105,6 +110,8 @@ class Presence:
         if state.epoch != self._epoch_seen:
             self._epoch_seen = state.epoch
             self.beat()
+        if self.is_announced:
+            self._announced.set()
         known = state.nodes.get(self._node)
         if known is not None and known.incarnation > self._announcement.incarnation:
             self._fatal(

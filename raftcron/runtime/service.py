@@ -17,6 +17,7 @@ from raftcron.core.apply.context import replay
 from raftcron.core.commands import (
     Cancel,
     Command,
+    Decide,
     Decision,
     DeleteJob,
     Done,
@@ -25,6 +26,7 @@ from raftcron.core.commands import (
     PutJob,
     Refused,
     ResumeJob,
+    Summary,
     Trigger,
 )
 from raftcron.core.fields import escape, kind_of, name_fault, near, shown
@@ -225,8 +227,7 @@ class Service:
 
         def look() -> Command:
             self._found(name, self._machine.state.jobs.get(name))
-            place = Place(self._node, self._machine.incarnation)
-            return Trigger(name, place, args, overlap == "allow", key)
+            return Trigger(name, self._place(), args, overlap == "allow", key)
 
         return _taken(await self._write(key, look))
 
@@ -278,6 +279,10 @@ class Service:
                 await self._reads.confirm()
                 confirmed = True
                 continue
+            owed = getattr(command, "decisions", [])
+            if planner.is_part(owed):  # more is owed than one entry takes: decide this part, then look again
+                await self._proposer.propose(Decide(self._place(), owed))
+                continue
             outcome = await self._proposer.propose(command)
             if not isinstance(outcome, Refused) or outcome.code != "stale":
                 return outcome
@@ -296,11 +301,13 @@ class Service:
         stored = definition.canonical(checked.written)
         if len(stored) > DEFINITION_BYTES_MAX:
             raise TooLargeError(f"the job takes {len(stored)} bytes, at most {DEFINITION_BYTES_MAX} are taken")
+        through: int | None = now
+        resumed: Summary | None = None
         if job is None:
             policy = definition.policy_of(stored)
             through = planner.first_watermark(schedules_of(policy, name), policy, now)
-        else:
-            through = now
+        elif job.paused and checked.paused is False:
+            resumed = planner.paused_summary(job, self._machine.state.policy(job.uid), now)
         return PutJob(
             name=name,
             definition=stored,
@@ -309,6 +316,7 @@ class Service:
             seen_revision=None if job is None else job.revision,
             must_create=must_create,
             paused=checked.paused,
+            resumed=resumed,
             owner=checked.owner,
             key=key,
         )
@@ -317,6 +325,9 @@ class Service:
         """What was due until now, decided under the definition as it stands."""
         machine = self._machine
         return planner.settle(job, machine.state.policy(job.uid), machine.timeline.group_of(job.uid), now)
+
+    def _place(self) -> Place:
+        return Place(self._node, self._machine.incarnation)
 
     @staticmethod
     def _found(name: str, job: Job | None) -> Job:
@@ -362,7 +373,8 @@ class Service:
         now = self._time.now_ms()
         anchor = -(-now // 1000) * 1000 if job is None else job.anchor
         coming: list[str] = []
-        at = now if job is not None else planner.first_watermark(schedules, policy, now)
+        begin = None if job is not None else planner.first_watermark(schedules, policy, now)
+        at = now if begin is None else begin
         while len(coming) < NEXT_SHOWN:
             times = [time for schedule in schedules if (time := schedule.next(at, anchor)) is not None]
             if not times:

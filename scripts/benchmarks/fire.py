@@ -28,9 +28,9 @@ WINDOW_SECONDS = 30.0
 SETTLE_SECONDS = 3.0
 FIRST_RATE = 1000
 GROWTH = 1.5  # from probe to probe, while a rate is held
-RESOLUTION = 1.1  # the search ends when what failed is at most this times what held
-TRIALS = 7  # full windows at most
-CREATED_PER_SECOND = 150  # jobs: what creation is given at least, before the first of them is due
+RESOLUTION = 1.15  # the search ends when what failed is at most this times what held
+TRIALS = 5  # full windows at most
+CREATED_PER_SECOND = 500  # jobs: what creation is given before the first of them is due; later ones start later
 TARGET = 20_000
 
 

@@ -23,19 +23,20 @@ from raftcron.runtime.presence import PeerInfo
 from raftcron.runtime.proposer import Proposer
 from raftcron.testing.memory_log import MemoryCluster, MemoryLog
 
+START_WALL = 1_800_000_000.25
 NEVER = "0 0 29 2 *"
 NOOP: dict[str, Any] = {"type": "noop"}
 GOOD: dict[str, Any] = {"schedule": NEVER, "executor": NOOP}
 
 
 class BenchClock(SystemClock):
-    """The machine's clocks; the wall clock can be put on by whole milliseconds."""
+    """The machine's clocks, but a wall clock that stands still until a test puts it on by whole milliseconds."""
 
     def __init__(self) -> None:
         self.wall_offset_ms = 0
 
     def wall(self) -> float:
-        return super().wall() + self.wall_offset_ms / 1000
+        return START_WALL + self.wall_offset_ms / 1000
 
 
 @dataclass(frozen=True)

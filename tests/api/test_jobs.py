@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
+from raftcron.core import definition
+from raftcron.core.codec import encode_entry
+from raftcron.core.commands import Decide, Decision, Entry, Fire, Place, PutJob
+from raftcron.core.instant import rfc3339
+from raftcron.core.schedule import next_of, parse
 from tests.api.bench import GOOD, NEVER, NOOP, Bench
 
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -268,3 +274,57 @@ async def test_an_executor_object_stays_as_it_was_written(one: Bench) -> None:
     executor = {"type": "http", "url": "http://127.0.0.1:9/hook", "method": "PUT", "headers": {"X-Team": "db"}}
     assert (await one.put("a", executor=executor)).expect(201).json["executor"] == executor
     assert (await one.put("b", executor=NOOP)).json["executor"] == NOOP
+
+
+async def _overtaken(one: Bench, request: Any, **by: Any) -> Any:
+    """The answer to a write while which another write of the same job, made on the same look, commits first."""
+    log = one.n1.log
+    proposals = log.proposals
+    log.stall = asyncio.Event()
+    asked = asyncio.create_task(request)
+    while log.proposals == proposals:
+        await asyncio.sleep(0.001)
+    log.stall.set()
+    log.stall = None
+    state = one.n1.machine.state
+    job = state.jobs["a"]
+    stored = definition.canonical({**GOOD, **by})
+    command = PutJob("a", stored, job.decided_through, seen_revision=job.revision)
+    one.cluster.append(encode_entry(Entry(state.epoch, state.cluster_time, command)))
+    return await asked
+
+
+async def test_a_write_that_was_overtaken_looks_again(one: Bench) -> None:
+    """It is judged anew against what is there now: nothing of the other write is lost by accident."""
+    await one.put("a")
+    patch = one.ask("PATCH", "/v1/jobs/a", {"labels": {"mine": "1"}}, headers=MERGE)
+    merged = (await _overtaken(one, patch, description="theirs")).expect(200).json
+    assert (merged["labels"], merged["description"]) == ({"mine": "1"}, "theirs")
+    pause = one.ask("POST", "/v1/jobs/a/pause")
+    assert (await _overtaken(one, pause, description="again")).expect(200).json["paused"] is True
+    revision = one.n1.machine.state.jobs["a"].revision
+    put = one.put("a", description="mine", headers={"If-Match": f'"{revision}"'})
+    (await _overtaken(one, put, description="theirs")).problem(412, "revision")
+
+
+async def test_times_that_are_decided_meanwhile_are_decided_once(one: Bench) -> None:
+    """The leader's loop and an edit may meet over the same times; each has one row."""
+    await one.put("a", schedule="* * * * * *", overlap={"policy": "allow"})
+    one.clock.wall_offset_ms += 3_000
+    log = one.n1.log
+    proposals = log.proposals
+    log.stall = asyncio.Event()
+    asked = asyncio.create_task(one.put("a", schedule=NEVER))
+    while log.proposals == proposals:
+        await asyncio.sleep(0.001)
+    log.stall.set()
+    log.stall = None
+    state = one.n1.machine.state
+    job = state.jobs["a"]
+    first = next_of((parse("* * * * * *"),), job.decided_through, job.anchor)
+    assert first is not None
+    decided = Decide(Place("n1", 1), [Decision(job.uid, job.revision, first, [Fire(first, first)])])
+    one.cluster.append(encode_entry(Entry(state.epoch, state.cluster_time, decided)))
+    (await asked).expect(200)
+    rows = [row["scheduled_time"] for row in (await one.ask("GET", "/v1/jobs/a/runs")).json["items"]]
+    assert rows == [rfc3339(first + more) for more in (2_000, 1_000, 0)]

@@ -55,7 +55,14 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         c.Lead(place.node, place.incarnation, 1, "", "", ""),
         c.Announce(place.node, place.incarnation, "", "", "", draw(small), draw(small)),
         c.PutJob(
-            name, draw(definitions), due, decisions, seen, None, False, draw(st.none() | st.booleans()), None, key
+            name,
+            draw(definitions),
+            draw(st.none() | st.just(due)),
+            decisions,
+            seen,
+            paused=draw(st.none() | st.booleans()),
+            resumed=draw(st.none() | st.just(c.Summary("paused", due, due + 1_000, 2))),
+            key=key,
         ),
         c.DeleteJob(name, decisions, seen or 0, None, draw(st.booleans()), key),
         c.PauseJob(name, decisions, seen or 0),

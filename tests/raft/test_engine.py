@@ -97,17 +97,19 @@ async def test_status_tells_what_the_leader_knows(three: Cluster) -> None:
 # ---- losing nodes ------------------------------------------------------------------------------------------------
 
 
-async def test_the_survivors_of_a_dead_leader_go_on_at_once(three: Cluster) -> None:
+async def test_the_survivors_of_a_dead_leader_go_on_at_once(make_cluster: MakeCluster) -> None:
     """No time-out is waited for, what was acknowledged is there, and the epoch is a new one."""
-    await three.propose(b"a")
-    dead = three.leader() or ""
-    await three.stop(dead)
-    engine = await three.until_led(seconds=0.25)  # the shortest time-out is 0.3 s
+    cluster = make_cluster(3, election_timeout=(60.0, 120.0), leader_fallback=60.0)
+    await cluster.start()
+    await cluster.propose(b"a")
+    dead = cluster.leader() or ""
+    await cluster.stop(dead)
+    engine = await cluster.until_led()
     assert engine.status().leading_epoch == 2
-    await three.propose(b"b")
-    await three.start([dead])
-    await three.until_same()
-    assert all(machine.commands == [b"a", b"b"] for machine in three.machines.values())
+    await cluster.propose(b"b")
+    await cluster.start([dead])
+    await cluster.until_same()
+    assert all(machine.commands == [b"a", b"b"] for machine in cluster.machines.values())
 
 
 async def test_all_nodes_come_back_with_all_that_was_acknowledged(three: Cluster) -> None:

@@ -81,7 +81,7 @@ def test_a_node_with_a_term_of_its_own_is_not_stuck_for_ever() -> None:
 
     async def story(world: World) -> None:
         while not world.converged() or not world.agreed:
-            await world.step(faulty=False)
+            await world.step(faulty=False, load=0)
         lonely = next(name for name in world.names if world.engines[name].status().role == "follower")
         for peer in set(world.names) - {lonely}:
             world.network.cuts[frozenset((lonely, peer))] = world.loop.now

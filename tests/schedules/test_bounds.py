@@ -72,9 +72,20 @@ def test_any_text_is_answered_or_refused(text: str, timezone: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["* * * * * *", "0 0 30 2 *", "0 0 29 2 */7", "0 0 29 2 1#5", "0 0 31W 2,4,6,9,11 *", "0 0 0 29 2 ? 2099", "59 59 23 31 12 ? 1970",
-     "0-58/2 0-58/2 0-22/2 1-31/2 1-11/2 */2", "0 0 */100 * 1#4", "@every 1s", "@every 36525d"],
-)  # fmt: skip
+    [
+        "* * * * * *",
+        "0 0 30 2 *",
+        "0 0 29 2 */7",
+        "0 0 29 2 1#5",
+        "0 0 31W 2,4,6,9,11 *",
+        "0 0 0 29 2 ? 2099",
+        "59 59 23 31 12 ? 1970",
+        "0-58/2 0-58/2 0-22/2 1-31/2 1-11/2 */2",
+        "0 0 */100 * 1#4",
+        "@every 1s",
+        "@every 36525d",
+    ],
+)
 @pytest.mark.parametrize("timezone", ["UTC", "Europe/Berlin", "Antarctica/Troll", "Pacific/Apia", "Africa/Casablanca"])
 def test_rare_dates_and_the_ends_of_time_are_cheap(text: str, timezone: str) -> None:
     """Dates that never come, every second inside a gap, and the first and last instants of all are answered."""

@@ -62,7 +62,7 @@ def test_counts_of_every_row(name: str) -> None:
         schedule = parse(row["expr"], row["tz"])
         expected = [parse_rfc3339(text) for text in row["expected"]]
         after, through = expected[0] - 1, expected[-1]
-        if through - after > 200 * 86_400_000:
+        if through - after > 40 * 86_400_000:
             continue  # the counts take time by the day; the properties hold them over long spans
         summary = schedule.summary(after, through, 0)
         counted = ledger.count([schedule], after, through, 0)

@@ -22,7 +22,13 @@ CASES = [
     ("30 2 * * *", "Europe/Berlin", Dst(fold="last"), "10-24T12:00 10-26T12:00", "10-25T01:30 10-26T01:30"),
     ("30 2 * * *", "Europe/Berlin", Dst(fold="both"), "10-24T12:00 10-26T12:00", "10-25T00:30 10-25T01:30 10-26T01:30"),
     ("30 * * * *", "Europe/Berlin", Dst(), "10-25T00:00 10-25T02:00", "10-25T00:30 10-25T01:30"),
-    ("*/30 2 * * *", "Europe/Berlin", Dst(), "10-24T12:00 10-25T12:00", "10-25T00:00 10-25T00:30 10-25T01:00 10-25T01:30"),
+    (
+        "*/30 2 * * *",
+        "Europe/Berlin",
+        Dst(),
+        "10-24T12:00 10-25T12:00",
+        "10-25T00:00 10-25T00:30 10-25T01:00 10-25T01:30",
+    ),
     # The same rule with a seconds field.
     ("0 30 2 * * *", "Europe/Berlin", Dst(), "03-28T12:00 03-30T12:00", "03-29T01:00 03-30T00:30"),
     ("*/30 30 2 * * *", "Europe/Berlin", Dst(), "03-28T12:00 03-29T12:00", ""),
@@ -36,7 +42,7 @@ CASES = [
     ("15 2 * * *", "Australia/Lord_Howe", Dst(), "10-03T00:00 10-04T00:00", "10-03T15:30"),
     # Two hours at once: Troll, 29 March 01:00 -> 03:00.
     ("0 1,2,3 * * *", "Antarctica/Troll", Dst(), "03-28T12:00 03-29T12:00", "03-29T01:00"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "zone", "dst", "span", "times"), CASES)
@@ -54,10 +60,10 @@ def test_jumps_of_2026(text: str, zone: str, dst: Dst, span: str, times: str) ->
     assert back[::-1] == found
 
 
-def around(text: str, zone: str, day: str, dst: Dst = Dst()) -> list[str]:
+def around(text: str, zone: str, day: str) -> list[str]:
     """The times from noon UTC before a day to noon UTC after it."""
     noon = parse_rfc3339(f"{day}T12:00:00Z")
-    schedule = parse(text, zone, dst=dst)
+    schedule = parse(text, zone)
     found = schedule.between(noon - 2 * 86_400_000, noon + 86_400_000, 0, 100)
     assert ledger.count([schedule], noon - 2 * 86_400_000, noon + 86_400_000, 0) == len(found)
     return [rfc3339(at) for at in found]
@@ -101,13 +107,13 @@ def test_changes_that_are_no_summer_time() -> None:
     """Pyongyang moved by half an hour for good; both moves follow the same rule."""
     assert around("15 0 * * *", "Asia/Pyongyang", "2015-08-15") == [
         "2015-08-13T15:15:00Z",
-        "2015-08-14T15:15:00Z",
+        "2015-08-14T15:45:00Z",
         "2015-08-15T15:45:00Z",
     ]
     assert around("45 23 * * *", "Asia/Pyongyang", "2018-05-04") == [
+        "2018-05-02T15:15:00Z",
         "2018-05-03T15:15:00Z",
         "2018-05-04T15:00:00Z",
-        "2018-05-05T14:45:00Z",
     ]
 
 

@@ -118,6 +118,7 @@ def _settle(state: State, context: Context, job: Job, decisions: list[Decision])
 
 
 def _create(state: State, context: Context, command: PutJob) -> None:
+    begin = context.at if command.decided_through is None else command.decided_through
     state.add_job(
         Job(
             name=command.name,
@@ -127,8 +128,8 @@ def _create(state: State, context: Context, command: PutJob) -> None:
             updated_at=context.at,
             definition=command.definition,
             anchor=_whole_second(context.at),
-            decided_through=command.decided_through,
-            counted_from=command.decided_through,
+            decided_through=begin,
+            counted_from=begin,
             paused=bool(command.paused),
             owner=command.owner,
         )
@@ -145,9 +146,12 @@ def _replace(state: State, context: Context, job: Job, command: PutJob, paused: 
         job.definition = stored
         state.policies[job.uid] = after
     if paused != job.paused:
+        if command.resumed is not None and command.resumed.first > job.decided_through:
+            summarise(state, context, job, command.resumed)
         job.paused, job.pause_note, job.pause_until = paused, "", None
     job.owner = owner
-    job.decided_through = max(job.decided_through, command.decided_through)
+    if command.decided_through is not None:
+        job.decided_through = max(job.decided_through, command.decided_through)
     _stamp(state, context, job)
 
 
