@@ -29,6 +29,7 @@ from raftcron.core.model import (
 MODULUS = 1 << 128
 DIGESTS_KEPT = 1024  # pairs of (index, digest) that a node can be asked for, of each kind
 KEYS_KEPT = 200_000  # idempotency keys; about 200 bytes each
+KEY_YOUTH_MS = 120_000  # a key younger than this never leaves for want of room
 KEY_LIFE_MS = 24 * 3600 * 1000
 ORPHANS_KEPT = 10_000  # runs of deleted jobs
 TAILS_BYTES_KEPT = 64 << 20  # output tails of all runs together
@@ -105,6 +106,13 @@ class State:
         """Whether `incarnation` is the newest that this node has announced."""
         record = self.nodes.get(node)
         return record is not None and record.incarnation == incarnation
+
+    @property
+    def keys_are_full(self) -> bool:
+        """Whether a further key could only be kept at the cost of one that is too young to leave."""
+        if len(self.keys) < KEYS_KEPT:
+            return False
+        return next(iter(self.keys.values())).at + KEY_YOUTH_MS > self.cluster_time
 
     def runs_of(self, uid: int) -> list[Run]:
         """The rows kept for a job, newest first."""

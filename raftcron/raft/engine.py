@@ -27,6 +27,7 @@ from raftcron.raft import membership, proposals
 from raftcron.raft.device import Device
 from raftcron.raft.election import Elections, parse_pre_vote
 from raftcron.raft.guard import BadMessageError
+from raftcron.raft.handover import hand_over
 from raftcron.raft.journal import Journal
 from raftcron.raft.membership import Membership
 from raftcron.raft.proposals import Envelope, Proposals
@@ -38,7 +39,6 @@ from raftcron.raft.transport import Hello, Transport
 logger = logging.getLogger(__name__)
 
 READ_SECONDS = 2.0  # of one linearizable read, from question to applied
-HOLD_SECONDS = 0.050  # proposals wait no longer for a transfer of the lead
 OWN_KINDS = frozenset({"raft", "prevote", "prevoted", "round", "echo", "read", "index"})
 COMPLAINT_SECONDS = 3.0  # between two log lines about the same standing trouble
 
@@ -372,41 +372,22 @@ class Engine:
         self._leadership_handlers.append(handler)
 
     async def transfer(self, to: str | None = None) -> None:
-        """Hand over the lead: hold proposals until a follower has all entries (50 ms at most), then let it stand.
-
-        Proposals are held until it leads, for half of the shortest election time-out at most.  Returns when another
-        node leads, or when it is only certain that this one does not.  Raises UnavailableError if this one leads on.
-        """
+        """See `ports.Log` and handover.py; proposals wait meanwhile.  Raises UnavailableError if this node leads on."""
         if not self._core.is_leader or self._hold is not None:
             raise UnavailableError(self._why_not_leading() if self._hold is None else "the lead is being handed over")
         if to is not None and to not in self._others:
             raise UnavailableError(f"{to} is not another member; the others are {', '.join(self._others) or 'none'}")
-        term = self._core.term
         self._hold = self._loop.create_future()
         try:
-            successor = await self._find_successor([to] if to is not None else self._others)
-            if successor is None or not self._core.hand_over(successor):
-                raise UnavailableError("no follower has all entries now; this node leads on")
-            deadline = self._loop.time() + self._settings.election_timeout[0] / 2
-            while self._loop.time() < deadline and not self._is_over:
-                if self._core.term > term and not self._core.is_leader and self._core.leader is not None:
-                    return
-                await asyncio.sleep(0.002)
-            if self._core.is_leader and self._core.term == term:
-                raise UnavailableError(f"{successor} did not take over; this node leads on")
+            await hand_over(
+                self._core,
+                [to] if to is not None else self._others,
+                connected=self._transport.connected,
+                stand_seconds=self._settings.election_timeout[0] / 2,
+                loop=self._loop,
+            )
         finally:
             self._release()
-
-    async def _find_successor(self, candidates: list[str]) -> str | None:
-        """A connected follower that holds the whole log, within HOLD_SECONDS."""
-        deadline = self._loop.time() + HOLD_SECONDS
-        while True:
-            for peer in candidates:
-                if self._transport.connected(peer) and self._core.match_index(peer) == self._core.last_index:
-                    return peer
-            if self._loop.time() >= deadline or not self._core.is_leader:
-                return None
-            await asyncio.sleep(0.001)
 
     def _release(self) -> None:
         if self._hold is not None:

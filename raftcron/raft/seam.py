@@ -120,7 +120,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         self._probe_heard = 0  # of the append_entries that the engine is taking
         self._claim: int | None = None  # what its answer may claim, likewise
         self._verified_commit = 1  # committed and checked here, but perhaps not yet synced
-        self._voters: set[str] = set()  # of the running election
+        self._voted_in: dict[str, int] = {}  # voter -> the last term in which its vote for us was counted
         self.passes: Counter[str] = Counter()  # how often each branch of the guard but the plain ones was taken
         self._has_more_to_apply = False
         self._is_rising = False
@@ -278,9 +278,9 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
 
     def _counts(self, node: Peer, vote: Vote) -> bool:
         """One vote a voter and election."""
-        if vote.term != self.term or node.id in self._voters:
+        if vote.term != self.term or self._voted_in.get(node.id) == vote.term:
             return False
-        self._voters.add(node.id)
+        self._voted_in[node.id] = vote.term
         return True
 
     # ---- a follower takes entries --------------------------------------------------------------------------------
@@ -457,8 +457,6 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
     # ---- what the engine calls -----------------------------------------------------------------------------------
 
     def _on_state_changed(self, _old: int, new: int) -> None:
-        if new == Role.CANDIDATE:
-            self._voters.clear()
         self._host.role_changed(Role(new))
 
     def _become_leader(self) -> None:

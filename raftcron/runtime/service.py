@@ -44,6 +44,7 @@ from raftcron.errors import (
     RaftcronError,
     RevisionError,
     TooLargeError,
+    TooManyError,
 )
 from raftcron.executors.registry import Registry
 from raftcron.runtime.clocks import TrustedTime
@@ -498,5 +499,6 @@ def _refuse(refused: Refused, exists: type[RaftcronError] = ConflictError) -> Do
         "revision": RevisionError,
         "key_conflict": ConflictError,
         "conflict": ConflictError,
+        "too_many": TooManyError,
     }
     raise kinds.get(refused.code, ConflictError)(refused.message)

@@ -99,7 +99,7 @@ def rounds_of(kinds: Iterable[str], dice: random.Random) -> Iterator[Round]:
     for place, kind in enumerate(kinds):
         quorum = kind in ("leader", "follower")
         yield Round(
-            kind, place % 2 == 0 or not quorum, dice.uniform(0.1, 0.8) if quorum else 2.3, dice.uniform(0.1, 1.9)
+            kind, place % 2 == 0 or not quorum, dice.uniform(0.1, 0.8) if quorum else 2.3, dice.uniform(0.1, 1.2)
         )
 
 

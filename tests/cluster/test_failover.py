@@ -102,6 +102,25 @@ async def test_a_follower_that_was_down_catches_up(tmp_path: Path) -> None:
             assert (await cluster.digests(other)).get(index, digest) == digest
 
 
+async def test_restarting_each_node_in_turn_loses_nothing(tmp_path: Path) -> None:
+    """Each node, the leader too, is stopped and started again under fire: exit code 0, no time missing, no run lost."""
+    async with Receiver(tmp_path) as receiver, Cluster(tmp_path) as cluster:
+        await cluster.start()
+        jobs = await put_firing_jobs(cluster, receiver)
+        await wait_runs(cluster, "n1", "least", 2)
+        before = await records_on(cluster, "n1", jobs)
+        for node in cluster.nodes:
+            assert await cluster.stop(node) == {node: 0}
+            await cluster.start(node)
+        await wait_runs(cluster, "n1", "least", sum(run["job"] == "least" for run in before.values()) + 4)
+        await assert_nothing_forgotten(cluster, before, jobs)
+        await assert_decided_once(cluster, jobs)
+        after = await records_on(cluster, "n2", jobs)
+        assert {run["state"] for run in after.values()} <= {"succeeded", "running", "assigned", "queued"}
+        for run in after.values():
+            assert len(run["attempts"]) <= 1, f"an orderly stop needs no second attempt: {run}"
+
+
 async def test_stopping_all_nodes_is_clean_and_loses_nothing(tmp_path: Path) -> None:
     """SIGTERM ends each with exit code 0; started again they know every job and run, and decide nothing twice."""
     async with Receiver(tmp_path) as receiver, Cluster(tmp_path) as cluster:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pysyncobj.syncobj as engine
 import pysyncobj.version
 import pytest
 
 from raftcron.errors import ConfigurationError, FatalError
 from raftcron.raft import seam
+from raftcron.raft.guard import BadMessageError
+from raftcron.raft.journal import Journal
+from tests.raft.virtual import Disk, VirtualLoop
 
 
 def test_the_installed_engine_is_the_one_that_is_mended() -> None:
@@ -58,3 +65,219 @@ def test_the_stock_serializer_cannot_be_reached() -> None:
 def test_nodes_have_one_order_in_every_process() -> None:
     """Their hash is of the name's bytes, not Python's own, which is drawn anew for each process."""
     assert [hash(seam.Peer(name)) for name in ("n1", "n2")] == [0xEB7954EC, 0x72700556]
+
+
+# ---- one engine by itself ------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """The engine of n1 among n1 to n5; what it sends and applies is kept."""
+
+    def __init__(self, clock: VirtualLoop) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.applied: list[tuple[int, bytes]] = []
+        self.disk = Disk()
+        self.journal = Journal.open(Path("/"), self.disk)
+        self.journal.begin("n1", "d1")
+        host = seam.Host(
+            transmit=self.transmit,
+            may_vote=lambda: True,
+            voted=lambda: None,
+            heard_leader=lambda: None,
+            received=lambda: None,
+            elected=lambda: None,
+            role_changed=lambda role: None,
+            apply=lambda index, term, command: self.applied.append((index, command)),
+            applied=lambda index: None,
+        )
+        names = ["n2", "n3", "n4", "n5"]
+        self.core = seam.Core("n1", names, self.journal, host, clock, heartbeat_seconds=0.05, fallback_seconds=0.8)
+        for name in names:
+            self.core.connected(name)
+
+    def transmit(self, peer: str, message: dict[str, Any]) -> bool:
+        self.sent.append((peer, message))
+        return True
+
+    def stand(self) -> None:
+        self.core.start_election()
+        self.core.step()
+
+    def vote(self, peer: str, term: int) -> None:
+        self.core.receive(peer, {"type": "response_vote", "term": term})
+
+    def lead(self) -> None:
+        self.stand()
+        self.vote("n2", 1)
+        self.vote("n3", 1)
+        self.core.step()
+
+    def answer(self, peer: str, next_index: int, term: int = 1) -> None:
+        answer = {"type": "next_node_idx", "term": term, "next_node_idx": next_index}
+        self.core.receive(peer, answer | {"reset": False, "success": True, "probe": 0})
+
+    def append(self, peer: str, term: int, previous: tuple[int, int], *entries: list[Any], commit: int = 0) -> None:
+        message = {"type": "append_entries", "term": term, "commit_index": commit, "entries": list(entries), "probe": 0}
+        self.core.receive(peer, message | {"prevLogIdx": previous[0], "prevLogTerm": previous[1]})
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """A node that has just started."""
+    loop = VirtualLoop()
+    yield Stage(loop)
+    loop.close()
+
+
+def test_nothing_but_its_owner_starts_an_election(stage: Stage) -> None:
+    """Hours of silence do not make it a candidate."""
+    for _ in range(100):
+        stage.core._time.now += 100  # type: ignore[attr-defined]
+        stage.core.step()
+    assert (stage.core.role, stage.core.term) == (seam.Role.FOLLOWER, 0)
+
+
+def test_term_and_own_vote_are_durable_before_votes_are_asked_for(stage: Stage) -> None:
+    """A candidate that comes back must not vote again in that term."""
+    stage.stand()
+    assert [message["type"] for _, message in stage.sent] == ["request_vote"] * 4
+    after = Journal.open(Path("/"), stage.disk.crashed())
+    assert (after.getCurrentTerm(), after.getVotedForNodeId()) == (1, "n1")
+
+
+def test_a_vote_is_durable_before_it_is_sent(stage: Stage) -> None:
+    """And only one is given in a term."""
+    for peer in ("n2", "n3"):
+        stage.core.receive(peer, {"type": "request_vote", "term": 4, "last_log_index": 1, "last_log_term": 0})
+    assert stage.sent == [("n2", {"type": "response_vote", "term": 4})]
+    after = Journal.open(Path("/"), stage.disk.crashed())
+    assert (after.getCurrentTerm(), after.getVotedForNodeId()) == (4, "n2")
+
+
+def test_a_voter_counts_once_an_election_and_again_in_the_next(stage: Stage) -> None:
+    """A repeated vote is no second voter; a new election begins at nought."""
+    stage.stand()
+    for _ in range(3):
+        stage.vote("n2", 1)
+    assert not stage.core.is_leader
+    stage.stand()
+    stage.vote("n3", 1)  # of the election before
+    stage.vote("n2", 2)
+    assert not stage.core.is_leader
+    stage.vote("n3", 2)
+    assert stage.core.is_leader
+
+
+def test_an_entry_commits_when_a_majority_holds_it_and_is_applied_once(stage: Stage) -> None:
+    """Two of four followers and the leader's own, synced, copy."""
+    stage.lead()
+    assert stage.core.append(b"\x00a") == 3
+    stage.core.step()
+    stage.answer("n2", 4)
+    stage.core.step()
+    assert stage.applied == []
+    stage.answer("n3", 4)
+    stage.core.step()
+    stage.core.step()
+    assert stage.applied == [(3, b"\x00a")]
+    assert stage.journal.synced_index == 3
+
+
+def test_an_entry_of_a_former_term_does_not_commit_by_counting(stage: Stage) -> None:
+    """Only one of the leader's own term does, and takes those before it along."""
+    stage.append("n2", 1, (1, 0), [b"\x00old", 2, 1])
+    stage.stand()
+    for peer in ("n2", "n3"):
+        stage.vote(peer, 2)
+    for peer in ("n2", "n3"):
+        stage.answer(peer, 3, term=2)
+    stage.core.step()
+    assert stage.applied == []
+    for peer in ("n2", "n3"):
+        stage.answer(peer, 4, term=2)
+    stage.core.step()
+    assert stage.applied == [(2, b"\x00old")]
+
+
+def test_a_leader_that_hears_of_a_higher_term_leads_no_more(stage: Stage) -> None:
+    """Whatever the answer says otherwise."""
+    stage.lead()
+    stage.answer("n2", 1, term=7)
+    assert (stage.core.role, stage.core.term) == (seam.Role.FOLLOWER, 7)
+
+
+def test_answers_of_a_former_term_are_not_believed(stage: Stage) -> None:
+    """They speak of another leader's log."""
+    stage.append("n2", 3, (1, 0), [b"\x00a", 2, 3], [b"\x00b", 3, 3])
+    stage.stand()
+    for peer in ("n2", "n3"):
+        stage.vote(peer, 4)
+    stage.answer("n2", 4, term=3)
+    assert stage.core.match_index("n2") == 0
+
+
+def test_an_append_of_a_lower_term_is_refused_with_ours(stage: Stage) -> None:
+    """So that its sender learns of the term and steps down."""
+    stage.core.observe_term(5)
+    stage.append("n2", 4, (1, 0), [b"\x00a", 2, 4])
+    stage.core.flush()
+    ((peer, answer),) = stage.sent
+    assert (peer, answer["term"], answer["success"]) == ("n2", 5, False)
+    assert stage.core.last_index == 1
+
+
+def test_an_answer_leaves_after_the_sync_and_once_for_a_run_of_batches(stage: Stage) -> None:
+    """Nothing is acknowledged on the strength of bytes that are not synced; one sync serves the whole batch."""
+    stage.core.observe_term(1)
+    before = stage.disk.syncs
+    for index in (2, 3, 4):
+        stage.append("n2", 1, (index - 1, int(index > 2)), [b"\x00a", index, 1])
+    assert (stage.sent, stage.disk.syncs) == ([], before)
+    stage.core.flush()
+    assert stage.disk.syncs == before + 1
+    ((peer, answer),) = stage.sent
+    assert (peer, answer["next_node_idx"], answer["success"]) == ("n2", 5, True)
+
+
+def test_nothing_is_applied_before_it_is_synced(stage: Stage) -> None:
+    """Not even what the leader says is committed."""
+    stage.append("n2", 1, (1, 0), [b"\x00a", 2, 1], commit=2)
+    assert stage.core.commit_index == 1
+    stage.core.step()
+    assert stage.applied == [(2, b"\x00a")]
+    assert Journal.open(Path("/"), stage.disk.crashed())[-1] == (b"\x00a", 2, 1)
+
+
+def test_a_leader_sends_before_its_own_sync(stage: Stage) -> None:
+    """Disk and network overlap: when the entries leave, the leader's own copy is not durable yet."""
+    stage.lead()
+    seen: list[int] = []
+    transmit = stage.transmit
+    object.__setattr__(
+        stage.core._host, "transmit", lambda peer, m: seen.append(stage.journal.synced_index) or transmit(peer, m)
+    )
+    index = stage.core.append(b"\x00a")
+    stage.core.step()
+    assert set(seen) == {index - 1}
+    assert stage.journal.synced_index == index
+
+
+def test_two_leaders_of_one_term_are_not_believed(stage: Stage) -> None:
+    """A leader takes no entries of its own term from another."""
+    stage.lead()
+    with pytest.raises(BadMessageError, match="n2 claims to lead term 1"):
+        stage.append("n2", 1, (1, 0))
+
+
+def test_a_silent_follower_is_not_sent_without_bound(stage: Stage) -> None:
+    """Beyond the window only heartbeats leave until it answers."""
+    stage.lead()
+    for _ in range(20):
+        stage.core.append(b"\x00" + bytes(1 << 20))
+    stage.core.step()
+    size = sum(len(entry[0]) for peer, m in stage.sent if peer == "n2" for entry in m.get("entries", ()))
+    assert 8 << 20 <= size <= 10 << 20
+    stage.answer("n2", stage.core.last_index - 10)
+    before = len(stage.sent)
+    stage.core.step()
+    assert any(m.get("entries") for peer, m in stage.sent[before:] if peer == "n2")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from raftcron.core.commands import Done, Outcome, Refused
 from raftcron.core.model import Key
-from raftcron.core.state import KEY_LIFE_MS, State
+from raftcron.core.state import KEY_LIFE_MS, KEYS_KEPT, State
 
 
 class Context(NamedTuple):
@@ -17,10 +17,15 @@ class Context(NamedTuple):
 
 
 def replay(state: State, key: Key | None) -> Outcome | None:
-    """The stored answer if this idempotency key was used before, a refusal if it was used for something else."""
+    """The stored answer if this idempotency key was used before, a refusal if it is taken or finds no room.
+
+    None: go on.
+    """
     if key is None:
         return None
     known = state.keys.get(key.scope)
+    if known is None and state.keys_are_full:
+        return Refused("too_many", f"{KEYS_KEPT} idempotency keys were used within the last two minutes: slow down")
     if known is None or known.at + KEY_LIFE_MS <= state.cluster_time:
         return None
     if known.body_hash != key.body_hash:
