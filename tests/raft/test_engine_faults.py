@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,14 @@ def sweep(seeds: range, steps: int) -> tuple[Counter[str], float]:
 
 
 @pytest.fixture(autouse=True)
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A few commands a batch, so that pipelines are long; and no log lines, since nodes come and go all the time."""
     monkeypatch.setattr(seam, "BATCH_BYTES", 200)
-    logging.getLogger("raftcron.raft").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("raftcron.raft")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)
 
 
 def test_every_seed_is_safe_and_heals_and_saw_every_fault() -> None:
