@@ -41,8 +41,8 @@ from raftcron.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 
-EXIT_FATAL = 1
 TELL_SECONDS = 3.0  # for the ends of a former life, before the new one is announced
+HAND_OVER_SECONDS = 0.5  # between two attempts to give the lead away
 STOP_SECONDS = 5.0  # for each step of an orderly end that depends on others
 RUN_DIRECTORY = "run"
 NO_SECRET = b"a cluster on loopback without a secret"
@@ -124,9 +124,11 @@ class Node:
             loop.default_exception_handler(context)
 
     def end(self) -> None:
-        """Ask for an orderly end."""
+        """Ask for an orderly end; asked again, running attempts get no more grace."""
         if not self.ended.done():
             self.ended.set_result(None)
+        elif self._is_stopping:
+            self.worker.hurry()
 
     # ---- start
 
@@ -231,7 +233,7 @@ class Node:
                 clock=self.clock,
                 registry=self.registry,
                 peers=self.presence.peers,
-                is_ready=lambda: self.log.is_ready and self.presence.is_announced,
+                is_ready=lambda: self.log.is_ready and self.presence.is_announced and not self._is_stopping,
                 listen=str(settings.http),
                 advertise=str(settings.reachable_http),
                 request_timeout_seconds=settings.request_timeout_ms / 1000,
@@ -262,8 +264,7 @@ class Node:
         self.leases.begin()
         self.presence.beat()
         self.reports.repeat()
-        if not self._is_stopping:
-            self._leading = self._watched(self.scheduler.run())
+        self._leading = self._watched(self.scheduler.run())
 
     def _fresh_at(self) -> float | None:
         """When this node last held all that was committed: as it sent the last heartbeat whose index it has applied."""
@@ -282,10 +283,13 @@ class Node:
     async def stop(self, *, is_orderly: bool) -> None:
         """Stop; with `is_orderly` what runs here gets its grace and its recorded end."""
         self._is_stopping = True
+        self.scheduler.is_draining = True
         if is_orderly:
-            await self._hand_over()
+            handing_over = asyncio.get_running_loop().create_task(self._hand_over())
             await self.worker.drain(self.settings.shutdown_grace_ms / 1000)
             await self._tell_the_rest()
+            handing_over.cancel()
+            await asyncio.gather(handing_over, return_exceptions=True)
         if self._leading is not None:
             self._leading.cancel()
         for task in self._tasks:
@@ -302,14 +306,14 @@ class Node:
             self._device.close(self._directory_lock)
 
     async def _hand_over(self) -> None:
-        if self.log.status().leading_epoch is None:
-            return
-        if self._leading is not None:
-            self._leading.cancel()
-        try:
-            await self.log.transfer()
-        except RaftcronError as error:
-            log.info("lead_kept code=%s detail=%s", error.code, error.detail)
+        """Give the lead away, as often as this node gets it; until then it decides, and starts nothing here."""
+        while True:
+            try:
+                if self.log.status().leading_epoch is not None:
+                    await self.log.transfer()
+            except RaftcronError as error:
+                log.info("lead_kept code=%s detail=%s", error.code, error.detail)
+            await asyncio.sleep(HAND_OVER_SECONDS)
 
     async def _tell_the_rest(self) -> None:
         """Wait until the state shows how this node's runs ended; without a quorum that is left to the next life."""
@@ -387,9 +391,10 @@ async def _serve(settings: Settings) -> int:
         await node.stop(is_orderly=not failed and node.log.is_ready)
     if error is None:
         return 0
-    detail = error.detail if isinstance(error, RaftcronError) else repr(error)
-    _say(f"raftcron: {detail}", sys.stderr)
-    return EXIT_FATAL
+    if not isinstance(error, RaftcronError):
+        error = FatalError(repr(error))
+    _say(f"raftcron: {error.detail}", sys.stderr)
+    return error.exit_code
 
 
 def _say(line: str, stream: TextIO) -> None:

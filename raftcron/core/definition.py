@@ -253,7 +253,7 @@ def executor_of(stored: bytes) -> dict[str, Any]:
     return executor
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=1_024)
 def policy_of(stored: bytes) -> Policy:
     """What canonical bytes mean; equal policies are one object."""
     whole = expand(stored)
@@ -263,30 +263,38 @@ def policy_of(stored: bytes) -> Policy:
     max_running = overlap["max_running"] or (UNLIMITED if overlap["policy"] == "allow" else 1)
     window_ms = parse_duration(misfire["window"])
     alone = whole["delivery"] == AT_MOST_ONCE and overlap["policy"] == "allow" and max_running == UNLIMITED
-    return _shared(
-        Policy(
-            schedules=tuple(schedules),
-            timezone=whole["timezone"],
-            gap=whole["dst"]["gap"],
-            fold=whole["dst"]["fold"],
-            delivery=whole["delivery"],
-            max_attempts=retry["max_attempts"] or (5 if at_least_once else 1),
-            backoff_ms=parse_duration(retry["backoff"]),
-            max_backoff_ms=parse_duration(retry["max_backoff"]),
-            retry_on=frozenset(retry["on"]),
-            grace_ms=parse_duration(misfire["grace"]),
-            window_ms=window_ms,
-            overlap=overlap["policy"],
-            max_running=max_running,
-            placement=whole["placement"]["on"],
-            executor_type=whole["executor"]["type"],
-            timeout_ms=parse_duration(whole["timeout"]),
-            kill_after_ms=parse_duration(whole["kill_after"]),
-            start_deadline_ms=window_ms,
-            self_stop=not alone,  # semantics 5.7
-            history_runs=whole["history"]["runs"],
-        )
-    )
+    said = {
+        "schedules": tuple(schedules),
+        "timezone": whole["timezone"],
+        "gap": whole["dst"]["gap"],
+        "fold": whole["dst"]["fold"],
+        "delivery": whole["delivery"],
+        "max_attempts": retry["max_attempts"] or (5 if at_least_once else 1),
+        "backoff_ms": parse_duration(retry["backoff"]),
+        "max_backoff_ms": parse_duration(retry["max_backoff"]),
+        "retry_on": frozenset(retry["on"]),
+        "grace_ms": parse_duration(misfire["grace"]),
+        "window_ms": window_ms,
+        "overlap": overlap["policy"],
+        "max_running": max_running,
+        "placement": whole["placement"]["on"],
+        "executor_type": whole["executor"]["type"],
+        "timeout_ms": parse_duration(whole["timeout"]),
+        "kill_after_ms": parse_duration(whole["kill_after"]),
+        "start_deadline_ms": window_ms,
+        "self_stop": not alone,  # semantics 5.7
+        "history_runs": whole["history"]["runs"],
+    }
+    return _shared(msgspec.convert(said, Policy))  # which checks the types
+
+
+def stored_fault(stored: bytes) -> str | None:
+    """Why bytes that the log holds are no definition; None if they are one."""
+    try:
+        policy_of(stored)
+    except Exception as error:  # whatever they are, apply must not raise
+        return repr(error)
+    return None
 
 
 _policies: dict[Policy, Policy] = {}

@@ -16,6 +16,8 @@ import msgspec
 
 from raftcron.core import definition
 from raftcron.core.model import (
+    CAUSE_CATCH_UP,
+    CAUSE_MANUAL,
     ENDED,
     ON_A_NODE,
     QUEUED,
@@ -52,6 +54,10 @@ def record_hash(record: Record) -> int:
     return int.from_bytes(blake2b(data, digest_size=16, person=type(record).__name__.encode()).digest(), "little")
 
 
+def _kind(run: Run) -> tuple[bool, bool]:
+    return run.is_process, run.cause == CAUSE_CATCH_UP and run.attempt == 1
+
+
 class State:
     """The state after `index` entries of the log."""
 
@@ -78,6 +84,10 @@ class State:
         self.on_node: dict[str, dict[str, Run]] = {}  # assigned, running or cancelling
         self.processes: dict[str, int] = {}  # of those, how many are processes
         self.queued: dict[str, Run] = {}
+        # the same by what they may have to wait for: a process slot, the pace of catching up
+        self.queues: dict[tuple[bool, bool], dict[str, Run]] = {
+            (is_process, is_paced): {} for is_process in (False, True) for is_paced in (False, True)
+        }
         self.waiting: dict[str, Run] = {}
         # the digest
         self.digest = 0
@@ -113,6 +123,11 @@ class State:
         if len(self.keys) < KEYS_KEPT:
             return False
         return next(iter(self.keys.values())).at + KEY_YOUTH_MS > self.cluster_time
+
+    def is_held(self, run: Run) -> bool:
+        """Whether a pause holds this queued run; what was asked for by hand goes on (semantics 6)."""
+        job = self.by_uid.get(run.uid)
+        return job is not None and job.paused and run.cause != CAUSE_MANUAL
 
     def runs_of(self, uid: int) -> list[Run]:
         """The rows kept for a job, newest first."""
@@ -156,18 +171,20 @@ class State:
     def add_run(self, run: Run) -> None:
         """A new row, active or ended already."""
         self.runs[run.id] = run
+        self.touch(run)
+        self.touched_runs.add(run.id)
         if run.state in ENDED:
-            self._end(run)
+            self._end(run)  # which may drop it at once
         else:
             self.active.setdefault(run.uid, {})[run.id] = run
             self._index(run)
-        self._touched[id(run)] = run
-        self.touched_runs.add(run.id)
 
     def move(self, run: Run, state: str, node: str | None = None) -> None:
         """Change an active run's state (and, for states on a node, its node) and keep the indexes true."""
         self._unindex(run)
         run.state = state
+        self.touch(run)
+        self.touched_runs.add(run.id)
         if state in ENDED:
             runs = self.active[run.uid]
             del runs[run.id]
@@ -180,8 +197,6 @@ class State:
             elif node is not None:
                 run.node = node
             self._index(run)
-        self._touched[id(run)] = run
-        self.touched_runs.add(run.id)
 
     def keep_tail(self, run: Run, tail: bytes) -> None:
         """Keep the end of a run's output; the oldest tails of the cluster leave first."""
@@ -247,6 +262,7 @@ class State:
                 self.processes[node] = self.processes.get(node, 0) + 1
         elif state == QUEUED:
             self.queued[run.id] = run
+            self.queues[_kind(run)][run.id] = run
         else:
             self.waiting[run.id] = run
 
@@ -259,6 +275,7 @@ class State:
                 self.processes[node] -= 1
         elif state == QUEUED:
             del self.queued[run.id]
+            del self.queues[_kind(run)][run.id]
         else:
             del self.waiting[run.id]
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from raftcron.core.model import Job, Policy
 from raftcron.core.schedule import Dst, Schedule, next_of, parse
 
+HEAP_SLACK = 1_024  # entries of groups that are gone, beside as many as there are groups
 MEMO_KEPT = 8  # watermarks a group remembers the next instant of
 MOMENTS_PER_DECISION = 100  # on-time fires of one job in one decision; the rest follows in the next step
 
@@ -194,4 +195,9 @@ class Timeline:
 
     def _set_cursor(self, group: Group, since: int, at: int) -> None:
         group.since, group.next_at = since, at
+        if len(self._heap) > 2 * len(self.groups) + HEAP_SLACK:  # what edits left behind
+            self._heap = [
+                (g.next_at, key) for key, g in self.groups.items() if g.next_at is not None and g is not group
+            ]
+            heapq.heapify(self._heap)
         heapq.heappush(self._heap, (at, group.key))

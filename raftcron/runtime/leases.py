@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from raftcron.clock import Clock
-from raftcron.errors import RaftcronError
+from raftcron.errors import RaftcronError, UnknownOutcomeError
 
 
 class LeaseTimes(NamedTuple):
@@ -79,14 +79,21 @@ class LeaseKeeper:
         """When the node was last heard in this lead; None if it was not."""
         return self._heard.get(node)
 
-    def losing(self, node: str, entry: asyncio.Future[int]) -> None:
-        """Runs of the node are about to be declared lost by `entry`, which gives its index when it has applied.
+    def losing(self, node: str) -> asyncio.Future[int]:
+        """From this moment on the node is not answered: its runs are about to be declared lost.
 
-        An entry whose outcome stays unknown keeps the node unanswered until the next lead.
+        The future takes the entry's index once it has applied, or the error.  While the outcome is unknown the node
+        stays unanswered, and `unsettled` names it: another entry has to tell.
         """
+        entry: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._losing[node] = entry
         entry.add_done_callback(lambda done: self._lost(node, done))
+        return entry
+
+    def unsettled(self) -> list[str]:
+        """Nodes of which it is not known whether their runs were declared lost."""
+        return [node for node, entry in self._losing.items() if entry.done()]
 
     def _lost(self, node: str, entry: asyncio.Future[int]) -> None:
-        if not entry.cancelled() and entry.exception() is None and self._losing.get(node) is entry:
+        if self._losing.get(node) is entry and not isinstance(entry.exception(), UnknownOutcomeError):
             del self._losing[node]

@@ -5,6 +5,7 @@ It keeps what is derived from state and needed at once by a new leader: the time
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
@@ -12,11 +13,14 @@ from typing import Protocol
 from raftcron import __version__
 from raftcron.core.apply import apply
 from raftcron.core.codec import decode_entry, encode_entry
-from raftcron.core.commands import Entry, Lead, Outcome
+from raftcron.core.commands import Entry, Lead, Outcome, Refused
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.core.state import DIGESTS_KEPT, State
 from raftcron.core.timeline import Timeline
+from raftcron.errors import DamagedError
 from raftcron.runtime.clocks import TrustedTime
+
+log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -53,7 +57,14 @@ class Machine:
 
     def apply(self, index: int, body: bytes) -> Outcome:
         state = self.state
-        outcome = apply(state, index, decode_entry(body))
+        try:
+            entry = decode_entry(body)
+        except DamagedError as error:  # the journal's checksum is right, so every node reads the same (I13)
+            log.error("entry_unreadable index=%d error=%s", index, error)
+            state.index = index
+            self.digests.append((index, state.digest))
+            return Refused("unreadable", error.detail)
+        outcome = apply(state, index, entry)
         if state.touched_jobs:
             timeline = self.timeline
             for uid in state.touched_jobs:

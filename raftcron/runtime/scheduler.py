@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from raftcron.core import planner
 from raftcron.core.commands import (
@@ -24,9 +24,10 @@ from raftcron.core.commands import (
     Requeue,
     Token,
 )
-from raftcron.core.model import CAUSE_CATCH_UP, QUEUED, Run
+from raftcron.core.model import ASSIGNED, CAUSE_CATCH_UP, QUEUED, Job, Policy, Run
 from raftcron.core.policy import start_deadline
-from raftcron.errors import RaftcronError
+from raftcron.core.timeline import Group
+from raftcron.errors import RaftcronError, UnavailableError
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.leases import LeaseKeeper
 from raftcron.runtime.machine import Machine
@@ -64,14 +65,14 @@ class Scheduler:
         self._catch_up_allowance = 0.0
         self._allowance_at = 0
         self._wake = asyncio.Event()
-        self._room = asyncio.Semaphore(ENTRIES_IN_FLIGHT)
         self._deciding: set[int] = set()  # jobs with a decision under way
         self._assigning: set[str] = set()
         self._moving: set[str] = set()  # runs being requeued or expired
-        self._losing: set[str] = set()  # nodes
+        self._losing: dict[str, asyncio.Future[int]] = {}  # nodes whose loss is under way
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep = 0
         self._asleep_until = 0
+        self.is_draining = False  # this node starts nothing any more
         self.decided_count = 0
 
     # ---- the loop
@@ -79,6 +80,7 @@ class Scheduler:
     async def run(self) -> None:
         """Lead until cancelled."""
         self._reset()
+        room = asyncio.Semaphore(ENTRIES_IN_FLIGHT)
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -86,8 +88,9 @@ class Scheduler:
                 now = self._time.now_ms()
                 more = False
                 for command in self.step(now):
-                    await self._room.acquire()
-                    self._submit(command)
+                    await room.acquire()
+                    self._submit(command, room)
+                    await asyncio.sleep(0)  # heartbeats do not wait for a large batch
                     more = True
                 if more and self._is_due(self._time.now_ms()):
                     await asyncio.sleep(0)
@@ -104,6 +107,8 @@ class Scheduler:
         finally:
             for task in self._tasks:
                 task.cancel()
+            for entry in self._losing.values():
+                _fail(entry, UnavailableError("the lead has ended"))
 
     def state_changed(self, runs: Iterable[str]) -> None:
         """Look again soon if there is something to do: an earlier instant, a queued run, a slot that was left."""
@@ -118,7 +123,7 @@ class Scheduler:
         yield from self._decide(now)
         if self._machine.state.queued:
             yield from self._assign(now)
-        if now >= self._next_sweep:
+        if not 0 < self._next_sweep - now <= SWEEP_SECONDS * 1000:  # passed, or the wall clock was set back
             self._next_sweep = now + int(SWEEP_SECONDS * 1000)
             yield from self._lose()
             yield from self._expire(now)
@@ -129,14 +134,24 @@ class Scheduler:
         state, timeline = self._machine.state, self._machine.timeline
         place = self._place()
         decisions: list[Decision] = []
-        for uid in timeline.due(now, state.by_uid.get, DUE_PER_STEP):
+        # The timeline has let go of what is due, so all of it counts as under way until it is settled.
+        due = [uid for uid in timeline.due(now, state.by_uid.get, DUE_PER_STEP) if uid not in self._deciding]
+        self._deciding.update(due)
+        plans: dict[tuple[int, int, int], Decision | None] = {}  # jobs that are alike share a plan
+        for uid in due:
             job, group = state.by_uid.get(uid), timeline.group_of(uid)
-            if job is None or group is None or uid in self._deciding:
-                continue
-            decision = planner.decide(job, state.policy(uid), group, now)
+            decision = None
+            if job is not None and group is not None:
+                policy = state.policy(uid)
+                alike = (id(group), id(policy), job.decided_through)  # all of them live as long as this step
+                if alike not in plans:
+                    plans[alike] = self._plan(job, policy, group, now)
+                plan = plans[alike]
+                if plan is not None:
+                    decision = Decision(uid, job.revision, plan.through, plan.fires, plan.summaries)
             if decision is None:
+                self._deciding.discard(uid)
                 continue
-            self._deciding.add(uid)
             decisions.append(decision)
             if len(decisions) >= DECISIONS_PER_ENTRY:
                 yield Decide(place, decisions)
@@ -144,27 +159,36 @@ class Scheduler:
         if decisions:
             yield Decide(place, decisions)
 
+    def _plan(self, job: Job, policy: Policy, group: Group, now: int) -> Decision | None:
+        """One job's plan; a schedule that cannot be worked out stops that job alone, with a line that names it."""
+        try:
+            return planner.decide(job, policy, group, now)
+        except Exception as error:
+            self._machine.timeline.unreadable[job.uid] = repr(error)
+            log.exception("job_unplannable job=%s schedules=%s", job.name, policy.schedules)
+            return None
+
     def _assign(self, now: int) -> Iterator[Command]:
         state = self._machine.state
         here = state.nodes.get(self._node)
-        if here is None or here.incarnation != self._machine.incarnation:
-            return  # this life is not announced yet
+        if here is None or here.incarnation != self._machine.incarnation or self.is_draining:
+            return  # this life is not announced yet, or about to end
         free = here.slots - len(state.on_node.get(self._node, ())) - len(self._assigning)
         self._refill(now)
         place = self._place()
         chosen: list[Assignment] = []
-        for run in islice(state.queued.values(), max(0, free) + len(self._assigning)):
-            if len(chosen) >= free:
-                break
-            if run.id in self._assigning or run.id in self._moving or self._is_expired(run, now):
-                continue
-            if not state.has_slot(self._node, process=run.is_process):
-                continue
-            if run.cause == CAUSE_CATCH_UP and run.attempt == 1:
-                if self._catch_up_allowance < 1:
+        processes = here.process_slots - state.processes.get(self._node, 0)
+        for is_process, is_paced in ((False, False), (True, False), (False, True), (True, True)):
+            for run in state.queues[is_process, is_paced].values():
+                if len(chosen) >= free or (is_process and processes < 1) or (is_paced and self._catch_up_allowance < 1):
+                    break
+                if run.id in self._assigning or run.id in self._moving:
                     continue
-                self._catch_up_allowance -= 1
-            chosen.append(Assignment(run.id, place, start=True))
+                if self._is_expired(run, now) or state.is_held(run):
+                    continue
+                processes -= is_process
+                self._catch_up_allowance -= is_paced
+                chosen.append(Assignment(run.id, place, start=True))
         for at in range(0, len(chosen), ASSIGNMENTS_PER_ENTRY):
             part = chosen[at : at + ASSIGNMENTS_PER_ENTRY]
             self._assigning.update(assignment.run for assignment in part)
@@ -172,24 +196,29 @@ class Scheduler:
 
     def _lose(self) -> Iterator[Command]:
         state = self._machine.state
-        for node, runs in list(state.on_node.items()):
-            if runs and node not in self._losing and self._leases.is_silent(node):
-                incarnation = max(run.incarnation for run in runs.values())
-                tokens = [Token(run.id, run.fencing_token) for run in islice(runs.values(), ASSIGNMENTS_PER_ENTRY)]
-                log.warning("node_silent node=%s runs=%d", node, len(runs))
-                self._losing.add(node)
-                yield Lose(node, incarnation, tokens)
+        unsettled = self._leases.unsettled()
+        for node in dict.fromkeys([*unsettled, *state.on_node]):
+            runs = state.on_node.get(node, {})
+            if node in self._losing or not (node in unsettled or (runs and self._leases.is_silent(node))):
+                continue
+            incarnation = max((run.incarnation for run in runs.values()), default=0)
+            tokens = [Token(run.id, run.fencing_token) for run in islice(runs.values(), ASSIGNMENTS_PER_ENTRY)]
+            log.warning("node_silent node=%s runs=%d", node, len(runs))
+            self._losing[node] = self._leases.losing(node)  # before the command waits for room
+            yield Lose(node, incarnation, tokens)
 
     def _expire(self, now: int) -> Iterator[Command]:
         state = self._machine.state
         ids = [
             run.id
-            for run in islice(state.queued.values(), SCAN_PER_SWEEP)
-            if run.id not in self._moving and run.id not in self._assigning and self._is_expired(run, now)
+            for run in chain(islice(state.queued.values(), SCAN_PER_SWEEP), *map(dict.values, state.on_node.values()))
+            if run.state in (QUEUED, ASSIGNED)
+            and run.id not in self._moving
+            and run.id not in self._assigning
+            and self._is_expired(run, now)
         ]
-        if ids:
-            self._moving.update(ids)
-            yield Expire(ids)
+        self._moving.update(ids)
+        yield from (Expire(part) for part in _parts(ids))
 
     def _requeue(self, now: int) -> Iterator[Command]:
         ids = [
@@ -197,35 +226,30 @@ class Scheduler:
             for run in self._machine.state.waiting.values()
             if run.not_before <= now and run.id not in self._moving
         ]
-        if ids:
-            self._moving.update(ids)
-            yield Requeue(ids)
+        self._moving.update(ids)
+        yield from (Requeue(part) for part in _parts(ids))
 
     # ---- proposing
 
-    def _submit(self, command: Command) -> None:
-        task = asyncio.get_running_loop().create_task(self._propose(command))
+    def _submit(self, command: Command, room: asyncio.Semaphore) -> None:
+        task = asyncio.get_running_loop().create_task(self._propose(command, room))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _propose(self, command: Command) -> None:
-        entry: asyncio.Future[int] | None = None
-        if isinstance(command, Lose):
-            entry = asyncio.get_running_loop().create_future()
-            self._leases.losing(command.node, entry)
+    async def _propose(self, command: Command, room: asyncio.Semaphore) -> None:
+        entry = self._losing.get(command.node) if isinstance(command, Lose) else None
         try:
             outcome = await self._proposer.propose(command)
             if isinstance(command, Decide):
                 self.decided_count += getattr(outcome, "count", 0)
-            if entry is not None:
+            if entry is not None and not entry.done():
                 entry.set_result(self._machine.state.index)
         except RaftcronError as error:
             log.warning("proposal_failed command=%s code=%s", type(command).__name__, error.code)
-            if entry is not None and not entry.done():
-                entry.set_exception(error)
-                entry.exception()  # looked at by whoever waits; nobody may
+            if entry is not None:
+                _fail(entry, error)
         finally:
-            self._room.release()
+            room.release()
             self._settled(command)
 
     def _settled(self, command: Command) -> None:
@@ -235,30 +259,34 @@ class Scheduler:
             for decision in command.decisions:
                 self._deciding.discard(decision.uid)
                 job = state.by_uid.get(decision.uid)
-                if job is not None and job.decided_through < decision.through:
-                    timeline.update(job, state.policy(job.uid))  # not taken: it is due still
+                if job is not None:  # not taken; or more of it fell due before this was known
+                    timeline.update(job, state.policy(job.uid))
         elif isinstance(command, Assign):
             self._assigning.difference_update(assignment.run for assignment in command.assignments)
         elif isinstance(command, Expire | Requeue):
             self._moving.difference_update(command.runs)
         elif isinstance(command, Lose):
-            self._losing.discard(command.node)
+            self._losing.pop(command.node, None)
         self._wake.set()
 
     # ---- details
 
     def _reset(self) -> None:
+        state, timeline = self._machine.state, self._machine.timeline
+        for uid in self._deciding:  # a former lead of this node ended before they were submitted
+            if (job := state.by_uid.get(uid)) is not None:
+                timeline.update(job, state.policy(uid))
         self._deciding.clear()
         self._assigning.clear()
         self._moving.clear()
         self._losing.clear()
-        self._room = asyncio.Semaphore(ENTRIES_IN_FLIGHT)
         self._next_sweep = 0
         self._allowance_at = self._time.now_ms()
         self._catch_up_allowance = min(1.0, self._catch_up_rate)
 
     def _place(self) -> Place:
-        return Place(self._node, self._machine.incarnation)
+        """Where runs of the placement `leader` start; nowhere while this node drains, so that they are queued."""
+        return Place(self._node, 0 if self.is_draining else self._machine.incarnation)
 
     def _refill(self, now: int) -> None:
         passed = max(0, now - self._allowance_at) / 1000
@@ -267,7 +295,8 @@ class Scheduler:
 
     def _is_expired(self, run: Run, now: int) -> bool:
         policy = self._machine.state.policies.get(run.uid)
-        return run.attempt == 1 and policy is not None and now > start_deadline(policy, run)
+        at = max(now, self._machine.state.cluster_time)  # by which `apply` judges it
+        return run.attempt == 1 and policy is not None and at > start_deadline(policy, run)
 
     def _is_due(self, now: int) -> bool:
         at = self._machine.timeline.next_at()
@@ -279,7 +308,9 @@ class Scheduler:
         if at is not None:
             waits.append(at - now)
         state = self._machine.state
-        waits.extend(run.not_before - now for run in islice(state.waiting.values(), 1_000))
+        waits.extend(
+            run.not_before - now for run in islice(state.waiting.values(), 1_000) if run.id not in self._moving
+        )
         if any(run.cause == CAUSE_CATCH_UP for run in islice(state.queued.values(), 100)):
             waits.append(1000 / self._catch_up_rate)
         return max(0.0, min(waits) / 1000)
@@ -293,3 +324,15 @@ class Scheduler:
             return False
         known = state.runs
         return any((run := known.get(run_id)) is None or run.state == QUEUED or run.finished_at for run_id in runs)
+
+
+def _parts(ids: list[str]) -> Iterator[list[str]]:
+    """As many as one entry takes."""
+    for at in range(0, len(ids), ASSIGNMENTS_PER_ENTRY):
+        yield ids[at : at + ASSIGNMENTS_PER_ENTRY]
+
+
+def _fail(entry: asyncio.Future[int], error: RaftcronError) -> None:
+    if not entry.done():
+        entry.set_exception(error)
+        entry.exception()  # looked at by whoever waits; nobody may

@@ -14,9 +14,10 @@ import msgspec
 
 from raftcron.clock import Clock
 from raftcron.core import definition
+from raftcron.core.apply.runs import REPORTABLE
 from raftcron.core.commands import Finished, Token
 from raftcron.core.instant import rfc3339
-from raftcron.core.model import ASSIGNED, CANCELLING, LOST, RUNNING, STARTED, Run
+from raftcron.core.model import ASSIGNED, CANCELLING, ENDED, LOST, RUNNING, STARTED, Run
 from raftcron.core.policy import BROKEN, start_deadline
 from raftcron.ports import Attempt, Ending, Executor
 from raftcron.runtime.clocks import TrustedTime
@@ -29,6 +30,11 @@ log = logging.getLogger(__name__)
 GATE_WAIT_SECONDS = 5.0  # how long an attempt waits for a licence before its token is refused
 SWEEP_SECONDS = 1.0
 ERROR_CHARACTERS = 1_000
+TAIL_BYTES = 4096
+STUCK_SECONDS = 5.0  # beyond the grace of a shutdown: what has not ended then is stuck
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Finished).decode
 
 STOP_CANCELLED = "cancelled"
 STOP_SHUTDOWN = "shutdown"
@@ -42,6 +48,7 @@ class Running:
         self.run_id = run.id
         self.token = run.fencing_token
         self.self_stop = True
+        self.kill_after_seconds = 0.0
         self.has_started = False
         self.is_refused = False
         self._worker = worker
@@ -50,7 +57,8 @@ class Running:
 
     def may_start(self) -> float | None:
         """Ask the gate, once; what it refuses is refused for the life of the process."""
-        until = None if self._stop_reason is not None else self._worker.gate(self)
+        is_asked_again = self.has_started or self.is_refused
+        until = None if is_asked_again or self._stop_reason is not None else self._worker.gate(self)
         if until is None:
             self.is_refused = True
         else:
@@ -128,10 +136,13 @@ class Worker:
             run_now = state.runs.get(running.run_id)
             is_over = run_now is None or run_now.fencing_token != token or run_now.state not in STARTED
             if is_over and token in self._tasks:
-                if run_now is None or run_now.state == LOST or run_now.fencing_token != token:
-                    running.stop(STOP_LEASE)  # the cluster has given this attempt up
+                is_another = run_now is None or run_now.fencing_token != token or run_now.state not in ENDED
+                if running.self_stop or is_another:
+                    running.stop(STOP_LEASE)  # the cluster has given this attempt up; another may begin
             elif is_over:
                 del self._running[token]
+        if self._clock.boot() >= self._license_of().until:  # a timer does not see the machine sleep
+            self._lease_ended()
         self._reports.repeat()
 
     def _look(self, run: Run) -> None:
@@ -196,7 +207,7 @@ class Worker:
         stopped = 0
         for token in list(self._tasks):
             running = self._running[token]
-            if running.self_stop:
+            if running.self_stop and running.has_started:  # the others wait for a licence anyway
                 running.stop(STOP_LEASE)
                 stopped += 1
         if stopped:
@@ -225,19 +236,26 @@ class Worker:
     async def _attempt(self, running: Running, run: Run) -> None:
         if not self._is_valid(self._license_of()):
             await self._wait_for_license(running)
-        attempt = self._attempt_of(running, run)
-        if attempt is None:
-            self._refuse(running)
-            return
         try:
+            attempt = self._attempt_of(running, run)
+            if attempt is None:
+                self._refuse(running)
+                return
             ending = await self._executor.run(attempt, running)
         except Exception as error:
-            log.exception("executor_raised type=%s run=%s", attempt.executor.get("type"), run.id)
-            ending = Ending("failed", proven=False, error=f"the executor raised {error!r}", error_kind="executor")
+            log.exception("attempt_raised run=%s", run.id)
+            proven = not running.has_started
+            ending = Ending("failed", proven=proven, error=f"the attempt raised {error!r}", error_kind="executor")
         if ending.state == "not_started":
             self._refuse(running)
         else:
-            self._reports.ended(_finished(running, ending))
+            try:
+                finished = _finished(running, ending)
+            except (ValueError, TypeError, OverflowError) as error:
+                log.error("ending_unreadable run=%s error=%s", run.id, error)
+                text = f"the executor's answer makes no sense: {error}"
+                finished = Finished(run.id, running.token, LOST, error=text, error_kind="executor")
+            self._reports.ended(finished)
 
     async def _wait_for_license(self, running: Running) -> None:
         """Wait until this node holds a valid licence, or for as long as that may sensibly take."""
@@ -261,6 +279,7 @@ class Worker:
             return None
         policy = state.policy(run.uid)
         running.self_stop = policy.self_stop
+        running.kill_after_seconds = policy.kill_after_ms / 1000
         return Attempt(
             job=job.name,
             run_id=run.id,
@@ -279,18 +298,30 @@ class Worker:
 
     # ---- shutdown
 
-    async def drain(self, grace_seconds: float) -> None:
-        """Take no new runs, give running ones the grace, then stop them; returns when nothing runs here any more."""
-        self._is_draining = True
-        self._licensed.set()
-        if self._tasks:
-            try:
-                await asyncio.wait_for(self.idle.wait(), grace_seconds)
-            except TimeoutError:
-                log.warning("shutdown_grace_over stopped=%d", len(self._tasks))
+    def hurry(self) -> None:
+        """Stop all that runs here now; no grace any more."""
         for token in list(self._tasks):
             self._running[token].stop(STOP_SHUTDOWN)
-        await self.idle.wait()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take no new runs, give running ones the grace, of which the last `kill_after` is for being stopped.
+
+        Returns when nothing runs here any more, or when what does not end has had time enough: a lease will tell.
+        """
+        self._is_draining = True
+        self._licensed.set()
+        loop = asyncio.get_running_loop()
+        timers = [
+            loop.call_later(max(0.0, grace_seconds - running.kill_after_seconds), running.stop, STOP_SHUTDOWN)
+            for running in map(self._running.__getitem__, self._tasks)
+        ]
+        try:
+            await asyncio.wait_for(self.idle.wait(), grace_seconds + STUCK_SECONDS)
+        except TimeoutError:
+            log.error("runs_do_not_end count=%d next=lost_with_their_lease", len(self._tasks))
+        finally:
+            for timer in timers:
+                timer.cancel()
 
 
 def _finished(running: Running, ending: Ending) -> Finished:
@@ -300,14 +331,18 @@ def _finished(running: Running, ending: Ending) -> Finished:
     unseen = state == "failed" and not ending.proven and ending.error_kind != BROKEN
     if stopped or unseen:
         state = LOST
+    if state not in REPORTABLE:
+        raise ValueError(f"{state!r} is no way to end")
     error: Any = ending.error
-    return Finished(
+    text = None if error is None else str(error)[:ERROR_CHARACTERS].encode(errors="replace").decode()
+    finished = Finished(
         run=running.run_id,
         fencing_token=running.token,
         state=state,
         exit_code=ending.exit_code,
         status_code=ending.status_code,
-        error=None if error is None else str(error)[:ERROR_CHARACTERS],
+        error=text,
         error_kind=ending.error_kind,
-        output_tail=ending.output_tail,
+        output_tail=ending.output_tail[-TAIL_BYTES:],
     )
+    return _decode(_encode(finished))  # what stands in the log, every node has to read

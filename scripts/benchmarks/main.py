@@ -31,18 +31,24 @@ def main(usage: str, arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (all by default)")
     parser.add_argument("--rate", type=int, help="fire: try this rate only, in runs a second")
     parser.add_argument("--kills", type=int, default=20, help="failover-kill: how many (default 20)")
-    parser.add_argument("--json", type=Path, default=Path(), help="where bench-NAME.json goes (default: here)")
+    parser.add_argument("--json", type=Path, default=Path(), help="directory for bench-NAME.json (default: here)")
     parser.add_argument("--keep", type=Path, help="keep the nodes' data and logs in this directory")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
 
+    names = options.names or list(BENCHMARKS)
+    if options.keep and any((options.keep / name).exists() for name in names):
+        parser.error(
+            f"{options.keep} holds an earlier run: a cluster would go on from its data; name another directory"
+        )
+
     reports: list[Report] = []
     failed = False
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="raftcron-bench-"))
+    folder = options.keep.resolve() if options.keep else Path(tempfile.mkdtemp(prefix="raftcron-bench-"))
     try:
-        for name in options.names or BENCHMARKS:
+        for name in names:
             try:
                 report = asyncio.run(measured(name, BENCHMARKS[name], folder / name, options))
             except Exception:
@@ -55,5 +61,6 @@ def main(usage: str, arguments: list[str]) -> int:
     finally:
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
-    print(table(reports))
+    if reports:
+        print(table(reports))
     return int(failed)

@@ -34,6 +34,7 @@ PROMPT_DELAY_SECONDS = 0.0
 SLOW_DELAY_SECONDS = 0.55  # in flight more than half of the time, so that kills meet runs
 LONGER_THAN_ITS_INTERVAL_SECONDS = 1.8
 SETTLE_SECONDS = 30.0
+ATTEMPTS = {"at_most_once": None, "at_least_once": 50}  # a run may well meet more kills than the default's five
 WRITERS = 4
 WRITE_PAUSE_SECONDS = (0.02, 0.12)
 
@@ -222,6 +223,7 @@ class Campaign:
                 schedule=plan.schedule,
                 executor={"type": "http", "url": self.receiver.hook(plan.delay)},
                 delivery=plan.delivery,
+                retry={"max_attempts": ATTEMPTS[plan.delivery]},
                 overlap={"policy": plan.overlap},
                 timeout="20s",
                 history={"runs": self.history_runs},

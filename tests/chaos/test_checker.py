@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -400,3 +402,17 @@ def test_evidence_survives_its_file(tmp_path: Path) -> None:
     """What was saved for a post-mortem is judged alike."""
     good().save(tmp_path / "evidence.json")
     assert Evidence.load(tmp_path / "evidence.json") == good()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "word"),
+    [(lambda good: good, 2, "inconclusive"), (lambda good: without_run(good, "most-1", 5), 1, "failed")],
+    ids=["too little", "broken"],
+)
+def test_the_script_says_by_its_exit_code_what_it_found(tmp_path: Path, change: Change, code: int, word: str) -> None:
+    """Kept evidence is judged again by `scripts/chaos --judge`: 1 for violations, 2 for too little to say."""
+    change(good()).save(tmp_path / "evidence.json")
+    script = Path(__file__).resolve().parents[2] / "scripts" / "chaos"
+    command = [sys.executable, str(script), "--judge", str(tmp_path / "evidence.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, f"verdict: {word}"), done.stderr

@@ -37,6 +37,7 @@ def test_reserved_ports_are_free_and_nobody_elses() -> None:
         second.release()
     for port in first.numbers:
         with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: old connections linger
             listener.bind(("127.0.0.1", port))
 
 

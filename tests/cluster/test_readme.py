@@ -153,7 +153,7 @@ def test_ci_runs_the_tests_and_nothing_else(tmp_path: Path) -> None:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of the repository without what .gitignore names; its scripts use the environment that runs this test."""
-    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
     copy = tmp_path / "raftcron"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", *ignored))
     (copy / ".venv").symlink_to(sys.prefix)

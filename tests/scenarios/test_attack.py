@@ -7,7 +7,10 @@ file.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -429,6 +432,75 @@ def test_lost_nodes_are_found_although_the_wall_clock_was_set_back() -> None:
     play(act)
 
 
+def test_a_run_of_a_former_life_is_not_started() -> None:
+    """Model: gate_inc.  The state still shows it running on this node, but in the life before."""
+
+    async def act(scene: Scene) -> None:
+        await scene.put(schedule="@every 60s")
+        await scene.seconds(30)
+        started = decide_elsewhere(scene, "job", "n1")
+        scene.die("n1")
+        scene.cluster.append(started)
+        n1 = scene.enter("n1", 2)
+        scene.names["n1"] = n1
+        n1.presence._announcement = Announce("n1", 1, "", "", "", 1, 1)  # its new life is never told
+        scene.elect("n2")
+        await scene.seconds(5)
+        assert n1.worker._is_valid(n1.presence.license)
+        assert n1.machine.state.runs[next(iter(n1.machine.state.runs))].state == "running"
+        assert n1.executor.started == []
+
+    play(act)
+
+
+def test_a_licence_of_another_epoch_opens_nothing() -> None:
+    """Model: gate_epoch.  The node holds an answer of the new leader and has not applied its leadership entry."""
+
+    async def act(scene: Scene) -> None:
+        await scene.put(schedule="@every 60s")
+        await scene.seconds(30)
+        n1 = scene.names["n1"]
+        cut_off(n1)
+        running = scene.cluster.append(decide_elsewhere(scene, "job", "n1"))
+        scene.elect("n2")
+        received = n1.log._handlers["license"]  # the index named would forbid it too; here the epoch has to
+        n1.log._handlers["license"] = lambda peer, message: received(peer, [*message[:2], 0])
+        await scene.seconds(8)  # the licence of the former lead is over, and nothing is lost yet
+        n1.log.knows_leader = True
+        apply_until(n1, running)
+        await scene.seconds(3)
+        assert n1.presence.license.epoch == n1.machine.epoch + 1
+        assert n1.executor.started == []
+
+    play(act)
+
+
+def test_a_worker_past_the_deadline_by_its_own_clock_starts_nothing() -> None:
+    """Model: gate_deadline.  The state says `running`; it is queued again, and ended there."""
+
+    async def act(scene: Scene) -> None:
+        leader = scene.leader
+        await scene.put(schedule="@manual", misfire={"window": "2s"})
+        await stop_planning(leader)
+        held = leader.presence.license
+        leader.presence.license = held._replace(epoch=0)
+        leader.log._handlers.clear()
+        leader.leases._read_index = _never
+        await leader.proposer.propose(Trigger("job", Place("n1", 1)))
+        await scene.seconds(3)
+        leader.presence.license = held._replace(until=leader.clock.boot() + 5)
+        leader.worker._licensed.set()
+        await scene.seconds(1)
+        [row] = scene.rows()
+        assert (row.state, leader.executor.started) == ("queued", [])
+
+    play(act)
+
+
+async def _never() -> int:
+    raise UnavailableError("no majority")
+
+
 # ---- the queue -----------------------------------------------------------------------------------------------------
 
 
@@ -606,6 +678,90 @@ def test_an_assigned_run_whose_deadline_passes_is_ended() -> None:
     play(act)
 
 
+def test_the_loop_gets_its_turn_between_the_entries_of_a_large_batch() -> None:
+    """Planning thousands of jobs that are due together must not hold back heartbeats for as long as it takes."""
+
+    async def act(scene: Scene) -> None:
+        for number in range(2_000):
+            await scene.put(f"job-{number}", schedule="30 * * * * *")
+        log = scene.leader.log
+        log.stall = asyncio.Event()
+        await scene.seconds(5)
+        scene.leader.clock.wall_offset = 30.0
+        scene.leader.scheduler._wake.set()
+        seen = [log.proposals]
+        while log.proposals < seen[0] + 4 and len(seen) < 10_000:
+            await asyncio.sleep(0)
+            seen.append(log.proposals)
+        assert seen[-1] >= seen[0] + 4
+        assert max(later - earlier for earlier, later in pairwise(seen)) == 1
+
+    play(act, nodes=1, slots=3_000)
+
+
+# ---- the end of a node ---------------------------------------------------------------------------------------------
+
+
+def test_the_grace_of_a_shutdown_includes_the_time_to_kill() -> None:
+    """Semantics 5.12: twenty seconds in all, so what runs on is told to stop `kill_after` before they are over."""
+
+    async def act(scene: Scene) -> None:
+        leader = scene.leader
+        leader.executor.scripts = {"job": Script(None)}
+        await scene.put(schedule="@manual", kill_after="5s")
+        await leader.proposer.propose(Trigger("job", Place("n1", 1)))
+        await scene.seconds(1)
+        scene.elect("n2")
+        draining = asyncio.ensure_future(leader.worker.drain(20.0))
+        await scene.seconds(14.5)
+        assert leader.executor.stopped == []
+        await scene.seconds(1)
+        assert [reason for _, reason in leader.executor.stopped] == ["shutdown"]
+        await draining
+
+    play(act)
+
+
+def test_a_shutdown_ends_although_an_attempt_does_not() -> None:
+    """A process stuck in the kernel, or an executor that hears nothing: its fate is left to the lease."""
+
+    async def act(scene: Scene) -> None:
+        leader = scene.leader
+
+        class HearsNothing:
+            async def run(self, attempt: Any, control: Any) -> Ending:
+                control.may_start()
+                await asyncio.sleep(1e6)
+                return Ending("succeeded")
+
+        leader.worker._executor = HearsNothing()
+        await scene.put(schedule="@manual")
+        await leader.proposer.propose(Trigger("job", Place("n1", 1)))
+        await scene.seconds(1)
+        scene.elect("n2")
+        await asyncio.wait_for(leader.worker.drain(5.0), 60.0)
+
+    play(act)
+
+
+def test_a_lease_that_ended_while_the_machine_slept_stops_runs_at_once() -> None:
+    """Semantics 5.6: leases run on the boot clock; the loop's own timers did not see the sleep."""
+
+    async def act(scene: Scene) -> None:
+        leader = scene.leader
+        leader.executor.scripts = {"job": Script(None)}
+        await scene.put(schedule="@manual")
+        await leader.proposer.propose(Trigger("job", Place("n1", 1)))
+        await scene.seconds(1)
+        scene.cluster.cut()
+        boot = leader.clock.boot
+        leader.clock.boot = lambda: boot() + 60.0  # type: ignore[method-assign]  # the machine wakes a minute later
+        await scene.seconds(1.5)
+        assert [reason for _, reason in leader.executor.stopped] == ["lease"]
+
+    play(act)
+
+
 # ---- reports -------------------------------------------------------------------------------------------------------
 
 
@@ -678,7 +834,19 @@ def test_reports_survive_a_change_of_the_lead_and_unknown_outcomes() -> None:
 
 def test_a_definition_that_cannot_be_read_is_refused() -> None:
     """I13: content of a known version never makes apply raise, and a refusal changes nothing."""
-    for stored in (b"\xc1", b"", definition._encode({"schedule": 5}), definition._encode([1])):
+    noop = {"type": "noop"}
+    for stored in (
+        b"\xc1",
+        b"",
+        definition._encode([1]),
+        definition._encode({"schedule": "@every 1s"}),
+        definition._encode({"schedule": 5, "executor": noop}),
+        definition._encode({"schedule": [5], "executor": noop}),
+        definition._encode({"schedule": "@every 1s", "executor": noop, "timezone": 5}),
+        definition._encode({"schedule": "@every 1s", "executor": noop, "misfire": {"grace": []}}),
+        definition._encode({"schedule": "@every 1s", "executor": noop, "history": {"runs": "many"}}),
+        definition._encode({"schedule": "@every 1s", "executor": noop, "retry": {"max_attempts": "3"}}),
+    ):
         machine = cluster()
         machine.put("job")
         before = machine.state.digest
@@ -738,3 +906,56 @@ def test_the_digest_is_true_however_little_history_is_kept(kept: int) -> None:
         machine.done(Decide(Place("n1", 1), [Decision(job.uid, job.revision, n, [], [summary])]))
         assert machine.state.digest == anew(machine.state)
     assert len(machine.state.runs) == max(1, kept)
+
+
+# ---- the model's rules ---------------------------------------------------------------------------------------------
+
+# Each rule of the executable model (semantics 3 to 5), and the tests that fail without it.
+RULES = {
+    "plan_after_applied": ["test_leadership_is_told_once_the_entry_has_applied"],
+    "epoch_check": ["test_a_command_of_another_epoch_is_refused_and_changes_nothing_but_the_index"],
+    "void": ["test_a_new_leader_voids_what_had_not_started_and_leaves_what_runs"],
+    "not_written_waits": ["test_a_command_of_a_deposed_leader_is_not_written_for_certain"],
+    "start_deadline": ["test_a_start_past_its_deadline_is_refused"],
+    "gate_state": ["test_a_node_that_was_cut_off_starts_nothing_that_it_learns_late"],
+    "gate_inc": ["test_a_run_of_a_former_life_is_not_started"],
+    "gate_started": ["test_the_gate_opens_once_for_a_token"],
+    "gate_refused": ["test_the_gate_opens_once_for_a_token"],
+    "gate_lease": ["test_nothing_starts_without_a_licence"],
+    "gate_epoch": ["test_a_licence_of_another_epoch_opens_nothing"],
+    "gate_index": ["test_a_licence_that_names_an_index_not_yet_applied_opens_nothing"],
+    "gate_deadline": ["test_a_worker_past_the_deadline_by_its_own_clock_starts_nothing"],
+    "sent": ["test_a_licence_counts_from_when_its_heartbeat_was_sent"],
+    "leader_lease": ["test_a_run_on_a_dead_node_is_lost_after_one_lease_and_tried_again_where_the_class_says_so"],
+    "new_leader_lease": ["test_a_run_on_a_dead_node_is_lost_after_one_lease_and_tried_again_where_the_class_says_so"],
+    "quorum_round": [
+        "test_a_deposed_leader_that_does_not_know_it_licenses_nobody",
+        "test_a_leader_that_was_left_alone_confirms_no_read",
+    ],
+    "own_round": ["test_a_deposed_leader_that_does_not_know_it_licenses_nobody"],
+    "round_after": ["test_whoever_comes_while_a_question_is_out_waits_for_the_next"],
+    "margin": ["test_a_licence_counts_from_when_its_heartbeat_was_sent"],
+    "spawner_kills": ["test_a_stopped_daemon_cannot_keep_a_child_alive"],
+    "spawner_refuses": ["test_a_start_past_its_licence_is_refused_whatever_newer_deadline_is_held"],
+    "pipe_kill": ["test_children_die_with_a_killed_daemon"],
+    "start_kill": ["test_clean_up_after_daemon_and_spawner_were_killed"],
+    "inc_order": ["test_an_older_life_is_refused_and_an_equal_one_ignored"],
+    "lost_by_inc": ["test_the_next_life_of_a_node_ends_the_runs_of_the_former_at_once"],
+    "watermark": ["test_a_scheduled_time_is_decided_once"],
+    "token_check": ["test_a_report_under_an_old_token_changes_nothing"],
+    "start_check": ["test_a_start_needs_the_newest_token"],
+    "answer_after_lost": ["test_a_node_is_not_answered_from_the_moment_its_loss_is_planned"],
+    "kill_spawner": ["test_clean_up_kills_an_old_spawner_that_is_stopped"],
+    "exec_lease": ["test_a_start_past_its_licence_is_refused_whatever_newer_deadline_is_held"],
+    "verify_dead": ["test_a_spawner_that_dies_takes_its_children_and_is_replaced"],
+    "expire_assigned": ["test_an_assigned_run_whose_deadline_passes_is_ended"],
+    "assign_inc": ["test_an_assignment_to_a_former_life_is_refused"],
+}
+
+
+def test_every_rule_of_the_model_has_its_tests() -> None:
+    """The tests that the table names exist."""
+    defined: set[str] = set()
+    for path in Path(__file__).parents[1].rglob("test_*.py"):
+        defined.update(re.findall(r"def (test_\w+)", path.read_text()))
+    assert {name for names in RULES.values() for name in names} <= defined

@@ -301,7 +301,7 @@ def test_an_orderly_end_gives_runs_their_grace_and_records_what_became_of_them()
         await scene.put("long", schedule="@every 60s")
         await scene.seconds(61)
         scene.elect("n2")
-        await leader.worker.drain(5.0)
+        await leader.worker.drain(9.0)
         await scene.seconds(1)
         [short], [long] = scene.rows("short"), scene.rows("long")
         assert short.state == "succeeded"

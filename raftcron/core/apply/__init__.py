@@ -13,6 +13,7 @@ from raftcron.core import commands as c
 from raftcron.core.apply import decisions, jobs, leadership, runs
 from raftcron.core.apply.context import Context
 from raftcron.core.commands import Done, Entry, Outcome, Refused
+from raftcron.core.instant import MAX_MS
 from raftcron.core.state import State
 
 _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
@@ -38,6 +39,10 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
     """Take one entry of the log.  The same entries give the same state, byte for byte, on every node."""
     command = entry.command
     outcome: Outcome
+    if not 0 <= entry.at <= MAX_MS:
+        outcome = Refused("time", f"made at {entry.at}, which is no instant")
+        state.index = index
+        return outcome
     if isinstance(command, c.Lead):
         state.cluster_time = max(state.cluster_time, entry.at)
         outcome = leadership.lead(state, Context(index, state.cluster_time), command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from raftcron.core.apply.context import Context, remember, replay
 from raftcron.core.apply.runs import place_run
 from raftcron.core.commands import Decide, Decision, Done, Fire, Outcome, Place, Refused, Summary, Trigger
+from raftcron.core.instant import MAX_MS
 from raftcron.core.model import (
     CAUSE_CATCH_UP,
     CAUSE_MANUAL,
@@ -64,12 +65,22 @@ def trigger(state: State, context: Context, command: Trigger) -> Outcome:
 
 
 def holds(job: Job, decision: Decision) -> bool:
-    """Whether a decision was made under the job's present definition and moves its watermark forward, in order."""
+    """Whether a decision was made under the job's present definition and moves its watermark, each time once."""
     if decision.revision != job.revision or decision.through <= job.decided_through or job.paused:
         return False
-    return all(job.decided_through < fire.scheduled_time <= decision.through for fire in decision.fires) and all(
-        job.decided_through < summary.first <= summary.last <= decision.through for summary in decision.summaries
-    )
+    if decision.through > MAX_MS:
+        return False
+    at = job.decided_through
+    for fire in decision.fires:
+        if not at < fire.scheduled_time <= decision.through:
+            return False
+        at = fire.scheduled_time
+    at = job.decided_through
+    for summary in decision.summaries:
+        if not at < summary.first <= summary.last <= decision.through or not 1 <= summary.count <= MAX_MS:
+            return False
+        at = summary.last
+    return True
 
 
 def take(state: State, context: Context, job: Job, decision: Decision, place: Place | None) -> None:

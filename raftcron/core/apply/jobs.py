@@ -22,11 +22,14 @@ def put(state: State, context: Context, command: PutJob) -> Outcome:
     refusal = _check(job, command.name, command.seen_revision, command.if_revision, command.decisions)
     if refusal is not None:
         return refusal
+    if job is not None and command.must_create:
+        return Refused("exists", f"there is a job {command.name!r} already, at revision {job.revision}")
+    fault = definition.stored_fault(command.definition)
+    if fault is not None:
+        return Refused("invalid", f"the definition of job {command.name!r} cannot be read: {fault}")
     if job is None:
         _create(state, context, command)
         return remember(state, context, command.key, command.name, 201)
-    if command.must_create:
-        return Refused("exists", f"there is a job {command.name!r} already, at revision {job.revision}")
     _settle(state, context, job, command.decisions)
     paused = job.paused if command.paused is None else command.paused
     owner = job.owner if command.owner is None else command.owner

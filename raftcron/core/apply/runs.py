@@ -266,7 +266,8 @@ def end_attempt(
 def _fits(state: State, context: Context, run: Run, assignment: Assignment) -> bool:
     place = assignment.place
     return (
-        state.is_alive(place.node, place.incarnation)
+        not state.is_held(run)
+        and state.is_alive(place.node, place.incarnation)
         and state.has_slot(place.node, process=run.is_process)
         and not (run.attempt == 1 and _is_past_deadline(state, run, context.at))
     )

@@ -1,0 +1,198 @@
+"""A disk in memory that forgets as real ones do; satisfies raft.device.Device through one `Handle` a process's life.
+
+A killed process leaves what it has written.  A power cut leaves what was synced, and of the rest any pages, in any
+order, the last of them torn.  A disk may be full, a sync may fail, and a process may die in the middle of a write.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from raftcron.testing.chance import Chance
+from raftcron.testing.sim_loop import ProcessDied
+
+PAGE_BYTES = 4096
+SECTOR_BYTES = 512
+
+
+class _File:
+    def __init__(self) -> None:
+        self.data = bytearray()  # as processes see it
+        self.durable = bytearray()  # as a power cut leaves it at least
+        self.agree = 0  # the first so many bytes of both are the same
+        self.is_named = False  # its directory was synced since it was made
+
+    def sync(self) -> None:
+        self.durable[self.agree :] = memoryview(self.data)[self.agree :]
+        self.agree = len(self.data)
+
+    def survive(self, chance: Chance) -> None:
+        """A power cut: any pages of what was not synced, the last one torn."""
+        old, new = bytes(self.durable), bytes(self.data)
+        if old == new:
+            return
+        length = chance.choice([len(old), len(new), chance.randint(min(len(old), len(new)), max(len(old), len(new)))])
+        kept = bytearray(length)
+        kept[: min(length, len(old))] = old[:length]
+        share = chance.choice([0.0, 0.5, 0.9, 1.0])
+        for begin in range(self.agree - self.agree % PAGE_BYTES, length, PAGE_BYTES):
+            if chance.random() >= share:
+                continue
+            end = min(begin + PAGE_BYTES, length, len(new))
+            if chance.random() < 0.2:  # torn
+                end = min(end, begin + SECTOR_BYTES * chance.randrange(PAGE_BYTES // SECTOR_BYTES))
+            if end > begin:
+                kept[begin:end] = new[begin:end]
+        self.data = kept
+        self.durable = bytearray(kept)
+        self.agree = len(kept)
+
+
+class Disk:
+    """What one machine keeps.  `open` it anew for each life of a process."""
+
+    def __init__(self, chance: Chance) -> None:
+        self.files: dict[Path, _File] = {}
+        self.gone: dict[Path, _File] = {}  # removed, the directory not synced since
+        self.free_bytes: int | None = None  # None: plenty
+        self.failing_syncs = 0  # so many of the next syncs fail
+        self.death_in: int | None = None  # the process dies within so many further writes and syncs
+        self.sync_seconds = 0.0  # how long the process waits for each
+        self.syncs = 0
+        self._chance = chance
+
+    def open(self) -> Handle:
+        return Handle(self, self._chance)
+
+    def cut_power(self) -> None:
+        """What is left after it."""
+        for path, file in list(self.files.items()):
+            if not file.is_named and self._chance.random() < 0.5:
+                del self.files[path]
+        for path, file in self.gone.items():
+            if path not in self.files and self._chance.random() < 0.5:
+                self.files[path] = file
+        self.gone.clear()
+        for file in self.files.values():
+            file.is_named = True
+            file.survive(self._chance)
+
+    def flip(self, path: Path, offset: int, bit: int) -> None:
+        """A bit rots, in what is durable too."""
+        file = self.files[path]
+        file.data[offset] ^= 1 << bit
+        if offset < len(file.durable):
+            file.durable[offset] ^= 1 << bit
+
+
+class Handle:
+    """One process's way to its disk; satisfies Device.  After the process's death it does nothing."""
+
+    def __init__(self, disk: Disk, chance: Chance) -> None:
+        self.is_dead = False
+        self.waited_seconds = 0.0  # for syncs; the conductor takes it from the process's time
+        self._disk = disk
+        self._chance = chance
+        self._open: dict[int, _File | None] = {}
+        self._number = 2
+
+    def make_directory(self, path: Path) -> None:
+        """Directories are there."""
+
+    def lock(self, path: Path) -> int:
+        return self._opened(None)
+
+    def names(self, directory: Path) -> list[str]:
+        return [path.name for path in self._disk.files if path.parent == directory]
+
+    def read(self, path: Path, limit: int = -1) -> bytes:
+        file = self._disk.files.get(path)
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return bytes(file.data if limit < 0 else file.data[:limit])
+
+    def create(self, path: Path) -> int:
+        if path in self._disk.files:
+            raise FileExistsError(errno.EEXIST, "it is there", str(path))
+        file = _File()
+        if not self.is_dead:
+            self._disk.files[path] = file
+        return self._opened(file)
+
+    def append(self, path: Path) -> int:
+        return self._opened(self._disk.files[path])
+
+    def write(self, handle: int, data: bytes) -> None:
+        file = self._open[handle]
+        if self.is_dead or file is None:
+            return
+        disk = self._disk
+        if self._is_last():
+            file.data += data[: self._chance.randint(0, len(data))]
+            self._die()
+        if disk.free_bytes is not None:
+            taken = data[: disk.free_bytes]
+            disk.free_bytes -= len(taken)
+            file.data += taken
+            if len(taken) < len(data):
+                raise OSError(errno.ENOSPC, "no space left on device")
+            return
+        file.data += data
+
+    def sync(self, handle: int) -> None:
+        file = self._open[handle]
+        if self.is_dead or file is None:
+            return
+        disk = self._disk
+        if self._is_last():
+            if self._chance.random() < 0.5:
+                file.sync()
+            self._die()
+        if disk.failing_syncs:
+            disk.failing_syncs -= 1
+            file.survive(self._chance)  # the kernel drops the pages
+            raise OSError(errno.EIO, "input/output error")
+        disk.syncs += 1
+        self.waited_seconds += disk.sync_seconds
+        file.sync()
+
+    def sync_directory(self, path: Path) -> None:
+        if self.is_dead:
+            return
+        for name, file in self._disk.files.items():
+            if name.parent == path:
+                file.is_named = True
+        for name in [name for name in self._disk.gone if name.parent == path]:
+            del self._disk.gone[name]
+
+    def truncate(self, handle: int, length: int) -> None:
+        file = self._open[handle]
+        if self.is_dead or file is None:
+            return
+        del file.data[length:]
+        file.agree = min(file.agree, length)
+
+    def remove(self, path: Path) -> None:
+        if not self.is_dead:
+            self._disk.gone[path] = self._disk.files.pop(path)
+
+    def close(self, handle: int) -> None:
+        self._open.pop(handle, None)
+
+    def _opened(self, file: _File | None) -> int:
+        self._number += 1
+        self._open[self._number] = file
+        return self._number
+
+    def _is_last(self) -> bool:
+        disk = self._disk
+        if disk.death_in is None:
+            return False
+        disk.death_in -= 1
+        return disk.death_in <= 0
+
+    def _die(self) -> None:
+        self._disk.death_in = None
+        self.is_dead = True
+        raise ProcessDied("in the middle of a write or a sync")
