@@ -309,7 +309,7 @@ class Node:
         """Give the lead away, as often as this node gets it; until then it decides, and starts nothing here."""
         while True:
             try:
-                if self.log.status().leading_epoch is not None:
+                if self.log.leading_epoch is not None:
                     await self.log.transfer()
             except RaftcronError as error:
                 log.info("lead_kept code=%s detail=%s", error.code, error.detail)

@@ -69,6 +69,10 @@ class Log(Protocol):
 
     incarnation: int  # this life of this node's process, counted in its journal; from 1
 
+    @property
+    def leading_epoch(self) -> int | None:
+        """As in `status`, and cheap: asked for every command."""
+
     async def propose(self, body: bytes, epoch: int) -> Applied:
         """Replicate a command that was made under `epoch`; returns when this node has applied it.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -247,10 +248,11 @@ def expand(stored: bytes) -> dict[str, Any]:
     return whole
 
 
-def executor_of(stored: bytes) -> dict[str, Any]:
-    """The executor object alone."""
+@functools.lru_cache(maxsize=1_024)
+def executor_of(stored: bytes) -> Mapping[str, Any]:
+    """The executor object alone; shared, so it must not be changed."""
     executor: dict[str, Any] = _decode(stored)["executor"]
-    return executor
+    return MappingProxyType(executor)
 
 
 @functools.lru_cache(maxsize=1_024)

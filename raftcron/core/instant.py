@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -23,9 +24,14 @@ def rfc3339(ms: int) -> str:
 
     `ms` lies in MIN_MS..MAX_MS (years 1 to 9999); OverflowError beyond.
     """
-    when = _EPOCH + ms * _MS
-    text = when.replace(tzinfo=None).isoformat(timespec="milliseconds" if ms % 1000 else "seconds")
-    return text + "Z"
+    seconds, rest = divmod(ms, 1000)
+    return f"{_whole(seconds)}.{rest:03}Z" if rest else _whole(seconds) + "Z"
+
+
+@functools.lru_cache(maxsize=1024)
+def _whole(seconds: int) -> str:
+    """Most instants that are shown lie in few seconds."""
+    return (_EPOCH + seconds * 1000 * _MS).replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def parse_rfc3339(text: str) -> int:

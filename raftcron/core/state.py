@@ -39,6 +39,7 @@ TAILS_BYTES_KEPT = 64 << 20  # output tails of all runs together
 _encode = msgspec.msgpack.Encoder().encode
 
 Record = Job | Run | Node | Key
+_PERSON = {kind: kind.__name__.encode() for kind in (Job, Run, Node, Key)}
 
 
 def newest_first(run: Run) -> tuple[int, int, str]:
@@ -51,7 +52,7 @@ def record_hash(record: Record) -> int:
     kept, record.digest = record.digest, 0
     data = _encode(record)
     record.digest = kept
-    return int.from_bytes(blake2b(data, digest_size=16, person=type(record).__name__.encode()).digest(), "little")
+    return int.from_bytes(blake2b(data, digest_size=16, person=_PERSON[type(record)]).digest(), "little")
 
 
 def _kind(run: Run) -> tuple[bool, bool]:
@@ -157,6 +158,10 @@ class State:
     def touch_job(self, job: Job) -> None:
         self._touched[id(job)] = job
         self.touched_jobs.add(job.uid)
+
+    def count_job(self, job: Job) -> None:
+        """Only the job's counters or its last run have changed: nothing that the timeline follows from."""
+        self._touched[id(job)] = job
 
     def remove_job(self, job: Job) -> None:
         """The job goes; its rows stay readable by id among the orphans."""

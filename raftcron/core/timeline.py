@@ -23,13 +23,14 @@ MOMENTS_PER_DECISION = 100  # on-time fires of one job in one decision; the rest
 
 GroupKey = tuple[tuple[str, ...], str, str, str, int, str]
 
+_OWN_ANCHOR = re.compile(r"\sfrom\s+\d", re.IGNORECASE)
 _HASHED = re.compile(r"(?<![A-Z])H(?![A-Z])", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=65_536)
 def _personal(schedules: tuple[str, ...]) -> tuple[bool, bool]:
     """Whether instants depend on the job's anchor, and on its name."""
-    anchored = any(text.startswith("@every") for text in schedules)
+    anchored = any(text.lower().startswith("@every") and _OWN_ANCHOR.search(text) is None for text in schedules)
     return anchored, any(_HASHED.search(text) is not None for text in schedules if not text.startswith("@"))
 
 
@@ -95,6 +96,7 @@ class Timeline:
         self._heap: list[tuple[int, GroupKey]] = []
         self._stragglers: list[tuple[int, int]] = []
         self._where: dict[int, Group] = {}
+        self._joined: dict[int, tuple[Policy, int]] = {}  # what the group of each job in `_where` followed from
 
     def update(self, job: Job, policy: Policy) -> None:
         """The job is new, or its definition, watermark or pause has changed."""
@@ -102,11 +104,12 @@ class Timeline:
             self.remove(job.uid)
             return
         group = self._where.get(job.uid)
-        if group is None or not self._belongs(group, job, policy):
+        if group is None or not self._is_as_it_joined(job, policy):
             self.remove(job.uid)
             group = self._join(job, policy)
             if group is None:
                 return
+            self._joined[job.uid] = (policy, job.anchor)
         if group.next_at is not None and job.decided_through < group.next_at:
             at = group.next_after(job.decided_through)
             if at is not None and at < group.next_at:
@@ -119,6 +122,7 @@ class Timeline:
     def remove(self, uid: int) -> None:
         """The job is gone or paused."""
         self.unreadable.pop(uid, None)
+        self._joined.pop(uid, None)
         group = self._where.pop(uid, None)
         if group is not None:
             group.members.discard(uid)
@@ -161,8 +165,9 @@ class Timeline:
         at = group.next_after(job.decided_through)
         return at is not None and at <= now
 
-    def _belongs(self, group: Group, job: Job, policy: Policy) -> bool:
-        return group.key == self._key(job, policy)
+    def _is_as_it_joined(self, job: Job, policy: Policy) -> bool:
+        joined = self._joined.get(job.uid)  # equal definitions share one policy object, so this needs no comparison
+        return joined is not None and joined[0] is policy and joined[1] == job.anchor
 
     @staticmethod
     def _key(job: Job, policy: Policy) -> GroupKey:

@@ -226,6 +226,11 @@ class Engine:
                 await asyncio.sleep(self._settings.heartbeat_seconds)
 
     @property
+    def leading_epoch(self) -> int | None:
+        """See `ports.Log`."""
+        return self._leading_epoch
+
+    @property
     def is_ready(self) -> bool:
         """Whether this node has applied all that was committed at some instant after this process began."""
         return self._is_ready

@@ -163,7 +163,7 @@ class Presence:
 
     async def _answer_own(self, number: int) -> None:
         index = await self._keeper.answer(self._node)
-        epoch = self._log.status().leading_epoch
+        epoch = self._log.leading_epoch
         if index is not None and epoch is not None:
             self._take(number, epoch, index)
 
@@ -189,19 +189,19 @@ class Presence:
         match message:
             case [int(number), int(applied), str(digest), int(wall_ms)]:
                 self.peers[peer] = PeerInfo(applied, digest, wall_ms - self._time.now_ms(), self._clock.boot())
-                if self._log.status().leading_epoch is not None and len(self._tasks) < ANSWERS_AT_ONCE:
+                if self._log.leading_epoch is not None and len(self._tasks) < ANSWERS_AT_ONCE:
                     self._spawn(self._answer(peer, number))
             case _:
                 log.warning("heartbeat_unreadable peer=%s", peer)
 
     async def _answer(self, peer: str, number: int) -> None:
         index = await self._keeper.answer(peer)
-        epoch = self._log.status().leading_epoch
+        epoch = self._log.leading_epoch
         if index is not None and epoch is not None:
             self._log.send(peer, "license", [number, epoch, index])
 
     def _announce_received(self, peer: str, message: Any) -> None:
-        if self._log.status().leading_epoch is None or len(self._tasks) >= ANSWERS_AT_ONCE:
+        if self._log.leading_epoch is None or len(self._tasks) >= ANSWERS_AT_ONCE:
             return
         try:
             announcement = _decode_announce(message)

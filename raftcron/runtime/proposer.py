@@ -24,7 +24,7 @@ class Proposer:
         Raises UnavailableError (certainly not written, also where the log had moved to another epoch) or
         UnknownOutcomeError.
         """
-        epoch = self._log.status().leading_epoch
+        epoch = self._log.leading_epoch
         if epoch is None:
             raise UnavailableError("this node does not lead: nothing was written; repeat the request")
         body = encode_entry(Entry(epoch, self._time.now_ms(), command))

@@ -104,7 +104,7 @@ class Reads:
 
     def _applied_index(self) -> int:
         """Of the log as well: it may end with entries that the machine is not asked to apply."""
-        return max(self._machine.state.index, self._log.status().applied_index)
+        return max(self._machine.state.index, self._machine.applied_index)
 
     def _staleness_ms(self) -> int:
         """An upper bound: what was committed longer ago than this is in the answer.  Counted from the process's start

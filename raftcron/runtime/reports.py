@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 
 Report = Start | NotStarted | Finish
 KIND = "report"
-REPORTS_PER_ENTRY = 100  # an ending may carry a 4 KiB output tail: an entry stays below half a MiB
+REPORTS_PER_ENTRY = 500
+TAIL_BYTES_PER_ENTRY = 256 << 10  # an ending may carry a 4 KiB output tail: an entry stays below half a MiB
 FOREIGN_PROPOSALS = 64  # reports of other nodes that a leader proposes at once; what comes beyond is repeated later
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -99,15 +101,16 @@ class Reports:
         reports = self._gather(fresh)
         if not reports:
             return
-        status = self._log.status()
-        if status.leading_epoch is not None:
+        if self._log.leading_epoch is not None:
             self._busy = True
             task = asyncio.get_running_loop().create_task(self._propose_own(reports))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif status.leader is not None and status.leader != self._node:
+            return
+        leader = self._log.status().leader
+        if leader is not None and leader != self._node:
             for report in reports:
-                self._log.send(status.leader, KIND, _encode(report))
+                self._log.send(leader, KIND, _encode(report))
 
     def _gather(self, tokens: list[int]) -> list[Report]:
         endings: list[Finished] = []
@@ -123,7 +126,7 @@ class Reports:
                 starts.append(self._starts[token])
         size = REPORTS_PER_ENTRY
         return [
-            *(Finish(endings[at : at + size]) for at in range(0, len(endings), size)),
+            *(Finish(part) for part in _by_size(endings)),
             *(NotStarted(refusals[at : at + size]) for at in range(0, len(refusals), size)),
             *(Start(starts[at : at + size]) for at in range(0, len(starts), size)),
         ]
@@ -164,7 +167,7 @@ class Reports:
 
     def _received(self, peer: str, message: Any) -> None:
         """A report of another node: propose it; the worker repeats what does not come true."""
-        if self._log.status().leading_epoch is None or self._foreign >= FOREIGN_PROPOSALS:
+        if self._log.leading_epoch is None or self._foreign >= FOREIGN_PROPOSALS:
             return
         try:
             report = _decode(message)
@@ -183,6 +186,20 @@ class Reports:
             log.info("report_not_taken code=%s next=the_worker_repeats_it", error.code)
         finally:
             self._foreign -= 1
+
+
+def _by_size(endings: list[Finished]) -> Iterator[list[Finished]]:
+    """Endings as entries take them, by count and by the bytes of their output tails."""
+    part: list[Finished] = []
+    size = 0
+    for finished in endings:
+        part.append(finished)
+        size += len(finished.output_tail)
+        if len(part) >= REPORTS_PER_ENTRY or size >= TAIL_BYTES_PER_ENTRY:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _is_news(run: Run | None, token: int, report: Finished | Token) -> bool:

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 DECISIONS_PER_ENTRY = 500  # about 40 bytes each; an entry stays far below the log's bound and its apply below 10 ms
 DUE_PER_STEP = 1_000  # jobs looked at before the loop gets a turn
 ENTRIES_IN_FLIGHT = 8
+QUEUE_DEEP = 5_000  # queued runs; a few seconds of work
+DECIDE_WITHIN_MS = 2_000  # well inside the default grace of 10 s
 ASSIGNMENTS_PER_ENTRY = 500
 SWEEP_SECONDS = 1.0  # how often silent nodes and passed deadlines are looked for
 SCAN_PER_SWEEP = 20_000  # queued runs whose deadline is looked at in one sweep
@@ -92,7 +94,8 @@ class Scheduler:
                     self._submit(command, room)
                     await asyncio.sleep(0)  # heartbeats do not wait for a large batch
                     more = True
-                if more and self._is_due(self._time.now_ms()):
+                now = self._time.now_ms()
+                if more and self._is_due(now) and self._may_decide(now):
                     await asyncio.sleep(0)
                     continue
                 now = self._time.now_ms()
@@ -120,15 +123,27 @@ class Scheduler:
 
     def step(self, now: int) -> Iterator[Command]:
         """What this leader proposes at this instant."""
-        yield from self._decide(now)
         if self._machine.state.queued:
-            yield from self._assign(now)
+            yield from self._assign(now)  # what waits goes before what comes
+        if self._may_decide(now):
+            yield from self._decide(now)
         if not 0 < self._next_sweep - now <= SWEEP_SECONDS * 1000:  # passed, or the wall clock was set back
             self._next_sweep = now + int(SWEEP_SECONDS * 1000)
             yield from self._lose()
             yield from self._expire(now)
         if self._machine.state.waiting:
             yield from self._requeue(now)
+
+    def _may_decide(self, now: int) -> bool:
+        """Whether new decisions are made: not while the queue is deep, unless something has waited DECIDE_WITHIN_MS.
+
+        A queued run costs every node twice what one costs that starts at once, so under overload times wait on the
+        timeline rather than in the queue, as long as that makes no difference to what becomes of them.
+        """
+        if len(self._machine.state.queued) < QUEUE_DEEP:
+            return True
+        at = self._machine.timeline.next_at()
+        return at is not None and now - at >= DECIDE_WITHIN_MS
 
     def _decide(self, now: int) -> Iterator[Command]:
         state, timeline = self._machine.state, self._machine.timeline
@@ -306,7 +321,7 @@ class Scheduler:
         waits = [SWEEP_SECONDS * 1000]
         at = self._machine.timeline.next_at()
         if at is not None:
-            waits.append(at - now)
+            waits.append(at - now if self._may_decide(now) else at + DECIDE_WITHIN_MS - now)
         state = self._machine.state
         waits.extend(
             run.not_before - now for run in islice(state.waiting.values(), 1_000) if run.id not in self._moving

@@ -115,6 +115,10 @@ class MemoryLog:
 
     # ---- ports.Log
 
+    @property
+    def leading_epoch(self) -> int | None:
+        return self._leading_epoch
+
     async def propose(self, body: bytes, epoch: int) -> Applied:
         self.proposals += 1
         answer, self.next_answer = self.next_answer, "applied"

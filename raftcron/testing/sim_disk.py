@@ -7,6 +7,7 @@ order, the last of them torn.  A disk may be full, a sync may fail, and a proces
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 from raftcron.testing.chance import Chance
@@ -60,13 +61,16 @@ class Disk:
         self.death_in: int | None = None  # the process dies within so many further writes and syncs
         self.sync_seconds = 0.0  # how long the process waits for each
         self.syncs = 0
+        self.rewrites = 0  # how often durable bytes may have become others than they were
         self._chance = chance
 
-    def open(self) -> Handle:
-        return Handle(self, self._chance)
+    def open(self, wait: Callable[[float], None]) -> Handle:
+        """For one life of a process; `wait` takes from its time the seconds that each sync lasts."""
+        return Handle(self, self._chance, wait)
 
     def cut_power(self) -> None:
         """What is left after it."""
+        self.rewrites += 1
         for path, file in list(self.files.items()):
             if not file.is_named and self._chance.random() < 0.5:
                 del self.files[path]
@@ -80,6 +84,7 @@ class Disk:
 
     def flip(self, path: Path, offset: int, bit: int) -> None:
         """A bit rots, in what is durable too."""
+        self.rewrites += 1
         file = self.files[path]
         file.data[offset] ^= 1 << bit
         if offset < len(file.durable):
@@ -89,9 +94,9 @@ class Disk:
 class Handle:
     """One process's way to its disk; satisfies Device.  After the process's death it does nothing."""
 
-    def __init__(self, disk: Disk, chance: Chance) -> None:
+    def __init__(self, disk: Disk, chance: Chance, wait: Callable[[float], None]) -> None:
         self.is_dead = False
-        self.waited_seconds = 0.0  # for syncs; the conductor takes it from the process's time
+        self._wait = wait
         self._disk = disk
         self._chance = chance
         self._open: dict[int, _File | None] = {}
@@ -151,10 +156,11 @@ class Handle:
             self._die()
         if disk.failing_syncs:
             disk.failing_syncs -= 1
+            disk.rewrites += 1
             file.survive(self._chance)  # the kernel drops the pages
             raise OSError(errno.EIO, "input/output error")
         disk.syncs += 1
-        self.waited_seconds += disk.sync_seconds
+        self._wait(disk.sync_seconds)
         file.sync()
 
     def sync_directory(self, path: Path) -> None:
@@ -170,6 +176,7 @@ class Handle:
         file = self._open[handle]
         if self.is_dead or file is None:
             return
+        self._disk.rewrites += 1
         del file.data[length:]
         file.agree = min(file.agree, length)
 

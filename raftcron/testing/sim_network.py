@@ -289,19 +289,15 @@ class Network:
         """All links are as they should be; what was held leaves within a retransmission."""
         self.cuts.clear()
         self.slow.clear()
-        for name in self.hosts:
-            for end in self._sending(name):
-                if end.outgoing and not end.is_pumping:
-                    retried = self._conductor.now + 0.2 * self._chance.random()
-                    self._pump_at(end, max(retried, end.outgoing[0][0]))
+        for host in self.hosts.values():
+            for end in list(host.ends):
+                self._resume(end)
+                self._resume(end.peer)  # it may be gone, and its last words held
 
-    def _sending(self, name: str) -> list[End]:
-        """Ends on this host, and those that are gone there but whose last words are still held."""
-        host = self.hosts[name]
-        return list(dict.fromkeys([*host.ends, *(peer for end in self._all_ends() if (peer := end.peer).host is host)]))
-
-    def _all_ends(self) -> list[End]:
-        return [end for host in self.hosts.values() for end in host.ends]
+    def _resume(self, end: End) -> None:
+        if end.outgoing and not end.is_pumping:
+            retried = self._conductor.now + 0.2 * self._chance.random()
+            self._pump_at(end, max(retried, end.outgoing[0][0]))
 
     def sever(self, one: str, other: str) -> None:
         """The connections between two hosts break, noticed on both sides (as when a firewall forgets them)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftcron.core.apply.context import Context, remember, replay
-from raftcron.core.apply.runs import place_run
+from raftcron.core.apply.runs import begin_at
 from raftcron.core.commands import Decide, Decision, Done, Fire, Outcome, Place, Refused, Summary, Trigger
 from raftcron.core.instant import MAX_MS
 from raftcron.core.model import (
@@ -160,12 +160,12 @@ def _admit(
         state.add_run(run)
         return False
     job.last_run = run.id
-    state.add_run(run)
-    state.touch_job(job)
     if (
         place is not None
         and state.is_alive(place.node, place.incarnation)
         and state.has_slot(place.node, process=run.is_process)
     ):
-        place_run(state, context, run, place, start=True)
+        begin_at(state, context, run, place)
+    state.add_run(run)
+    state.count_job(job)
     return True

@@ -168,7 +168,7 @@ def _stamp(state: State, context: Context, job: Job) -> None:
 
 
 def _every(schedules: tuple[str, ...]) -> list[str]:
-    return sorted(text for text in schedules if text.startswith("@every"))
+    return sorted(text for text in schedules if text.lower().startswith("@every"))
 
 
 def _whole_second(at: int) -> int:

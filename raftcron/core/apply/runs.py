@@ -173,6 +173,15 @@ def cancel(state: State, context: Context, command: Cancel) -> Outcome:
 # ---- steps that other handlers take too ----------------------------------------------------------------------------
 
 
+def begin_at(state: State, context: Context, run: Run, place: Place) -> None:
+    """Assign and start a run that is not among the state's yet."""
+    run.fencing_token = state.next_token
+    state.next_token += 1
+    run.node, run.incarnation = place.node, place.incarnation
+    run.state, run.started_at = RUNNING, context.at
+    run.attempts = [_record(context, run)]
+
+
 def place_run(state: State, context: Context, run: Run, place: Place, *, start: bool) -> None:
     """Assign an indexed, queued run; with `start` also start it.  Every assignment gets a higher token."""
     run.fencing_token = state.next_token
@@ -280,7 +289,13 @@ def _is_past_deadline(state: State, run: Run, at: int) -> bool:
 
 def _mark_started(state: State, context: Context, run: Run) -> None:
     run.started_at = context.at
-    record = AttemptRecord(
+    record = _record(context, run)
+    run.attempts = [*run.attempts[1 - ATTEMPTS_KEPT :], record] if run.attempts else [record]
+    state.move(run, RUNNING)
+
+
+def _record(context: Context, run: Run) -> AttemptRecord:
+    return AttemptRecord(
         attempt=run.attempt,
         fencing_token=run.fencing_token,
         node=run.node or "",
@@ -288,8 +303,6 @@ def _mark_started(state: State, context: Context, run: Run) -> None:
         started_at=context.at,
         started_index=context.log_index,
     )
-    run.attempts = [*run.attempts[1 - ATTEMPTS_KEPT :], record] if run.attempts else [record]
-    state.move(run, RUNNING)
 
 
 def _finish(state: State, context: Context, run: Run, finished: Finished) -> None:
@@ -321,4 +334,4 @@ def _count_end(state: State, run: Run) -> None:
         job.cancelled += 1
     elif run.state == LOST:
         job.lost += 1
-    state.touch_job(job)
+    state.count_job(job)
