@@ -15,13 +15,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from raftcron import ports
 from raftcron.clock import Clock
-from raftcron.errors import DamagedError, FatalError, RaftcronError, TooLargeError, UnavailableError
+from raftcron.errors import ConfigurationError, DamagedError, FatalError, RaftcronError, TooLargeError, UnavailableError
 from raftcron.ports import Applied, LogStatus
 from raftcron.raft import membership, proposals
 from raftcron.raft.device import Device
@@ -34,7 +33,7 @@ from raftcron.raft.proposals import Envelope, Proposals
 from raftcron.raft.reads import Reads
 from raftcron.raft.seam import Core, Host, Role
 from raftcron.raft.settings import RaftSettings, Random
-from raftcron.raft.transport import Hello, Transport
+from raftcron.raft.transport import Handlers, Hello, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +142,13 @@ class Engine:
                 listen=settings.listen,
                 peers={name: settings.peers[name] for name in self._others},
                 secret=settings.secret,
-                handler=_Handler(
-                    self._on_connected, self._on_disconnected, self._on_refused, self._on_message, self._on_batch_end
+                handler=Handlers(
+                    self._on_connected,
+                    self._on_disconnected,
+                    self._on_refused,
+                    self._on_turned_away,
+                    self._on_message,
+                    self._on_batch_end,
                 ),
                 clock=self._clock,
                 admit=self._admit,
@@ -213,7 +217,8 @@ class Engine:
         if not isinstance(error, FatalError):
             cause, error = error, FatalError(f"the log of node {self._name} failed: {error!r}; a defect: report it")
             error.__cause__ = cause
-        logger.critical("raft_fatal node=%s error=%s", self._name, error, exc_info=error)
+        trace = None if isinstance(error, ConfigurationError) else error  # a setting is mended, not debugged
+        logger.critical("raft_fatal node=%s error=%s", self._name, error, exc_info=trace)
         self._end()
         self._fatal(error)
 
@@ -410,6 +415,9 @@ class Engine:
         reason = self._membership.admit(hello, None if connected is None else connected.disk_id)
         if reason is not None:
             self._complain("refused", reason)
+            clusters = {hello.cluster_id, self._membership.cluster_id}
+            if len(clusters) == 2 and None not in clusters:
+                self._on_turned_away(hello.name, reason)  # of two clusters each is a stranger to the other
         return reason
 
     @_rim
@@ -440,6 +448,10 @@ class Engine:
     @_rim
     def _on_refused(self, peer: str) -> None:
         self._elections.refused(peer)
+
+    @_rim
+    def _on_turned_away(self, peer: str, reason: str) -> None:
+        self._membership.turned_away(peer, reason)
 
     @_rim
     def _on_message(self, peer: str, kind: str, message: Any) -> None:
@@ -581,17 +593,6 @@ class Engine:
     @_rim
     def _run(self, function: Callable[..., None], *arguments: Any) -> None:
         function(*arguments)
-
-
-@dataclass(frozen=True)
-class _Handler:
-    """The transport's handler (transport.PeerHandler)."""
-
-    on_connected: Callable[[str], None]
-    on_disconnected: Callable[[str], None]
-    on_refused: Callable[[str], None]
-    on_message: Callable[[str, str, Any], None]
-    on_batch_end: Callable[[], None]
 
 
 _ROLES = {Role.FOLLOWER: ports.Role.FOLLOWER, Role.CANDIDATE: ports.Role.CANDIDATE, Role.LEADER: ports.Role.LEADER}

@@ -59,6 +59,7 @@ class Membership:
         self._is_permanent = False  # the formation has applied here
         self._disks = {name: disk_id}  # as last heard
         self._empty: set[str] = set()  # voters that were heard to be empty since this process began
+        self._turned_away: dict[str, str] = {}  # peers that refuse this node, and why
         if name not in self._voters:
             raise ConfigurationError(f"this node is called {name!r}, but the members are {', '.join(self._voters)}")
 
@@ -100,8 +101,19 @@ class Membership:
             )
         return None
 
+    def turned_away(self, peer: str, reason: str) -> None:
+        """A peer does not let this node in.  Raises ConfigurationError once a majority of the voters says so.
+
+        One word is not enough: the peer may be the one that is wrong.
+        """
+        self._turned_away[peer] = reason
+        if len(self._turned_away) > len(self._voters) // 2:
+            said = "; ".join(f"{name}: {why}" for name, why in sorted(self._turned_away.items()))
+            raise ConfigurationError(f"a majority of the cluster does not let node {self._name} in. {said}")
+
     def heard(self, hello: Hello) -> None:
         """A peer was admitted with these words."""
+        self._turned_away.pop(hello.name, None)
         self._disks[hello.name] = hello.disk_id
         if hello.is_empty:
             self._empty.add(hello.name)

@@ -59,11 +59,26 @@ class PeerHandler(Protocol):
     def on_refused(self, peer: str) -> None:
         """After that the peer's port refused a connection: its process is dead.  At most once an end."""
 
+    def on_turned_away(self, peer: str, reason: str) -> None:
+        """A peer that has proven itself does not let this node in."""
+
     def on_message(self, peer: str, kind: str, message: Any) -> None:
         """A message of the live connection."""
 
     def on_batch_end(self) -> None:
         """All messages that came together have been given."""
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """A PeerHandler made of functions."""
+
+    on_connected: Callable[[str], None]
+    on_disconnected: Callable[[str], None]
+    on_refused: Callable[[str], None]
+    on_turned_away: Callable[[str, str], None]
+    on_message: Callable[[str, str, Any], None]
+    on_batch_end: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -369,6 +384,7 @@ class Transport:
             reason = f"{message!s:.{_MAX_REASON_CHARS}}"
             self._note_refusal(name, f"{self._where(name, connection)} refuses this node: {reason}")
             connection.abort()
+            self._handler.on_turned_away(name, reason)
         elif kind == _HELLO and link.hello is None:
             self._take_hello(link, name, message)
         elif kind == _READY and self._name > name and link.hello is not None and not link.choice:

@@ -368,7 +368,7 @@ async def test_the_first_formation_waits_for_every_voter(
 
 
 async def test_a_node_that_lost_its_directory_stays_out(three: Cluster) -> None:
-    """Its empty directory is a stranger's: it is refused, by name of the command that replaces it, and never votes."""
+    """Its empty directory is a stranger's: refused by name of the command that replaces it, it ends and never votes."""
     await three.propose(b"a")
     wiped = three.followers()[0]
     await three.stop(wiped)
@@ -377,6 +377,10 @@ async def test_a_node_that_lost_its_directory_stays_out(three: Cluster) -> None:
     (other,) = set(three.names) - {wiped, three.leader()}
     await until(lambda: f"raftcron cluster replace {wiped}" in three.engines[other].refusals.get(wiped, ""))
     assert "an empty data directory" in three.engines[other].refusals[wiped]
+    [ending] = await until(lambda: three.failures[wiped])
+    assert isinstance(ending, ConfigurationError)
+    assert "a majority of the cluster does not let node" in str(ending)
+    three.failures[wiped].clear()
     await three.stop(three.leader() or "")  # one good node and the wiped one are no quorum
     await asyncio.sleep(1.5)
     assert three.leader() is None
@@ -384,7 +388,7 @@ async def test_a_node_that_lost_its_directory_stays_out(three: Cluster) -> None:
 
 
 async def test_a_node_of_another_cluster_stays_out(make_cluster: MakeCluster) -> None:
-    """Both clusters are named in the refusal, and the stranger's log is not touched."""
+    """Both clusters are named in the refusal, the stranger ends by itself, and its log is not touched."""
     one, other = make_cluster(3), make_cluster(3)
     ids = []
     for cluster in (one, other):
@@ -399,6 +403,10 @@ async def test_a_node_of_another_cluster_stays_out(make_cluster: MakeCluster) ->
     await one.start(["n1"])
     reason = await until(lambda: one.engines["n2"].refusals.get("n1"))
     assert all(cluster_id in reason for cluster_id in ids)
+    [ending] = await until(lambda: one.failures["n1"])
+    assert isinstance(ending, ConfigurationError)
+    assert all(cluster_id in str(ending) for cluster_id in ids)
+    one.failures["n1"].clear()
     await one.propose(b"b")
     assert one.machines["n1"].history == []
 

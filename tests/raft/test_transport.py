@@ -54,6 +54,7 @@ class Node:
         self.incarnation = 0
         self.peers: dict[str, tuple[str, int]] = {}
         self.port = 0
+        self.turned_away: list[tuple[str, str]] = []
         self.events: list[tuple[Any, ...]] = []
         self.batches = 0
 
@@ -88,6 +89,9 @@ class Node:
 
     def on_refused(self, peer: str) -> None:
         self.events.append(("refused", peer))
+
+    def on_turned_away(self, peer: str, reason: str) -> None:
+        self.turned_away.append((peer, reason))
 
     def on_message(self, peer: str, kind: str, message: Any) -> None:
         assert kind == "test"
