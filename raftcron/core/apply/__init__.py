@@ -11,7 +11,7 @@ from typing import Any
 
 from raftcron.core import commands as c
 from raftcron.core.apply import decisions, jobs, leadership, runs
-from raftcron.core.apply.context import Context
+from raftcron.core.apply.context import Context, replay
 from raftcron.core.commands import Done, Entry, Outcome, Refused
 from raftcron.core.instant import MAX_MS
 from raftcron.core.state import State
@@ -50,7 +50,9 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
         outcome = Refused("epoch", f"made in epoch {entry.epoch}, the log is in epoch {state.epoch}")
     else:
         state.cluster_time = max(state.cluster_time, entry.at)
-        outcome = _HANDLERS[type(command)](state, Context(index, state.cluster_time), command)
+        outcome = replay(state, getattr(command, "key", None)) or _HANDLERS[type(command)](
+            state, Context(index, state.cluster_time), command
+        )
     state.index = index
     state.seal()
     return outcome

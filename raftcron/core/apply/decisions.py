@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftcron.core.apply.context import Context, remember, replay
+from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.runs import begin_at
 from raftcron.core.commands import Decide, Decision, Done, Fire, Outcome, Place, Refused, Summary, Trigger
 from raftcron.core.instant import MAX_MS
@@ -38,9 +38,6 @@ def decide(state: State, context: Context, command: Decide) -> Outcome:
 
 def trigger(state: State, context: Context, command: Trigger) -> Outcome:
     """Run now, judged by the job's overlap policy unless the request overrides it; the watermark does not move."""
-    replayed = replay(state, command.key)
-    if replayed is not None:
-        return replayed
     job = state.jobs.get(command.name)
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftcron.core import definition
-from raftcron.core.apply.context import Context, remember, replay
+from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import holds, summarise, take
 from raftcron.core.apply.runs import cancel_run, skip
 from raftcron.core.commands import Decision, DeleteJob, Outcome, PauseJob, PutJob, Refused, ResumeJob
@@ -15,9 +15,6 @@ STALE = Refused("stale", "the job has changed since the leader looked at it")
 
 def put(state: State, context: Context, command: PutJob) -> Outcome:
     """Create or replace.  An identical definition keeps the revision."""
-    replayed = replay(state, command.key)
-    if replayed is not None:
-        return replayed
     job = state.jobs.get(command.name)
     refusal = _check(job, command.name, command.seen_revision, command.if_revision, command.decisions)
     if refusal is not None:
@@ -40,9 +37,6 @@ def put(state: State, context: Context, command: PutJob) -> Outcome:
 
 def delete(state: State, context: Context, command: DeleteJob) -> Outcome:
     """No start commits after this entry."""
-    replayed = replay(state, command.key)
-    if replayed is not None:
-        return replayed
     job = state.jobs.get(command.name)
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")
@@ -64,9 +58,6 @@ def delete(state: State, context: Context, command: DeleteJob) -> Outcome:
 
 def pause(state: State, context: Context, command: PauseJob) -> Outcome:
     """The schedule stops; manual runs stay allowed."""
-    replayed = replay(state, command.key)
-    if replayed is not None:
-        return replayed
     job = state.jobs.get(command.name)
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")
@@ -82,9 +73,6 @@ def pause(state: State, context: Context, command: PauseJob) -> Outcome:
 
 def resume(state: State, context: Context, command: ResumeJob) -> Outcome:
     """The schedule goes on from now; what was not owed meanwhile is one `paused` row."""
-    replayed = replay(state, command.key)
-    if replayed is not None:
-        return replayed
     job = state.jobs.get(command.name)
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftcron.core.apply.context import Context, remember, replay
+from raftcron.core.apply.context import Context, remember
 from raftcron.core.commands import (
     Assign,
     Assignment,
@@ -158,9 +158,6 @@ def requeue(state: State, context: Context, command: Requeue) -> Outcome:
 
 def cancel(state: State, context: Context, command: Cancel) -> Outcome:
     """Cancel a run: at once where nothing runs, else its worker is told through the state."""
-    replayed = replay(state, command.key)
-    if replayed is not None:
-        return replayed
     run = state.runs.get(command.run)
     if run is None:
         return Refused("not_found", f"there is no run {command.run!r}")
