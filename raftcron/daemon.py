@@ -2,7 +2,7 @@
 
 Start: what a former life left is killed -> journal and peers -> HTTP -> this life is announced -> ready.
 Stop (SIGTERM): hand over the lead -> take no new runs -> running ones get the grace, then end -> their fate is
-committed -> HTTP, peers, journal.
+committed -> nodes that end at the same time have done so too -> HTTP, peers, journal.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from raftcron.executors.remnants import Remnant, clean_up
 from raftcron.executors.spawner import Spawner
 from raftcron.raft import Engine, RaftSettings, SystemDevice
 from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.farewell import Farewell
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.loop_watch import LoopWatch
 from raftcron.runtime.machine import Machine
@@ -103,6 +104,7 @@ class Node:
             leases=self.leases,
             catch_up_rate=settings.catch_up_rate,
         )
+        self.farewell = Farewell(node=settings.name, machine=self.machine, log=self.log, clock=clock)
         self.watch = LoopWatch(clock)
         self._times = times
         self._tasks: list[asyncio.Task[None]] = []
@@ -129,6 +131,7 @@ class Node:
             self.ended.set_result(None)
         elif self._is_stopping:
             self.worker.hurry()
+            self.farewell.hurry()
 
     # ---- start
 
@@ -285,11 +288,16 @@ class Node:
         self._is_stopping = True
         self.scheduler.is_draining = True
         if is_orderly:
-            handing_over = asyncio.get_running_loop().create_task(self._hand_over())
-            await self.worker.drain(self.settings.shutdown_grace_ms / 1000)
+            loop = asyncio.get_running_loop()
+            grace_seconds = self.settings.shutdown_grace_ms / 1000
+            latest = loop.time() + grace_seconds + STOP_SECONDS  # as long as an equal of this node may take
+            meanwhile = [loop.create_task(self.farewell.tell()), loop.create_task(self._hand_over())]
+            await self.worker.drain(grace_seconds)
             await self._tell_the_rest()
-            handing_over.cancel()
-            await asyncio.gather(handing_over, return_exceptions=True)
+            await self.farewell.wait(latest - loop.time())
+            for task in meanwhile:
+                task.cancel()
+            await asyncio.gather(*meanwhile, return_exceptions=True)
         if self._leading is not None:
             self._leading.cancel()
         for task in self._tasks:
@@ -306,24 +314,36 @@ class Node:
             self._device.close(self._directory_lock)
 
     async def _hand_over(self) -> None:
-        """Give the lead away, as often as this node gets it; until then it decides, and starts nothing here."""
+        """Give the lead away, as often as this node gets it; until then it decides, and starts nothing here.
+
+        Where all others end too it stays: passed around, it would only hold up what they have to tell.
+        """
         while True:
-            try:
-                if self.log.leading_epoch is not None:
-                    await self.log.transfer()
-            except RaftcronError as error:
-                log.info("lead_kept code=%s detail=%s", error.code, error.detail)
+            for peer in self.farewell.successors():
+                if self.log.leading_epoch is None:
+                    break
+                try:
+                    await self.log.transfer(peer)
+                except RaftcronError as error:
+                    log.info("lead_kept code=%s detail=%s", error.code, error.detail)
             await asyncio.sleep(HAND_OVER_SECONDS)
 
     async def _tell_the_rest(self) -> None:
-        """Wait until the state shows how this node's runs ended; without a quorum that is left to the next life."""
+        """Wait until the state shows how this node's runs ended.
+
+        Without a quorum that is left to the next life: it tells the exit codes that the spawner saw, and loses the
+        rest, all output among it.
+        """
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 while self.reports.open_count:
                     self.reports.repeat()
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            log.warning("ends_not_recorded count=%d next=lost_when_a_quorum_is_back", self.reports.open_count)
+            log.warning(
+                "ends_not_recorded count=%d reason=no_quorum next=told_at_next_start_if_the_spawner_saw_it_else_lost",
+                self.reports.open_count,
+            )
 
     # ---- details
 

@@ -150,10 +150,13 @@ def _check_coding(request: web.Request) -> None:
 
 
 def _check_type(request: web.Request, types: tuple[str, ...]) -> None:
-    if "Content-Type" not in request.headers:
-        raise MediaTypeError(f"the body has no Content-Type: this route takes {' or '.join(types)}")
-    if request.content_type not in types:
-        raise MediaTypeError(f"{request.content_type[:100]!r} is not taken: this route takes {' or '.join(types)}")
+    if "Content-Type" not in request.headers or request.content_type not in types:
+        given = request.headers.get("Content-Type", "")[:100]
+        what = f"a body of type {given!r} is not taken" if given else "the body has no Content-Type"
+        others = f" (or {' or '.join(types[1:])})" if types[1:] else ""
+        raise MediaTypeError(
+            f"{what}: send the header Content-Type: {types[0]}{others}; with curl, add -H 'Content-Type: {types[0]}'"
+        )
     if (request.charset or "utf-8").lower().replace("_", "-") not in ("utf-8", "utf8", "us-ascii"):
         raise MediaTypeError("JSON is UTF-8: leave out the charset")
 

@@ -49,7 +49,7 @@ def problem(error: RaftcronError) -> web.Response:
     if error.faults:
         document["errors"] = [{"pointer": fault.pointer, "message": fault.message} for fault in error.faults]
     response = web.Response(
-        status=error.http_status, body=msgspec.json.encode(document), headers={"Content-Type": CONTENT_TYPE}
+        status=error.http_status, body=msgspec.json.encode(document) + b"\n", headers={"Content-Type": CONTENT_TYPE}
     )
     seconds = error.retry_after_seconds
     if seconds is None and isinstance(error, UnavailableError):

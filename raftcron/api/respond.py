@@ -24,12 +24,13 @@ FORWARDED = "Raftcron-Forwarded"
 
 
 def encoded(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """JSON that is encoded already, with the newline that a terminal wants after it."""
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 
 def value(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON value."""
-    return encoded(msgspec.json.encode(content), status, headers)
+    return encoded(msgspec.json.encode(content) + b"\n", status, headers)
 
 
 def at(point: ReadPoint) -> dict[str, str]:
@@ -67,8 +68,8 @@ def job(request: web.Request, name: str, done: Done) -> web.Response:
 
 def page(found: Page, point: ReadPoint) -> web.Response:
     """A list."""
-    rest = msgspec.json.encode({"next_cursor": found.next_cursor, "total": found.total})
-    return encoded(b'{"items":[' + b",".join(found.items) + b"]," + rest[1:], headers=at(point))
+    rest = msgspec.json.encode({"next_cursor": found.next_cursor, "total": found.total})[1:] + b"\n"
+    return encoded(b'{"items":[' + b",".join(found.items) + b"]," + rest, headers=at(point))
 
 
 async def read_point(request: web.Request, query: Query) -> ReadPoint:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import click
+
+from raftcron import __version__
 from raftcron.cli.root import Root
 
 __all__ = ["main"]
@@ -18,3 +21,5 @@ main = Root(
         "version": ("raftcron.cli.version:version", "Print the version."),
     },
 )
+
+click.version_option(__version__, message="%(prog)s %(version)s")(main)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import click
 
+from raftcron.cli.root import PREFIX
 from raftcron.cli.supervisor import NodeProcess, Supervisor
 from raftcron.config import Address, Settings, load
 from raftcron.errors import ConfigurationError
@@ -22,14 +23,16 @@ HOST: Final = "127.0.0.1"
 MAX_NODES: Final = 9  # more say nothing new about one machine
 SECRET_FILE: Final = "cluster-secret"  # noqa: S105  # a file name
 
-FIRST_JOB: Final = """
+STOP_EXTRA_SECONDS: Final = 15.0  # beyond the grace of running commands: for what a node does before and after
+
+WELCOME: Final = """
 {count} ready:
 {nodes}
 A first job, on any node:
-  curl -X PUT http://{http}/v1/jobs/hello -H 'Content-Type: application/json' \\
-    -d '{{"name": "hello", "schedule": "@every 5s", "executor": {{"type": "shell", "command": "echo hello"}}}}'
-and its runs:
-  curl http://{http}/v1/jobs/hello/runs
+  curl -sS -X PUT http://{first}/v1/jobs/hello -H 'Content-Type: application/json' \\
+    -d '{{"schedule": "@every 2s", "executor": {{"type": "shell", "command": "echo hello from $RAFTCRON_NODE"}}}}'
+and its runs, from any other:
+  curl -sS 'http://{other}/v1/jobs/hello/runs?limit=3'
 The data is in {data}. Ctrl-C stops all nodes.
 """
 
@@ -127,9 +130,24 @@ def _is_free(address: Address) -> bool:
     return True
 
 
+def welcome(settings: Sequence[Settings], data: Path) -> str:
+    """What is said once all nodes are ready: where they are, and the README's first job."""
+    return WELCOME.format(
+        count="1 node is" if len(settings) == 1 else f"{len(settings)} nodes are",
+        nodes="\n".join(f"  {one.name}  http://{one.http}" for one in settings),
+        first=settings[0].http,
+        other=settings[:2][-1].http,
+        data=data.absolute(),
+    )
+
+
 async def _run(planned: Iterable[dict[str, Any]], settings: Sequence[Settings], data: Path, restarts: bool) -> int:
-    is_terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    nodes = [NodeProcess(one.name, _argv(flags), one.http) for flags, one in zip(planned, settings, strict=True)]
+    is_terminal = sys.stdout.isatty()
+    grace_seconds = settings[0].shutdown_grace_ms / 1000
+    nodes = [
+        NodeProcess(one.name, _argv(flags), ready=f"raftcron {one.name} is ready at ")
+        for flags, one in zip(planned, settings, strict=True)
+    ]
 
     def write(line: str) -> None:
         try:
@@ -138,18 +156,23 @@ async def _run(planned: Iterable[dict[str, Any]], settings: Sequence[Settings], 
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             supervisor.stop()
 
-    supervisor = Supervisor(nodes, write=write, restarts=restarts, is_coloured=is_terminal)
+    supervisor = Supervisor(
+        nodes,
+        write=write,
+        restarts=restarts,
+        is_coloured=is_terminal and not os.environ.get("NO_COLOR"),
+        stop_seconds=grace_seconds + STOP_EXTRA_SECONDS,
+    )
 
     def stop() -> None:
-        write("raftcron: stopping all nodes")
+        if supervisor.is_stopping:
+            text = "stopping at once"
+        else:
+            text = f"stopping all nodes; running commands get {grace_seconds:g} s, Ctrl-C again ends them"
         supervisor.stop()
-
-    def tell() -> None:
-        listed = "\n".join(f"  {one.name}  http://{one.http}" for one in settings)
-        count = "1 node is" if len(settings) == 1 else f"{len(settings)} nodes are"
-        write(FIRST_JOB.format(count=count, nodes=listed, http=settings[0].http, data=data.absolute()))
+        write(("\n" if is_terminal else "") + PREFIX + text)  # the terminal has written ^C on the line
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
-    return await supervisor.run(tell)
+    return await supervisor.run(lambda: write(welcome(settings, data)))

@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from raftcron.cli.remote import client, path, print_list, print_one, printed, remote
+from raftcron.cli.root import PREFIX
 from raftcron.errors import Fault, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
 
 MAX_FILE_BYTES: Final = 256 << 20  # of job definitions; 100,000 jobs are about 25 MB
@@ -146,7 +147,7 @@ def _await(look: Callable[[], dict[str, Any]], found: dict[str, Any]) -> dict[st
         try:
             found = look()
         except UnavailableError as error:
-            click.echo(f"{error.detail}; looking again", err=True)
+            click.echo(f"{PREFIX}{error.detail}; looking again", err=True)
     return found
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from typing import IO, Any, cast
+from collections.abc import Iterator
+from typing import IO, Any, Final, cast
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from raftcron.errors import RaftcronError
+
+PREFIX: Final = "raftcron: "  # of every line that says why a command failed
 
 
 class LazyGroup(click.Group):
@@ -27,6 +32,14 @@ class LazyGroup(click.Group):
         module, _, attribute = self.commands_at[cmd_name][0].partition(":")
         return cast(click.Command, getattr(importlib.import_module(module), attribute))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand:  # it looks for what was meant among commands that are loaded
+            raise click.NoSuchCommand(args[0], possibilities=self.commands_at, ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, sentence) for name, (_, sentence) in self.commands_at.items()])
@@ -40,11 +53,27 @@ class Root(LazyGroup):
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}, **attributes
         )
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _told():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _told():
             return super().invoke(ctx)
-        except RaftcronError as error:
-            raise Failure(error) from error
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Errors of raftcron's tree and of the command line's use leave as what shows them in one way."""
+    try:
+        yield
+    except RaftcronError as error:
+        raise Failure(error) from error
+    except click.UsageError as error:
+        # What has no message shows the help, as `raftcron` alone does.
+        if isinstance(error, NoArgsIsHelpError):
+            raise
+        raise Misuse(error) from error
 
 
 class Failure(click.ClickException):
@@ -56,7 +85,19 @@ class Failure(click.ClickException):
         self.faults = error.faults
 
     def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"Error: {self.message}", file=file, err=True)
+        click.echo(f"{PREFIX}{self.message}", file=file, err=True)
         for fault in self.faults:
             if fault.message not in self.message:
                 click.echo(f"  {fault.pointer or '/'}: {fault.message}", file=file, err=True)
+
+
+class Misuse(click.UsageError):
+    """A command line that cannot be read: what is wrong, and where it says how it is right."""
+
+    def __init__(self, error: click.UsageError) -> None:
+        super().__init__(error.format_message(), error.ctx)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"{PREFIX}{self.message}", file=file, err=True)
+        if self.ctx is not None:
+            click.echo(f"{self.ctx.get_usage()}\nTry '{self.ctx.command_path} --help' for help.", file=file, err=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import click
 
@@ -39,7 +39,12 @@ def list_runs(
 ) -> None:
     """List runs, newest first."""
     runs = client(addr).items(path("runs"), {"job": of, "state": state, "since": since}, limit)
-    print_list(runs, output, "id", COLUMNS)
+    print_list(map(_as_row, runs) if output == "table" else runs, output, "id", COLUMNS)
+
+
+def _as_row(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was skipped had no attempt and did not finish, whatever its record fills in there."""
+    return {**one, "attempt": None, "finished_at": None} if one.get("state") == "skipped" else one
 
 
 @run.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from raftcron.cli.root import PREFIX
 from raftcron.config import SETTINGS, Setting, load
 
 
@@ -45,7 +46,7 @@ def _help_row(row: Setting) -> tuple[str, str]:
 def _run(config: str | None, **given: Any) -> None:
     settings = load({"config": config} | {row.name: given.get(row.field) for row in SETTINGS}, os.environ)
     for note in settings.notes:
-        click.echo(f"raftcron: note: {note}", err=True)
+        click.echo(f"{PREFIX}note: {note}", err=True)
     from raftcron.daemon import run
 
     raise SystemExit(run(settings))

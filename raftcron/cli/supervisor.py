@@ -14,14 +14,9 @@ from typing import Final
 
 import click
 
-from raftcron.config import Address
-
-STOP_SECONDS: Final = 30.0  # for a clean stop: the default shutdown grace of 20 s and some; then SIGKILL
 FIRST_DELAY_SECONDS: Final = 0.2  # before a dead node is started again; doubles up to the next one
 MAX_DELAY_SECONDS: Final = 10.0
 STEADY_SECONDS: Final = 2.0  # a node that lived so long did start: the delay begins anew
-READY_POLL_SECONDS: Final = 0.05
-READY_TIMEOUT_SECONDS: Final = 2.0  # of one question
 LAST_WORDS_SECONDS: Final = 1.0  # for what a dead node's children still hold of its output
 MAX_LINE_BYTES: Final = 1 << 16
 NOT_USABLE: Final = 2  # a node's exit code when its settings cannot be used: the next start would end the same way
@@ -33,17 +28,21 @@ _libc: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass(frozen=True, slots=True)
 class NodeProcess:
-    """A node as a command: `http` is where its /readyz is asked."""
+    """A node as a command, and how the line begins by which it says that it is ready.
+
+    Its own word, because whatever else listens at its address would answer a request there.
+    """
 
     name: str
     argv: Sequence[str]
-    http: Address
+    ready: str
 
 
 class Supervisor:
     """Runs `nodes` until it is told to stop, or until none is left that would be started again.
 
-    `write` gets each line, prefixed with the node's name.  A node that dies leaves the others alone.
+    `write` gets each line, prefixed with the node's name.  A node that dies leaves the others alone.  After
+    `stop_seconds` of a clean stop comes SIGKILL.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Supervisor:
         restarts: bool = True,
         is_coloured: bool = False,
         environ: Mapping[str, str] | None = None,
-        stop_seconds: float = STOP_SECONDS,
+        stop_seconds: float,
         first_delay_seconds: float = FIRST_DELAY_SECONDS,
     ) -> None:
         self.pids: dict[str, int] = {}  # of the nodes that run now
@@ -66,6 +65,8 @@ class Supervisor:
         self._first_delay_seconds = first_delay_seconds
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
+        self._ready: set[str] = set()
+        self._on_ready: Callable[[], None] | None = None  # None once it was called
         width = max(len(node.name) for node in nodes)
         self._prefixes = {
             node.name: click.style(node.name.ljust(width), fg=COLOURS[i % len(COLOURS)])
@@ -76,17 +77,20 @@ class Supervisor:
 
     async def run(self, on_ready: Callable[[], None]) -> int:
         """Calls `on_ready` once all nodes have been ready.  The exit code: 0 if all stopped cleanly when told to."""
-        ready = asyncio.create_task(self._await_ready(on_ready))
+        self._on_ready = on_ready
         try:
             codes = await asyncio.gather(*(self._keep(node) for node in self._nodes))
         finally:
-            ready.cancel()
             for pid in self.pids.values():  # only where something above went wrong
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if self._stopping.is_set():
             return 0 if not any(codes) else 1
         return NOT_USABLE if set(codes) == {NOT_USABLE} else 1
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Stop all cleanly; asked again, stop them at once."""
@@ -98,27 +102,26 @@ class Supervisor:
         """One node's lives.  Its last exit code, negative for a signal."""
         clock = asyncio.get_running_loop().time
         delay = self._first_delay_seconds
-        while True:
+        while not self._stopping.is_set():
             began = clock()
             code = await self._live(node)
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             if self._stopping.is_set():
+                self._say(node, how if code else "stopped")
                 return code
             if clock() - began >= STEADY_SECONDS:
                 delay = self._first_delay_seconds
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             if not self._restarts or code == NOT_USABLE:
                 self._say(node, f"{how}; it is not started again")
                 return code
             self._say(node, f"{how}; it starts again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
-                return 0
             delay = min(delay * 2, MAX_DELAY_SECONDS)
+        return 0
 
     async def _live(self, node: NodeProcess) -> int:
         """One process of a node from start to end, told to stop when all are."""
-        if self._stopping.is_set():
-            return 0
         # A pipe of our own: asyncio's would keep wait() waiting for whoever has inherited it.
         read_end, write_end = os.pipe()
         stream = asyncio.StreamReader()
@@ -150,6 +153,7 @@ class Supervisor:
             return await process.wait()
         finally:
             del self.pids[node.name]
+            self._ready.discard(node.name)
             stop.cancel()
             await asyncio.wait([pump], timeout=LAST_WORDS_SECONDS)
             pump.cancel()
@@ -171,6 +175,8 @@ class Supervisor:
                 lines, pending = [*lines, pending], b""
             for line in lines:
                 self._show(node, line)
+                if line.startswith(node.ready.encode()):
+                    self._is_ready(node)
         if pending:
             self._show(node, pending)
 
@@ -180,11 +186,11 @@ class Supervisor:
     def _say(self, node: NodeProcess, text: str) -> None:
         self._write(f"{self._prefixes[node.name]} : {text}")
 
-    async def _await_ready(self, on_ready: Callable[[], None]) -> None:
-        for node in self._nodes:
-            while not await _is_ready(node.http):  # noqa: ASYNC110  # another process: there is no event
-                await asyncio.sleep(READY_POLL_SECONDS)
-        on_ready()
+    def _is_ready(self, node: NodeProcess) -> None:
+        self._ready.add(node.name)
+        if self._on_ready is not None and len(self._ready) == len(self._nodes):
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready()
 
 
 def _end_with_parent(parent: int) -> Callable[[], None] | None:
@@ -198,18 +204,3 @@ def _end_with_parent(parent: int) -> Callable[[], None] | None:
             os._exit(1)
 
     return ask
-
-
-async def _is_ready(address: Address) -> bool:
-    """Whether GET /readyz answers 200 there."""
-    try:
-        async with asyncio.timeout(READY_TIMEOUT_SECONDS):
-            reader, writer = await asyncio.open_connection(address.host, address.port)
-            try:
-                writer.write(f"GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
-                status = await reader.readline()
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, ValueError):
-        return False
-    return status.split(b" ")[1:2] == [b"200"]

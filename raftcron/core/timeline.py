@@ -87,6 +87,13 @@ class Group:
         self.next_at = next_of(self.schedules, now, self.anchor)
 
 
+def _is_due(job: Job | None, group: Group, now: int) -> bool:
+    if job is None:
+        return False
+    at = group.next_after(job.decided_through)
+    return at is not None and at <= now
+
+
 class Timeline:
     """Which jobs have undecided instants, and when the next ones come."""
 
@@ -95,21 +102,23 @@ class Timeline:
         self.unreadable: dict[int, str] = {}  # jobs whose schedule this node cannot read, and why
         self._heap: list[tuple[int, GroupKey]] = []
         self._stragglers: list[tuple[int, int]] = []
-        self._where: dict[int, Group] = {}
-        self._joined: dict[int, tuple[Policy, int]] = {}  # what the group of each job in `_where` followed from
+        self._where: dict[int, tuple[Group, Policy, int]] = {}  # a job's group, the policy and anchor it follows from
 
     def update(self, job: Job, policy: Policy) -> None:
         """The job is new, or its definition, watermark or pause has changed."""
         if job.paused:
             self.remove(job.uid)
             return
-        group = self._where.get(job.uid)
-        if group is None or not self._is_as_it_joined(job, policy):
+        where = self._where.get(job.uid)
+        # Equal definitions share one policy object, so nothing has to be compared in depth.
+        if where is not None and where[1] is policy and where[2] == job.anchor:
+            group = where[0]
+        else:
             self.remove(job.uid)
-            group = self._join(job, policy)
-            if group is None:
+            joined = self._join(job, policy)
+            if joined is None:
                 return
-            self._joined[job.uid] = (policy, job.anchor)
+            group = joined
         if group.next_at is not None and job.decided_through < group.next_at:
             at = group.next_after(job.decided_through)
             if at is not None and at < group.next_at:
@@ -122,9 +131,9 @@ class Timeline:
     def remove(self, uid: int) -> None:
         """The job is gone or paused."""
         self.unreadable.pop(uid, None)
-        self._joined.pop(uid, None)
-        group = self._where.pop(uid, None)
-        if group is not None:
+        where = self._where.pop(uid, None)
+        if where is not None:
+            group = where[0]
             group.members.discard(uid)
             if not group.members:
                 del self.groups[group.key]
@@ -139,7 +148,8 @@ class Timeline:
         found: dict[int, None] = {}
         while self._stragglers and self._stragglers[0][0] <= now and len(found) < limit:
             _, uid = heapq.heappop(self._stragglers)
-            if self._is_due(uid, now, job_of):
+            straggling = self.group_of(uid)
+            if straggling is not None and _is_due(job_of(uid), straggling, now):
                 found[uid] = None
         while self._heap and self._heap[0][0] <= now and len(found) < limit:
             at, key = heapq.heappop(self._heap)
@@ -147,7 +157,7 @@ class Timeline:
             if group is None or group.next_at != at:
                 continue  # removed, or moved meanwhile
             for uid in group.members:
-                if self._is_due(uid, now, job_of):
+                if _is_due(job_of(uid), group, now):
                     found[uid] = None
             group.advance(now)
             if group.next_at is not None:
@@ -156,18 +166,8 @@ class Timeline:
 
     def group_of(self, uid: int) -> Group | None:
         """The cursor of a job; None if it is paused, gone or unreadable."""
-        return self._where.get(uid)
-
-    def _is_due(self, uid: int, now: int, job_of: Callable[[int], Job | None]) -> bool:
-        group, job = self._where.get(uid), job_of(uid)
-        if group is None or job is None:
-            return False
-        at = group.next_after(job.decided_through)
-        return at is not None and at <= now
-
-    def _is_as_it_joined(self, job: Job, policy: Policy) -> bool:
-        joined = self._joined.get(job.uid)  # equal definitions share one policy object, so this needs no comparison
-        return joined is not None and joined[0] is policy and joined[1] == job.anchor
+        where = self._where.get(uid)
+        return None if where is None else where[0]
 
     @staticmethod
     def _key(job: Job, policy: Policy) -> GroupKey:
@@ -195,7 +195,7 @@ class Timeline:
             if at is not None:
                 self._set_cursor(group, job.decided_through, at)
         group.members.add(job.uid)
-        self._where[job.uid] = group
+        self._where[job.uid] = (group, policy, job.anchor)
         return group
 
     def _set_cursor(self, group: Group, since: int, at: int) -> None:

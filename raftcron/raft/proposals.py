@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
+import msgspec
+from msgspec import Struct
+
 from raftcron import wire
 from raftcron.errors import DamagedError, NewerVersionError, UnavailableError, UnknownOutcomeError
 from raftcron.ports import Applied
@@ -17,8 +20,11 @@ MAX_PENDING = 1 << 16  # commands in flight; more than a leader commits in a sec
 MAX_PENDING_BYTES = 64 << 20  # of their bodies
 
 
-class Envelope(NamedTuple):
-    """A command in the log: who proposed it in which life, its number there, and the epoch it was made under."""
+class Envelope(Struct, array_like=True, frozen=True, gc=False, tag=ENVELOPE_VERSION, forbid_unknown_fields=True):
+    """A command in the log: who proposed it in which life, its number there, and the epoch it was made under.
+
+    As bytes it is a list with the version in front.
+    """
 
     node: str
     incarnation: int
@@ -27,19 +33,27 @@ class Envelope(NamedTuple):
     body: bytes
 
 
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+
+
 def encode(envelope: Envelope) -> bytes:
-    return COMMAND + wire.pack([ENVELOPE_VERSION, *envelope])
+    return COMMAND + _encode(envelope)
 
 
 def decode(index: int, command: bytes) -> Envelope:
     """The envelope of a committed entry.  Raises NewerVersionError, and DamagedError for what no version wrote."""
+    envelope = memoryview(command)[1:]
     try:
-        version, *content = wire.unpack(memoryview(command)[1:])
+        return _decode(envelope)
+    except msgspec.DecodeError as error:
+        try:
+            version, *_ = wire.unpack(envelope)
+        except (ValueError, TypeError):
+            version = ENVELOPE_VERSION
         if version == ENVELOPE_VERSION:
-            return Envelope(*content)
-    except (ValueError, TypeError) as error:
-        raise DamagedError(f"entry {index} of the log cannot be read: {error}") from error
-    raise newer(index, f"an envelope of version {version!r:.20}")
+            raise DamagedError(f"entry {index} of the log cannot be read: {error}") from error
+        raise newer(index, f"an envelope of version {version!r:.20}") from None
 
 
 def newer(index: int, what: str) -> NewerVersionError:

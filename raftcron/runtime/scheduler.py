@@ -115,6 +115,8 @@ class Scheduler:
 
     def state_changed(self, runs: Iterable[str]) -> None:
         """Look again soon if there is something to do: an earlier instant, a queued run, a slot that was left."""
+        if self._machine.state.leader != self._node:
+            return
         at = self._machine.timeline.next_at()
         if (at is not None and at < self._asleep_until) or self._wanted(runs):
             self._wake.set()

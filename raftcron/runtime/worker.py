@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -33,6 +35,7 @@ ERROR_CHARACTERS = 1_000
 TAIL_BYTES = 4096
 STUCK_SECONDS = 5.0  # beyond the grace of a shutdown: what has not ended then is stuck
 
+_instant = lru_cache(maxsize=1_024)(rfc3339)  # many runs share an instant
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Finished).decode
 
@@ -43,6 +46,18 @@ STOP_LEASE = "lease"
 
 class Running:
     """One attempt in this process; implements ports.Control."""
+
+    __slots__ = (
+        "_stop",
+        "_stop_reason",
+        "_worker",
+        "has_started",
+        "is_refused",
+        "kill_after_seconds",
+        "run_id",
+        "self_stop",
+        "token",
+    )
 
     def __init__(self, worker: Worker, run: Run) -> None:
         self.run_id = run.id
@@ -120,11 +135,12 @@ class Worker:
 
     def state_changed(self, runs: Iterable[str]) -> None:
         """Look at runs that have changed."""
-        known, node = self._machine.state.runs, self._node
-        for run_id in runs:
-            run = known.get(run_id)
-            if run is not None and run.node == node:
-                self._look(run)
+        here = self._machine.state.on_node.get(self._node)
+        if here:
+            for run_id in runs:
+                run = here.get(run_id)
+                if run is not None:
+                    self._look(run)
         self._licensed.set()
 
     def sweep(self) -> None:
@@ -219,14 +235,15 @@ class Worker:
         running = Running(self, run)
         self._running[running.token] = running
         self.idle.clear()
-        task = asyncio.get_running_loop().create_task(self._attempt(running, run))
-        self._tasks[running.token] = task
-        task.add_done_callback(lambda _: self._left(running.token))
+        self._tasks[running.token] = asyncio.get_running_loop().create_task(self._carry_out(running, run))
 
-    def _left(self, token: int) -> None:
-        del self._tasks[token]
-        if not self._tasks:
-            self.idle.set()
+    async def _carry_out(self, running: Running, run: Run) -> None:
+        try:
+            await self._attempt(running, run)
+        finally:
+            del self._tasks[running.token]
+            if not self._tasks:
+                self.idle.set()
 
     def _refuse(self, running: Running) -> None:
         running.is_refused = True
@@ -283,7 +300,7 @@ class Worker:
         return Attempt(
             job=job.name,
             run_id=run.id,
-            scheduled_time=rfc3339(run.scheduled_time),
+            scheduled_time=_instant(run.scheduled_time),
             attempt=run.attempt,
             fencing_token=run.fencing_token,
             node=self._node,
@@ -292,7 +309,8 @@ class Worker:
             kill_after_seconds=policy.kill_after_ms / 1000,
             args=None if run.args is None else msgspec.msgpack.decode(run.args),
             missed_count=run.missed_count,
-            previous_time=None if run.previous_time is None else rfc3339(run.previous_time),
+            previous_time=None if run.previous_time is None else _instant(run.previous_time),
+            traceparent=_traceparent(run),
             self_stop=policy.self_stop,
         )
 
@@ -322,6 +340,13 @@ class Worker:
         finally:
             for timer in timers:
                 timer.cancel()
+
+
+def _traceparent(run: Run) -> str:
+    """W3C trace context: one trace a run, one span an attempt; derived, so that every node names the same."""
+    trace = blake2b(run.id.encode(), digest_size=16, person=b"trace").hexdigest()
+    span = blake2b(b"%s %d" % (run.id.encode(), run.fencing_token), digest_size=8, person=b"span").hexdigest()
+    return f"00-{trace}-{span}-01"
 
 
 def _finished(running: Running, ending: Ending) -> Finished:

@@ -71,5 +71,6 @@ def run_virtual(work: Coroutine[Any, Any, T], loop: VirtualLoop) -> T:
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:  # gather of nothing would belong to another loop
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()

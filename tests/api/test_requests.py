@@ -107,10 +107,13 @@ async def test_bodies_over_the_limit(one: Bench) -> None:
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "application/jsonx", "text/json"],
 )
 async def test_other_types_are_refused(one: Bench, kind: str) -> None:
-    """Never one that a form can send."""
+    """Never one that a form can send; the answer says what to send instead."""
     for method, path in WRITES:
         answer = await one.ask(method, path, data=b"{}", headers={"Content-Type": kind})
-        answer.problem(415, "media_type")
+        detail = answer.problem(415, "media_type")["detail"]
+        wanted = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        assert f"-H 'Content-Type: {wanted}'" in detail
+        assert kind in detail
 
 
 async def test_types_that_are_taken(one: Bench) -> None:
@@ -127,6 +130,17 @@ async def test_types_that_are_taken(one: Bench) -> None:
     (await one.ask("POST", "/v1/jobs/a/resume", headers=form)).problem(415, "media_type")
     gzip = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     (await one.ask("PUT", "/v1/jobs/a", data=data, headers=gzip)).problem(415, "media_type")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs", "/v1/jobs/a", "/v1/jobs/none", "/v1/runs", "/v1/cluster", "/healthz", "/readyz"]
+)
+async def test_answers_end_with_a_newline(one: Bench, path: str) -> None:
+    """A value, a list or a problem: the prompt of a terminal begins on a line of its own."""
+    (await one.ask("PUT", "/v1/jobs/a", GOOD)).expect(201)
+    answer = await one.ask("GET", path)
+    assert answer.body.endswith(b"\n")
+    assert not answer.body.endswith(b"\n\n")
 
 
 async def test_other_methods(one: Bench) -> None:

@@ -57,6 +57,20 @@ async def test_limits_are_kept_over_pages(node: StandIn) -> None:
     assert node.asked[0][1] == "/v1/runs?job=backup-db&limit=1"
 
 
+async def test_a_skipped_run_had_no_attempt_and_no_end(node: StandIn) -> None:
+    """The table shows `-` for what a skipped run never had; -o json is the whole record."""
+    skipped = RUN | {"state": "skipped", "reason": "overlap", "attempt": 0, "finished_at": "2026-01-01T00:00:00Z"}
+    for _ in range(2):
+        node.answers(200, {"items": [skipped], "next_cursor": None, "total": None})
+    table = await call("run", "list", addr=node.address)
+    heading, row = table.stdout.splitlines()
+    shown = dict(zip(heading.split(), row.split(), strict=True))
+    assert (shown["STATE"], shown["REASON"]) == ("skipped", "overlap")
+    assert [shown[name] for name in ("ATTEMPT", "NODE", "STARTED", "FINISHED")] == ["-"] * 4
+    whole = await call("run", "list", "-o", "json", addr=node.address)
+    assert json.loads(whole.stdout) == {"items": [skipped]}
+
+
 async def test_what_is_got_can_be_applied(node: StandIn) -> None:
     """`job get -o json` prints what `job apply -f -` takes; names are quoted in the path."""
     odd = JOB | {"name": "a/b c"}
@@ -98,7 +112,7 @@ async def test_a_file_that_holds_no_jobs_sends_nothing(node: StandIn, text: str)
     """What cannot be read is exit code 2, before anything is sent."""
     result = await call("job", "apply", "-f", "-", addr=node.address, stdin=text)
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: ")
+    assert result.stderr.startswith("raftcron: ")
     assert node.asked == []
 
 
@@ -191,7 +205,7 @@ async def test_exit_codes_are_those_of_the_errors(node: StandIn, status: int, co
     result = await call("job", "get", "x", addr=node.address)
     assert result.exit_code == exit_code
     assert result.stdout == ""
-    assert result.stderr == "Error: because of that\n"
+    assert result.stderr == "raftcron: because of that\n"
 
 
 async def test_usage_errors_are_exit_code_2() -> None:
@@ -203,6 +217,17 @@ async def test_usage_errors_are_exit_code_2() -> None:
         ["job", "get", "x", "--addr", "ftp://a"],
     ):
         assert (await call(*args)).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"), [(["clutser"], "cluster"), (["job", "lst"], "list"), (["job", "list", "--adr", "x"], "--addr")]
+)
+async def test_what_was_meant_is_named(args: list[str], meant: str) -> None:
+    """A command or an option that is not there: the same prefix as every error, the nearest one, and where help is."""
+    result = await call(*args)
+    assert result.stderr.startswith("raftcron: No such ")
+    assert f"Did you mean '{meant}'?" in result.stderr.splitlines()[0]
+    assert "--help' for help." in result.stderr
 
 
 async def test_unreachable_is_exit_code_5(nowhere: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import socket
 import stat
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from raftcron.cli import main
+from raftcron.cli.dev import welcome
 from raftcron.config import load
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,23 @@ def test_port_ranges_that_meet_are_named(tmp_path: Path) -> None:
     result = dev("--data", str(tmp_path / "d"), "--http-port", "7301", "--raft-port", "7303")
     assert result.exit_code == 2
     assert "7303" in result.stderr
+
+
+def test_the_first_job_is_that_of_the_readme() -> None:
+    """What `dev` shows at the README's ports are the README's own commands, to the letter."""
+    settings = [load({"name": f"n{i}", "data-dir": "d", "http": f"127.0.0.1:{7100 + i}"}, {}) for i in (1, 2, 3)]
+    shown = welcome(settings, Path("d"))
+    commands = re.findall(r"^  (curl (?:.*\\\n)*.*)$", shown, re.MULTILINE)
+    blocks = re.findall(r"^```sh\n(.*?)\n```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert [command.replace("\n    -d", "\n  -d") for command in commands] == blocks[:2]
+
+
+def test_a_cluster_of_one_has_no_other_node() -> None:
+    """With one node both commands of the text go to it."""
+    settings = load({"name": "n1", "data-dir": "d", "http": "127.0.0.1:7301"}, {})
+    shown = welcome([settings], Path("d"))
+    assert "1 node is ready:" in shown
+    assert len(re.findall("127.0.0.1:7301/v1/jobs/hello", shown)) == 2
 
 
 def test_the_cluster_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
@@ -114,17 +133,39 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
     assert subprocess.run(["bash", "-n", str(path)], check=False, timeout=30).returncode == 0
 
 
-@pytest.mark.parametrize("version", ["3.10", "none"])
-def test_a_python_that_is_too_old_is_said_so(tmp_path: Path, version: str) -> None:
-    """scripts/local_cluster names what it needs where there is no Python that is new enough."""
-    old = tmp_path / "python"
-    if version != "none":
-        old.write_text("#!/bin/sh\nexit 1\n")
-        old.chmod(0o755)
-    env = {"PATH": os.environ["PATH"], "PYTHON": str(old)}
-    done = subprocess.run(
-        [str(ROOT / "scripts" / "local_cluster")], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+def local_cluster(**environ: str) -> subprocess.CompletedProcess[str]:
+    """scripts/local_cluster in this environment and no other."""
+    script = str(ROOT / "scripts" / "local_cluster")
+    return subprocess.run([script], env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [("#!/bin/sh\necho Python 3.9.2\nexit 1\n", "Python 3.9.2"), ("", "nothing that can be run"), (None, "nothing")],
+)
+def test_a_wrong_python_is_said_so(tmp_path: Path, script: str | None, told: str) -> None:
+    """Where PYTHON names none that is new enough, it is named, with what it is and the command that was called."""
+    old = tmp_path / "my python"
+    if script is not None:
+        # It prints its version and then fails only where it is asked to compare.
+        old.write_text(script.replace("exit 1", 'case "$2" in *print*) exit 0;; esac; exit 1'))
+        old.chmod(0o755 if script else 0o644)
+    done = local_cluster(PATH=os.environ["PATH"], PYTHON=str(old))
     assert done.returncode == 1
-    assert "Python 3.11 or newer" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"raftcron: PYTHON={old} is {told}")
+    assert first.endswith("Python 3.11 or newer is needed")
+    assert second.endswith("scripts/local_cluster")
+
+
+def test_without_a_python_it_is_said_what_is_needed(tmp_path: Path) -> None:
+    """No word of the shell's, but what to install and the command that was called."""
+    for tool in ("bash", "dirname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    done = local_cluster(PATH=str(tmp_path))
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0] == "raftcron: Python 3.11 or newer is needed; there is no python3 here"
+    assert lines[-1].endswith("scripts/local_cluster")
+    assert not any("not found" in line for line in lines)

@@ -63,8 +63,9 @@ def test_every_command_is_there_and_says_what_it_is() -> None:
 
 
 def test_version_as_a_module() -> None:
-    """`python -m raftcron` is the command line."""
+    """`python -m raftcron` is the command line; the version is a command and an option."""
     assert python("-m", "raftcron", "version").stdout == f"{raftcron.__version__}\n"
+    assert python("-m", "raftcron", "--version").stdout == f"raftcron {raftcron.__version__}\n"
 
 
 def test_the_help_of_server_has_every_setting() -> None:
@@ -105,4 +106,4 @@ def test_an_error_shows_each_fault_once() -> None:
     with CliRunner().isolation() as (_, err, _):
         failure.show()
         shown = err.getvalue().decode()
-    assert shown == "Error: it is there: /a\n  /b: second\n"
+    assert shown == "raftcron: it is there: /a\n  /b: second\n"

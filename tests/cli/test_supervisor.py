@@ -6,31 +6,22 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from raftcron.cli.supervisor import NodeProcess, Supervisor
-from raftcron.config import Address
 
 STAND_IN = Path(__file__).with_name("stand_in_node.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+READY = "ready"
 
 
 def stand_in(name: str) -> NodeProcess:
-    port = free_port()
-    return NodeProcess(name, [sys.executable, str(STAND_IN), str(port)], Address("127.0.0.1", port))
+    return NodeProcess(name, [sys.executable, str(STAND_IN)], READY)
 
 
 def python(name: str, code: str) -> NodeProcess:
-    return NodeProcess(name, [sys.executable, "-c", code], Address("127.0.0.1", free_port()))
+    return NodeProcess(name, [sys.executable, "-c", code], READY)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -84,7 +75,17 @@ async def test_all_become_ready_and_stop_cleanly() -> None:
         run.supervisor.stop()
         assert await run.task == 0
         assert [f"n{i} | stopped cleanly" in run.lines for i in (1, 2, 3)] == [True] * 3
+        assert [f"n{i} : stopped" in run.lines for i in (1, 2, 3)] == [True] * 3
         assert not any(is_alive(pid) for pid in pids)
+
+
+async def test_only_its_own_processes_make_the_cluster_ready() -> None:
+    """A node counts as ready when its process says so and lives, not when somebody else has its address."""
+    code = "print('ready', flush=True); raise SystemExit(2)"
+    async with started(python("n1", code), stand_in("n2"), python("n3", "import signal; signal.pause()")) as run:
+        await until(lambda: run.has("it is not started again") and run.has("n2 | ready"))
+        assert run.supervisor.pids.keys() == {"n2", "n3"}
+        assert not run.is_ready
 
 
 async def test_a_killed_node_is_started_again_and_the_others_live_on() -> None:
@@ -129,7 +130,7 @@ async def test_settings_that_cannot_be_used_are_not_tried_again() -> None:
 
 async def test_a_command_that_does_not_exist() -> None:
     """What cannot be executed is said by name."""
-    async with started(NodeProcess("n1", ["/nonexistent/python"], Address("127.0.0.1", 1))) as run:
+    async with started(NodeProcess("n1", ["/nonexistent/python"], READY)) as run:
         assert await run.task == 2
         assert run.has("cannot be started")
 
@@ -153,13 +154,14 @@ async def test_a_second_stop_does_not_wait() -> None:
         run.supervisor.stop()
         run.supervisor.stop()
         assert await run.task == 1
+        assert run.has("n1 : was killed by SIGKILL")
 
 
 async def test_a_stop_while_a_node_waits_for_its_restart() -> None:
     """Nothing is started once a stop was asked for."""
     node = python("n1", "raise SystemExit(1)")
     lines: list[str] = []
-    supervisor = Supervisor([node], write=lines.append, first_delay_seconds=3600)
+    supervisor = Supervisor([node], write=lines.append, stop_seconds=10, first_delay_seconds=3600)
     task = asyncio.create_task(supervisor.run(lambda: None))
     await until(lambda: any("starts again" in line for line in lines))
     supervisor.stop()
@@ -200,10 +202,8 @@ async def test_nodes_end_with_a_supervisor_that_is_killed() -> None:
     code = f"""
 import asyncio, sys
 from raftcron.cli.supervisor import NodeProcess, Supervisor
-from raftcron.config import Address
-ports = {[free_port(), free_port()]!r}
-nodes = [NodeProcess(str(p), [sys.executable, {str(STAND_IN)!r}, str(p)], Address("127.0.0.1", p)) for p in ports]
-supervisor = Supervisor(nodes, write=lambda line: None)
+nodes = [NodeProcess(name, [sys.executable, {str(STAND_IN)!r}], {READY!r}) for name in ("n1", "n2")]
+supervisor = Supervisor(nodes, write=lambda line: None, stop_seconds=10)
 asyncio.run(supervisor.run(lambda: print(*supervisor.pids.values(), flush=True)))
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)

@@ -327,6 +327,22 @@ def test_a_proposal_whose_outcome_is_unknown_neither_drops_nor_doubles_a_time() 
     play(act)
 
 
+def test_attempts_of_one_run_share_a_trace_and_have_spans_of_their_own() -> None:
+    """W3C trace context, derived from run and token."""
+
+    async def act(scene: Scene) -> None:
+        scene.leader.executor.scripts = {"job": Script(0.0, Ending("failed", exit_code=1))}
+        await scene.put(schedule="@manual", retry={"max_attempts": 2})
+        await scene.leader.proposer.propose(Trigger("job", None))
+        await scene.seconds(3)
+        first, second = (attempt.traceparent.split("-") for attempt in scene.leader.executor.started)
+        assert (first[0], len(first[1]), len(first[2]), first[3]) == ("00", 32, 16, "01")
+        assert first[1] == second[1]
+        assert first[2] != second[2]
+
+    play(act)
+
+
 def test_equal_logs_give_equal_states_on_every_node() -> None:
     """After a busy scene all nodes stand at one digest."""
 
