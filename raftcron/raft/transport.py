@@ -60,7 +60,7 @@ class PeerHandler(Protocol):
         """After that the peer's port refused a connection: its process is dead.  At most once an end."""
 
     def on_turned_away(self, peer: str, reason: str) -> None:
-        """A peer that has proven itself does not let this node in."""
+        """A peer that has proven itself says that this node is none of the cluster's."""
 
     def on_message(self, peer: str, kind: str, message: Any) -> None:
         """A message of the live connection."""
@@ -381,10 +381,11 @@ class Transport:
         elif kind == _PING:
             pass
         elif kind == _REFUSED:
-            reason = f"{message!s:.{_MAX_REASON_CHARS}}"
+            reason, is_stranger = _read_refusal(message)
             self._note_refusal(name, f"{self._where(name, connection)} refuses this node: {reason}")
             connection.abort()
-            self._handler.on_turned_away(name, reason)
+            if is_stranger:
+                self._handler.on_turned_away(name, reason)
         elif kind == _HELLO and link.hello is None:
             self._take_hello(link, name, message)
         elif kind == _READY and self._name > name and link.hello is not None and not link.choice:
@@ -421,10 +422,11 @@ class Transport:
 
     def _take_hello(self, link: _Link, name: str, message: Any) -> None:
         hello = _read_hello(message)
-        reason = self._objection(hello, name)
+        stranger = self._admit(hello) if hello.name == name != self._name else None
+        reason = stranger or self._objection(hello, name)
         if reason is not None:
             self._note_refusal(name, f"this node refuses {self._where(name, link.connection)}: {reason}")
-            link.connection.send(_REFUSED, reason)
+            link.connection.send(_REFUSED, [reason, stranger is not None])
             self._drop(link)
             return
         link.hello = hello
@@ -436,8 +438,6 @@ class Transport:
             return f"it proved to be {name!r} and calls itself {hello.name!r}"
         if name == self._name:
             return f"two nodes are named {name!r}: give each node a name of its own"
-        if (reason := self._admit(hello)) is not None:
-            return reason
         if name not in self._peers:
             return f"{name!r} is not a member of this cluster"
         live = self._live(name)
@@ -544,6 +544,14 @@ class Transport:
 def _incarnation(link: _Link) -> int:
     assert link.hello is not None
     return link.hello.incarnation
+
+
+def _read_refusal(message: Any) -> tuple[str, bool]:
+    """Why, and whether it is for good.  Raises FrameError."""
+    match message:
+        case [str(reason), bool(is_stranger)]:
+            return f"{reason:.{_MAX_REASON_CHARS}}", is_stranger
+    raise FrameError("a refusal is a reason and a flag")
 
 
 def _read_hello(message: Any) -> Hello:

@@ -81,7 +81,7 @@ class Machine:
 
     def applied(self, index: int) -> None:
         self.applied_index = index
-        changed = self.state.touched_runs
+        changed = sorted(self.state.touched_runs)  # in an order that does not change between processes
         self.state.touched_runs = set()
         for observer in self._observers:
             observer.state_changed(changed)

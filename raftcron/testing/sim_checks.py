@@ -57,8 +57,11 @@ class Violation(AssertionError):
     """A check has failed; `checker` is its name."""
 
     def __init__(self, checker: str, text: str) -> None:
-        super().__init__(f"[{checker}] {text}")
+        super().__init__(checker, text)
         self.checker = checker
+
+    def __str__(self) -> str:
+        return "[{}] {}".format(*self.args)
 
 
 class _Row(NamedTuple):
@@ -67,11 +70,12 @@ class _Row(NamedTuple):
     state: str
     attempt: int
     token: int
+    log_index: int  # of the decision
 
 
 _HEADER = struct.Struct("<8sIIQQII")
 _RECORD = struct.Struct("<IIIB")
-_ENTRY_KIND, _CUT_KIND, _VOTE_KIND = 4, 5, 3
+_VOTE_KIND, _ENTRY_KIND, _CUT_KIND, _SEALED_KIND = 3, 4, 5, 9
 
 
 class DurableLog:
@@ -83,34 +87,33 @@ class DurableLog:
         self._disk = disk
         self._directory = directory
         self._rewrites = -1
-        self._number = 1
-        self._offset = 0
+        self._open(1)
 
     def holds(self, index: int, term: int) -> bool:
         return 0 < index <= len(self.terms) and self.terms[index - 1] == term
 
     def read(self) -> None:
         """Take in what has become durable."""
+        if self._disk.is_aside:
+            return
         if self._rewrites != self._disk.rewrites:
             self._rewrites = self._disk.rewrites
             self.terms.clear()
-            self.term, self._number, self._offset = 0, 1, 0
-        while True:
-            file = self._disk.files.get(self._directory / f"{self._number:012d}.segment")
-            if file is None:
+            self.term = 0
+            self._open(1)
+        while (file := self._disk.files.get(self._path)) is not None and self._offset < len(file.durable):
+            if not self._take(file.durable):
                 return
-            data = file.durable
-            if self._offset < len(data):
-                self._take(data)
-            following = self._disk.files.get(self._directory / f"{self._number + 1:012d}.segment")
-            if following is None or len(following.durable) < _HEADER.size:
-                return
-            self._number += 1
-            self._offset = 0
+            self._open(self._number + 1)
 
-    def _take(self, data: bytearray) -> None:
+    def _open(self, number: int) -> None:
+        self._number, self._offset = number, 0
+        self._path = self._directory / f"{number:012d}.segment"
+
+    def _take(self, data: bytearray) -> bool:
+        """Whether the segment ends here, and another follows."""
         if len(data) < _HEADER.size:
-            return
+            return False
         salt = _HEADER.unpack_from(data)[5]
         offset = self._offset or _HEADER.size
         while offset + _RECORD.size <= len(data):
@@ -125,8 +128,11 @@ class DurableLog:
                 del self.terms[struct.unpack_from("<Q", data, body)[0] - 1 :]
             elif kind == _VOTE_KIND:
                 self.term = struct.unpack_from("<Q", data, body)[0]
+            elif kind == _SEALED_KIND:
+                return True
             offset = end
         self._offset = offset
+        return False
 
 
 class Checks:
@@ -218,8 +224,11 @@ class Checks:
         known = self._rows.get(run.id)
         if known is None:
             self._follow_decision(index, run, state, command)
-            known = _Row("", 1, 0)
-        elif known.state in ENDED and (run.state, run.attempt, run.fencing_token) != known:
+            known = _Row("", 1, 0, run.log_index)
+        elif run.log_index != known.log_index:
+            self.fail(I1, f"run {run.id} was decided at {known.log_index}, and again at {run.log_index}")
+        row = _Row(run.state, run.attempt, run.fencing_token, run.log_index)
+        if known.state in ENDED and row != known:
             self.fail(I2, f"run {run.id} had ended ({known.state}) and is {run.state} at {index}")
         if run.attempt not in (known.attempt, known.attempt + 1):
             self.fail(I2, f"run {run.id} goes from attempt {known.attempt} to {run.attempt} at {index}")
@@ -230,9 +239,9 @@ class Checks:
                 ending = self._endings.setdefault((run.id, record.attempt), record.state)
                 if ending != record.state:
                     self.fail(I2, f"attempt {record.attempt} of {run.id} ended {ending}, then {record.state}")
-        if run.state in ENDED and (run.state, run.attempt, run.fencing_token) != known:
+        if run.state in ENDED and row != known:
             self.counts[f"runs {run.state}"] += 1
-        self._rows[run.id] = _Row(run.state, run.attempt, run.fencing_token)
+        self._rows[run.id] = row
 
     def _follow_decision(self, index: int, run: Run, state: State, command: c.Command) -> None:
         if run.cause not in COUNTED_CAUSES:
@@ -271,9 +280,9 @@ class Checks:
         """User code starts; `newest` is the state of the node that has applied most."""
         what = (attempt.run_id, attempt.attempt)
         self.counts["starts"] += 1
-        if (other := self._started.setdefault(what, node)) != node or self.counts[f"start {what}"]:
+        if (other := self._started.get(what)) is not None:
             self.fail(I2, f"attempt {attempt.attempt} of {attempt.run_id} starts on {node}, and did on {other}")
-        self.counts[f"start {what}"] += 1
+        self._started[what] = node
         run = newest.runs.get(attempt.run_id)
         if run is None or run.fencing_token != attempt.fencing_token or run.state not in STARTED or run.node != node:
             seen = "gone" if run is None else f"{run.state} on {run.node} under token {run.fencing_token}"
@@ -287,17 +296,18 @@ class Checks:
 
     # ---- what clients were told
 
-    def acknowledge(self, marker: str, index: int) -> None:
-        """A client was told that its write stands at `index`."""
+    def acknowledge(self, marker: str, index: int, term: int) -> None:
+        """A client was told that its write stands at `index`, which is of `term`."""
         self.counts["acknowledged"] += 1
         self.acknowledged[marker] = index
         self.acknowledged_index = max(self.acknowledged_index, index)
         if self._written.get(marker) != [index]:
             self.fail(DURABLE, f"write {marker} was acknowledged at {index} and stands at {self._written.get(marker)}")
-        entry = self.committed.get(index)
-        term = None if entry is None else entry[2]
-        self._look_at_disks()
-        holders = [name for name, log in self.durable.items() if term is None or log.holds(index, term)]
+        holders = []
+        for name, log in self.durable.items():
+            log.read()
+            if log.holds(index, term):
+                holders.append(name)
         if len(holders) < self._majority:
             self.fail(DURABLE, f"write {marker} at {index} was acknowledged, and is durable on {holders} only")
 
@@ -344,7 +354,3 @@ class Checks:
             durable.read()
             if index and durable.term == term and not durable.holds(index, log[index - 1][2]):
                 self.fail(MATCH, f"{leader} counts on entry {index} of {peer}, which has {len(durable.terms)} durably")
-
-    def _look_at_disks(self) -> None:
-        for log in self.durable.values():
-            log.read()

@@ -61,6 +61,7 @@ class Disk:
         self.death_in: int | None = None  # the process dies within so many further writes and syncs
         self.sync_seconds = 0.0  # how long the process waits for each
         self.syncs = 0
+        self.is_aside = False  # what a process finds here is not what the machine keeps: damaged, or wiped for a while
         self.rewrites = 0  # how often durable bytes may have become others than they were
         self._chance = chance
 

@@ -12,12 +12,16 @@ import heapq
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVarTuple, Unpack
 
 START_WALL = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 TURNS_AT_ONE_INSTANT = 20_000  # more means that somebody spins
 TURNS_TO_DIE = 1_000
+NEVER = float("inf")
+
+_Ts = TypeVarTuple("_Ts")
 
 
 class ProcessDied(SystemExit):
@@ -40,6 +44,7 @@ class NodeLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.name = name
         self.busy_until = 0.0  # no turn before it
+        self.wanted_at = NEVER  # not later than when it wants its next turn
         self.is_dead = False
         self._conductor = conductor
         self._sockets = sockets
@@ -52,20 +57,34 @@ class NodeLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._conductor.now
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._queue.append(handle)
+        self.wanted_at = 0.0
         return handle
 
     def call_later(
-        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self._conductor.now + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         self._order += 1
         heapq.heappush(self._timers, (when, self._order, timer))
+        self.wanted_at = min(self.wanted_at, when)
         return timer
 
     async def create_server(  # type: ignore[override]  # only what the transport asks for
@@ -79,15 +98,6 @@ class NodeLoop(asyncio.BaseEventLoop):
         return await self._sockets.connect(self, protocol_factory, host, port)
 
     # ---- what the conductor asks
-
-    def next_at(self) -> float | None:
-        """When it wants its next turn."""
-        timers = self._timers
-        while timers and timers[0][2].cancelled():
-            heapq.heappop(timers)
-        if self._queue:
-            return self.busy_until
-        return max(timers[0][0], self.busy_until) if timers else None
 
     def turn(self) -> None:
         """Run what is ready, once; what that makes ready waits for the next turn."""
@@ -105,21 +115,28 @@ class NodeLoop(asyncio.BaseEventLoop):
                     handle._run()
         finally:
             _set_running_loop(former)
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        self.wanted_at = 0.0 if queue else timers[0][0] if timers else NEVER
 
     def die(self) -> None:
-        """The process is gone.  Its tasks are unwound now, rather than whenever they are collected."""
+        """The process is gone.
+
+        Its tasks are unwound now, with those that they begin meanwhile.  A coroutine that is left to be collected
+        would be unwound in the midst of another process.
+        """
         self.is_dead = True
-        self._timers.clear()
-        for task in asyncio.all_tasks(self):
-            task.cancel()
         for _ in range(TURNS_TO_DIE):
-            if not self._queue:
+            self._timers.clear()
+            left = asyncio.all_tasks(self)
+            if not left and not self._queue:
                 break
-            try:
+            for task in left:
+                task.cancel()
+            with suppress(ProcessDied):
                 self.turn()
-            except ProcessDied:
-                continue
-        self._timers.clear()
+        else:
+            raise RuntimeError(f"tasks of {self.name} do not end: {asyncio.all_tasks(self)}")
         self.close()
 
 
@@ -149,13 +166,13 @@ class Conductor:
         events = self._events
         spins = 0
         while True:
+            nearest = events[0][0] if events else NEVER
             moved = False
-            for name in list(self.loops):
-                loop = self.loops.get(name)
-                if loop is None:
-                    continue
-                at = loop.next_at()
-                if at is not None and at <= self.now:
+            for name, loop in list(self.loops.items()):
+                at = max(loop.wanted_at, loop.busy_until)
+                if at > self.now:
+                    nearest = min(nearest, at)
+                elif not loop.is_dead:
                     moved = True
                     self._turn(name, loop)
             if moved:
@@ -166,10 +183,6 @@ class Conductor:
             if spins:
                 self.looked()
             spins = 0
-            wanted = [at for loop in self.loops.values() if (at := loop.next_at()) is not None]
-            if events:
-                wanted.append(events[0][0])
-            nearest = min(wanted, default=until)
             if nearest > until:
                 self.now = until
                 return

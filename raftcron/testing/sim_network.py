@@ -236,7 +236,14 @@ class Network:
     # ---- bytes on their way
 
     def post(self, end: End, item: Any) -> None:
-        """Send bytes, or an end."""
+        """Send bytes, or an end.  Bytes may arrive in pieces."""
+        if isinstance(item, bytes) and len(item) > 1 and self._chance.random() < 0.02:
+            at = self._chance.randrange(1, len(item))
+            self._post(end, item[:at])
+            item = item[at:]
+        self._post(end, item)
+
+    def _post(self, end: End, item: Any) -> None:
         arrival = max(end.last_arrival, self._conductor.now + self._delay(end.host.name, end.peer.host.name))
         end.last_arrival = arrival
         end.outgoing.append((arrival, item))
