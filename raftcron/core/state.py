@@ -111,9 +111,6 @@ class State:
     def policy(self, uid: int) -> Policy:
         return self.policies[uid]
 
-    def active_count(self, uid: int) -> int:
-        return len(self.active.get(uid, ()))
-
     def has_slot(self, node: str, *, process: bool) -> bool:
         """Whether one more run fits on this node."""
         record = self.nodes.get(node)

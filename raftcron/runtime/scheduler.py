@@ -75,7 +75,6 @@ class Scheduler:
         self._next_sweep = 0
         self._asleep_until = 0
         self.is_draining = False  # this node starts nothing any more
-        self.decided_count = 0
 
     # ---- the loop
 
@@ -256,9 +255,7 @@ class Scheduler:
     async def _propose(self, command: Command, room: asyncio.Semaphore) -> None:
         entry = self._losing.get(command.node) if isinstance(command, Lose) else None
         try:
-            outcome = await self._proposer.propose(command)
-            if isinstance(command, Decide):
-                self.decided_count += getattr(outcome, "count", 0)
+            await self._proposer.propose(command)
             if entry is not None and not entry.done():
                 entry.set_result(self._machine.state.index)
         except RaftcronError as error:

@@ -82,9 +82,6 @@ class Precondition(NamedTuple):
             raise RevisionError(f"If-None-Match forbids to replace job {name!r}: {there}")
 
 
-NO_PRECONDITION = Precondition()
-
-
 class Preview(NamedTuple):
     """What a PUT would do."""
 

@@ -121,7 +121,6 @@ class Worker:
         self._licensed = asyncio.Event()
         self._lease_timer: asyncio.TimerHandle | None = None
         self._is_draining = False
-        self.started_count = 0
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -199,7 +198,6 @@ class Worker:
             return None
         if run.attempt == 1 and self._time.now_ms() > start_deadline(policy, run):
             return None
-        self.started_count += 1
         return held.until
 
     def _is_valid(self, held: License) -> bool:
