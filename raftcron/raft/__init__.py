@@ -2,6 +2,17 @@
 
 from raftcron.raft.device import Device, SystemDevice
 from raftcron.raft.engine import Engine
-from raftcron.raft.settings import RaftSettings
+from raftcron.raft.scribe import ForkedScribe, Scribe, SlicedScribe
+from raftcron.raft.settings import CompactionSettings, RaftSettings, Random
 
-__all__ = ["Device", "Engine", "RaftSettings", "SystemDevice"]
+__all__ = [
+    "CompactionSettings",
+    "Device",
+    "Engine",
+    "ForkedScribe",
+    "RaftSettings",
+    "Random",
+    "Scribe",
+    "SlicedScribe",
+    "SystemDevice",
+]

@@ -31,7 +31,9 @@ from raftcron.raft.journal import Journal
 from raftcron.raft.membership import Membership
 from raftcron.raft.proposals import Envelope, Proposals
 from raftcron.raft.reads import Reads
-from raftcron.raft.seam import Core, Host, Role
+from raftcron.raft.host import Host, Role
+from raftcron.raft.scribe import ForkedScribe, Scribe
+from raftcron.raft.seam import Core
 from raftcron.raft.settings import RaftSettings, Random
 from raftcron.raft.transport import Handlers, Hello, Transport
 
@@ -70,6 +72,7 @@ class Engine:
         device: Device,
         rng: Random,
         fatal: Callable[[BaseException], None],
+        scribe: Scribe | None = None,
         make_transport: Callable[..., Transport] = Transport,
     ) -> None:
         self.incarnation = 0  # from `start` on, at least 1
@@ -82,6 +85,7 @@ class Engine:
         self._device = device
         self._rng = rng
         self._fatal = fatal
+        self._scribe = scribe or ForkedScribe()
         self._make_transport = make_transport
         self._is_over = True  # not started yet, stopped or dead
         self._is_kicked = False
@@ -112,14 +116,13 @@ class Engine:
         """
         settings = self._settings
         self._loop = asyncio.get_running_loop()
-        self._journal = Journal.open(settings.data_dir, self._device)
+        self._journal = Journal.open(settings.data_dir / "journal", self._device)
         try:
             identity = self._journal.begin(self._name, self._rng.randbytes(8).hex())
             self.incarnation = self._journal.next_incarnation()
             self._membership = Membership(self._name, settings.peers, identity.disk_id, identity.cluster_id)
             self._core = Core(
                 self._name,
-                self._others,
                 self._journal,
                 Host(
                     transmit=self._transmit,
@@ -127,6 +130,8 @@ class Engine:
                     voted=self._voted,
                     heard_leader=self._heard_leader,
                     received=self._received,
+                    offer=lambda _peer: None,
+                    offered=lambda _peer, _offer: None,
                     elected=self._propose_leadership,
                     role_changed=self._role_changed,
                     apply=self._apply,
@@ -135,7 +140,9 @@ class Engine:
                 self._clock,
                 heartbeat_seconds=settings.heartbeat_seconds,
                 fallback_seconds=settings.leader_fallback,
+                snapshot_index=0,
             )
+            self._core.set_members(self._others, [])
             self._recall_formation()
             self._transport = self._make_transport(
                 hello=self._hello,
@@ -524,7 +531,7 @@ class Engine:
         self._leadership_seq = self._append(self._machine.leadership(self._core.term), self._epoch)
         self._kick()
 
-    def _received(self) -> None:
+    def _received(self, _begin: int) -> None:
         if self._membership.cluster_id is None:
             self._look_for_formation()
 

@@ -59,13 +59,26 @@ class Vote(NamedTuple):
     term: int
 
 
+class Offer(NamedTuple):
+    """The leader's heartbeat to a follower that needs entries which are gone: the snapshot that has them."""
+
+    term: int
+    probe: int
+    id: str
+    index: int  # of the last entry that is in it, and
+    entry_term: int  # the term of that entry
+    size: int  # bytes
+    cluster_id: str
+    configuration: bytes
+
+
 class TimeoutNow(NamedTuple):
     """The leader asks its successor to hold an election at once."""
 
     term: int
 
 
-Message = AppendEntries | Answer | VoteRequest | Vote | TimeoutNow
+Message = AppendEntries | Offer | Answer | VoteRequest | Vote | TimeoutNow
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------
@@ -87,6 +100,22 @@ def flag(message: Mapping[str, Any], key: str) -> bool:
     return value
 
 
+def text(message: Mapping[str, Any], key: str, most: int = 256) -> str:
+    """The text at `key`, of at most `most` characters.  Raises BadMessageError."""
+    value = message.get(key)
+    if type(value) is not str or len(value) > most:
+        raise BadMessageError(f"{key}: {value!r:.40} is not a text of at most {most} characters")
+    return value
+
+
+def blob(message: Mapping[str, Any], key: str, most: int) -> bytes:
+    """The bytes at `key`, at most `most` of them.  Raises BadMessageError."""
+    value = message.get(key)
+    if type(value) is not bytes or len(value) > most:
+        raise BadMessageError(f"{key}: not at most {most} bytes")
+    return value
+
+
 def fields(message: Any) -> Mapping[str, Any]:
     """The message as a mapping.  Raises BadMessageError."""
     if type(message) is not dict:
@@ -103,6 +132,17 @@ def parse(message: Any, max_command_bytes: int = MAX_COMMAND_BYTES) -> Message:
     match content.get("type"):
         case "append_entries":
             return _parse_append(content, max_command_bytes)
+        case "offer":
+            return Offer(
+                number(content, "term", 1),
+                number(content, "probe"),
+                text(content, "id"),
+                number(content, "index", 1),
+                number(content, "entry_term"),
+                number(content, "size", 1),
+                text(content, "cluster_id"),
+                blob(content, "configuration", max_command_bytes),
+            )
         case "next_node_idx":
             answer = Answer(
                 number(content, "term"),

@@ -14,14 +14,10 @@ Rules that hold here (raft.md's rows in brackets):
 
 from __future__ import annotations
 
-import enum
-import hashlib
-import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Collection
+from typing import Any, NoReturn
 
 import pysyncobj.config
 import pysyncobj.syncobj as engine
@@ -29,7 +25,7 @@ import pysyncobj.transport
 import pysyncobj.version
 
 from raftcron.clock import Clock
-from raftcron.errors import ConfigurationError, FatalError
+from raftcron.errors import FatalError
 from raftcron.raft import guard
 from raftcron.raft.flow import Flow
 from raftcron.raft.guard import (
@@ -37,14 +33,15 @@ from raftcron.raft.guard import (
     AppendEntries,
     BadMessageError,
     Entry,
+    Offer,
     Refusal,
     TimeoutNow,
     Vote,
     VoteRequest,
 )
+from raftcron.raft.host import Host, Journal, Role
+from raftcron.raft.pins import check_engine
 from raftcron.raft.stand_ins import EngineClock, NoPoller, Outlet, Peer, ShutOff
-
-ENGINE_VERSION = "0.3.17"
 
 BATCH_BYTES = 512 << 10  # of commands in one append_entries: long enough to be cheap, short enough not to hold the loop
 BATCH_ENTRIES = 4096
@@ -52,36 +49,6 @@ APPLY_ENTRIES = 4096  # of one slice, whatever the clock says
 APPLY_SECONDS = 0.010  # one slice; the rest follows after the loop has had its turn
 
 NO_OP = b"\x01"  # the engine's own first entry of a term
-
-
-class Role(enum.IntEnum):
-    """The engine's own numbers."""
-
-    FOLLOWER = 0
-    CANDIDATE = 1
-    LEADER = 2
-
-
-class Journal(guard.LogView, Protocol):
-    """What the engine and `Core` use of the journal (journal.py)."""
-
-    def sync(self) -> None:
-        """All that was written is durable when this returns; nothing happens if it was so already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What `Core` asks and tells its owner.  Called inside `step` and `receive`; must not call back into those."""
-
-    transmit: Callable[[str, dict[str, Any]], bool]  # a message to a peer; False if it cannot leave now
-    may_vote: Callable[[], bool]  # whether this node may vote at all (membership.py)
-    voted: Callable[[], None]  # this node has voted for another
-    heard_leader: Callable[[], None]  # a message of a current term has come from the leader
-    received: Callable[[], None]  # entries of the leader have been written, perhaps others cut for them
-    elected: Callable[[], None]  # this node leads now; its owner appends its first entries
-    role_changed: Callable[[Role], None]
-    apply: Callable[[int, int, bytes], None]  # index, term, command: committed; in order, each once; no no-ops
-    applied: Callable[[int], None]  # a slice of entries up to this index has been applied
 
 
 # ---- what replaces the engine's module names ---------------------------------------------------------------------
@@ -103,19 +70,23 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
     def __init__(
         self,
         name: str,
-        others: Iterable[str],
         journal: Journal,
         host: Host,
         clock: Clock,
         *,
         heartbeat_seconds: float,
         fallback_seconds: float,
+        snapshot_index: int,
     ) -> None:
+        """`snapshot_index`: the owner has restored what the log up to there has made; 0 if nothing.
+
+        Who the others are is told by `set_members`.
+        """
         self._host = host
         self._time = clock
         self._journal = journal
-        self._peers = {other: Peer(other) for other in sorted(others)}
-        self._flows = {other: Flow() for other in self._peers}
+        self._peers: dict[str, Peer] = {}  # all that are replicated to, learners too
+        self._flows: dict[str, Flow] = {}
         self._waiting: list[tuple[Peer, dict[str, Any]]] = []  # answers that leave after the next sync
         self._probe_heard = 0  # of the append_entries that the engine is taking
         self._claim: int | None = None  # what its answer may claim, likewise
@@ -139,7 +110,42 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
             journalFile=journal,
             onStateChanged=self._on_state_changed,
         )
-        super().__init__(Peer(name), list(self._peers.values()), settings, transport=Outlet(self._dispatch))
+        super().__init__(Peer(name), [], settings, transport=Outlet(self._dispatch))
+        self.restored(snapshot_index)
+
+    def set_members(self, voters: Collection[str], learners: Collection[str]) -> None:
+        """The other members from now on; who is neither is forgotten.  Learners are replicated to and do not count."""
+        names = sorted({*voters, *learners})
+        for gone in set(self._peers) - set(names):
+            self._forget(gone)
+        self._peers = {name: self._peers.get(name) or Peer(name) for name in names}
+        self._SyncObj__otherNodes = {self._peers[name] for name in sorted(voters)}
+        self._SyncObj__readonlyNodes = {self._peers[name] for name in sorted(learners)}
+        for name, node in self._peers.items():
+            if name not in self._flows:
+                self._flows[name] = Flow()
+            if self.is_leader and node not in self._SyncObj__raftMatchIndex:
+                self._SyncObj__raftMatchIndex[node] = 0
+                self._SyncObj__raftNextIndex[node] = self.last_index + 1
+                self._SyncObj__lastResponseTime[node] = self._time.monotonic()
+
+    def _forget(self, name: str) -> None:
+        node = self._peers[name]
+        self._SyncObj__onNodeDisconnected(node)
+        for kept in (self._SyncObj__raftMatchIndex, self._SyncObj__raftNextIndex, self._SyncObj__lastResponseTime):
+            kept.pop(node, None)
+        del self._flows[name]
+        self._voted_in.pop(name, None)
+        self._waiting = [(other, message) for other, message in self._waiting if other != node]
+
+    def restored(self, index: int) -> None:
+        """The owner holds what the log up to `index`, an entry that the journal has, has made: go on behind it."""
+        if index > self.applied_index:
+            self._SyncObj__raftLastApplied = index
+        if index > self.commit_index:
+            self._SyncObj__raftCommitIndex: int = index
+            self._SyncObj__raftLog.setRaftCommitIndex(index)
+        self._verified_commit = max(self._verified_commit, self.commit_index)
 
     # ---- what it knows -------------------------------------------------------------------------------------------
 
@@ -210,7 +216,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
                     self._host.transmit(node.id, message)
         if self._verified_commit > self._SyncObj__raftCommitIndex and not self.is_leader:
             self._journal.sync()
-            self._SyncObj__raftCommitIndex: int = self._verified_commit
+            self._SyncObj__raftCommitIndex = self._verified_commit
             self._SyncObj__raftLog.setRaftCommitIndex(self._verified_commit)
 
     def append(self, command: bytes) -> int:
@@ -256,6 +262,8 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         match message:
             case AppendEntries():
                 self._take_append(node, message)
+            case Offer():
+                self._take_offer(node, message)
             case Answer():
                 self._take_answer(node, message)
             case VoteRequest() if self._host.may_vote():
@@ -280,19 +288,53 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         """One vote a voter and election."""
         if vote.term != self.term or self._voted_in.get(node.id) == vote.term:
             return False
+        if node not in self._SyncObj__otherNodes:
+            return False
         self._voted_in[node.id] = vote.term
         return True
 
     # ---- a follower takes entries --------------------------------------------------------------------------------
 
-    def _take_append(self, node: Peer, append: AppendEntries) -> None:
-        self._probe_heard = append.probe
-        if append.term < self.term:
+    def _is_current(self, node: Peer, message: AppendEntries | Offer) -> bool:
+        self._probe_heard = message.probe
+        if message.term < self.term:
             self.passes["append of a former term"] += 1
             self._answer(node)  # names our term, so that a leader of a former term learns of it [14]
+            return False
+        if message.term == self.term and self.is_leader:
+            raise BadMessageError(f"{node.id} claims to lead term {message.term}, which this node leads")
+        return True
+
+    def _take_offer(self, node: Peer, offer: Offer) -> None:
+        """A heartbeat of a leader whose log begins behind ours; it moves no commit index by itself [1].
+
+        What is acknowledged is what has applied here: durable, and the same on every node.
+        """
+        if not self._is_current(node, offer):
             return
-        if append.term == self.term and self.is_leader:
-            raise BadMessageError(f"{node.id} claims to lead term {append.term}, which this node leads")
+        self._enter(node, {"type": "append_entries", "term": offer.term, "commit_index": 0})
+        if self.holds(offer.index, offer.entry_term):
+            self.passes["snapshot covered by the log"] += 1
+            self._verified_commit = max(self._verified_commit, offer.index)  # it is committed, and so is our copy [3]
+            self._answer(node, success=True, next_index=offer.index + 1)
+        else:
+            self._answer(node, success=True, next_index=self.applied_index + 1)
+            if self.applied_index < offer.index:
+                self._host.offered(node.id, offer)
+        self._host.heard_leader()
+
+    def term_of(self, index: int) -> int:
+        """The term of an entry that the log has."""
+        return self._journal[index - self._journal[0][1]][2]
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether the log has the entry of this index and term."""
+        place = index - self._journal[0][1]
+        return 0 <= place < len(self._journal) and self._journal[place][2] == term
+
+    def _take_append(self, node: Peer, append: AppendEntries) -> None:
+        if not self._is_current(node, append):
+            return
         verdict = guard.judge_append(self._journal, max(self.commit_index, self._verified_commit), append)
         message: dict[str, Any] = {"type": "append_entries", "term": append.term, "commit_index": 0}
         if isinstance(verdict, Refusal):
@@ -315,7 +357,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
                 self._claim = None
             self._verified_commit = max(self._verified_commit, min(append.commit_index, verdict.acknowledged))
             if verdict.entries:
-                self._host.received()
+                self._host.received(verdict.agreed + 1)
         self._host.heard_leader()
 
     def _engine_answers(self, node: Peer, **what: Any) -> None:
@@ -379,7 +421,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         if not self.is_leader:
             return
         match_of = self._SyncObj__raftMatchIndex
-        held = sorted([self.last_index, *(match_of[node] for node in self._peers.values())], reverse=True)
+        held = sorted([self.last_index, *(match_of[node] for node in self._SyncObj__otherNodes)], reverse=True)
         agreed = held[len(held) // 2]
         if agreed > self.commit_index + 1 and self._journal[agreed - self._journal[0][1]][2] == self.term:
             self._journal.sync()  # our own copy counts too
@@ -405,11 +447,13 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
     ) -> None:
         journal, next_of = self._journal, self._SyncObj__raftNextIndex
         first, last, commit = journal[0][1], self.last_index, self.commit_index
+        if next_of[node] <= first:
+            if heartbeat:
+                self._offer(node, flow)
+            return
         heartbeat = heartbeat or flow.told_commit != commit
         while True:
             begin: int = next_of[node]
-            if begin <= first:
-                raise FatalError(f"{node.id} asks for entry {begin}, but the log begins with {first}; a defect")
             entries: list[Entry] = []
             size = 0
             if begin <= last and flow.is_open:
@@ -434,6 +478,22 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
             if entries:
                 next_of[node] = entries[-1][1] + 1
                 flow.sent(entries[-1][1], size)
+
+    def _offer(self, node: Peer, flow: Flow) -> None:
+        """The heartbeat of a follower that needs entries which are gone: a snapshot has them [9]."""
+        if (offer := self._host.offer(node.id)) is not None:
+            message = offer._replace(term=self.term, probe=flow.probe)
+            self._host.transmit(node.id, {"type": "offer", **message._asdict()})
+
+    def is_waited_for(self, peer: str) -> bool:
+        """Leader only: whether the peer needs entries that are gone, so that only a snapshot brings it on."""
+        return int(self._SyncObj__raftNextIndex.get(self._peers[peer], 0)) <= self._journal[0][1]
+
+    def answered_within(self, seconds: float) -> set[str]:
+        """Leader only: the other voters from which an answer came so recently."""
+        latest = self._time.monotonic() - seconds
+        times = self._SyncObj__lastResponseTime
+        return {node.id for node in self._SyncObj__otherNodes if times.get(node, -math.inf) > latest}
 
     def _batch(self, place: int) -> tuple[list[Entry], int]:
         entries: list[Entry] = []
@@ -519,59 +579,4 @@ for _name, _method in OVERRIDDEN.items():
 
 # ---- is this the engine that we know? ----------------------------------------------------------------------------
 
-# The first 16 hex digits of the SHA-256 of the source of everything that is replaced, wrapped or relied upon.
-_PINNED = """
-syncobj.SyncObj.__init__ 09df12cd7fd7d727
-syncobj.SyncObj.doTick bef78c2ba06d784b
-syncobj.SyncObj._onTick cc9eb08232d005ba
-syncobj.SyncObj.__onMessageReceived ddfe34b6c0282179
-syncobj.SyncObj.__onBecomeLeader 5a3fd97bc17dc1cf
-syncobj.SyncObj.__setCurrentTerm 0ad5bf456ac06bd3
-syncobj.SyncObj.__setState 2c1f239f7bd79b39
-syncobj.SyncObj.__onLeaderChanged 53b7685e1d897887
-syncobj.SyncObj.__onNodeConnected 2655afb481b4c69b
-syncobj.SyncObj.__onNodeDisconnected a81c0475ba2218cc
-syncobj.SyncObj.__connectedToAnyone acd40e9e3ac6c4cc
-syncobj.SyncObj.__getCurrentLogIndex e5af22ca246686bd
-syncobj.SyncObj.__getCurrentLogTerm 1cb8867e6a13d397
-syncobj.SyncObj.__getEntries e29c4b33293b2101
-syncobj.SyncObj.__deleteEntriesFrom 3b23c411bb903d36
-syncobj.SyncObj.__onSetCodeVersion 17b050edb193c853
-syncobj.SyncObj.__sendAppendEntries 9cb9073128c392fa
-syncobj.SyncObj.__sendNextNodeIdx 68aaeefc267b8896
-syncobj.SyncObj.__applyLogEntries 073db677773b5a2d
-syncobj.SyncObj.__doApplyCommand 1ea7aa506e950d0a
-syncobj.SyncObj.__generateRaftTimeout 92ed37d3620e781a
-syncobj.SyncObj.__loadDumpFile ec66e83905de703b
-syncobj.SyncObj.__tryLogCompaction c2f8a0ec14cc7312
-syncobj.SyncObj._checkCommandsToApply a386a8079361d204
-syncobj._RAFT_STATE 38948a15e3da01ce
-syncobj._COMMAND_TYPE 58f27851ee19fca3
-config.SyncObjConf e8d5f06ea6435e2c
-node.Node 08d57d1bfde2aca1
-transport.Transport 9b0212a7af6123e7
-"""
-
-
-def check_engine(version: str, source_of: Callable[[str], str]) -> None:
-    """Raises ConfigurationError unless `version` and the source of every pinned name are the ones that are mended."""
-    remedy = f"install exactly pysyncobj=={ENGINE_VERSION} (pip install --force-reinstall pysyncobj=={ENGINE_VERSION})"
-    if version != ENGINE_VERSION:
-        raise ConfigurationError(f"pysyncobj is of version {version}, raftcron knows {ENGINE_VERSION} only: {remedy}")
-    for line in _PINNED.split("\n")[1:-1]:
-        name, pinned = line.split()
-        if hashlib.sha256(source_of(name).encode()).hexdigest()[:16] != pinned:
-            raise ConfigurationError(f"{name} of pysyncobj is not the one that raftcron mends: {remedy}")
-
-
-def source_of(name: str) -> str:
-    """The source of a pinned name, `module.Class.method` inside pysyncobj; empty if there is none."""
-    found: Any = pysyncobj
-    for part in name.split("."):
-        found = getattr(found, f"_{found.__name__}{part}" if part.startswith("__") and part[-1] != "_" else part, None)
-        if found is None:
-            return ""
-    return inspect.getsource(found)
-
-
-check_engine(pysyncobj.version.VERSION, source_of)
+check_engine(pysyncobj.version.VERSION)

@@ -20,18 +20,29 @@ class Random(Protocol):
 
 
 @dataclass(frozen=True)
+class CompactionSettings:
+    """When a snapshot is due, in what has applied since the last one, and what is kept behind it."""
+
+    bytes: int = 64 << 20  # of commands, or the size of the last snapshot if that is more; and
+    entries: int = 50_000  # entries, or four times those bytes
+    kept_entries: int = 10_000  # behind a snapshot, so that a short absence costs no snapshot
+    segment_bytes: int = 16 << 20  # a segment of the journal that is longer is followed by a new one
+
+
+@dataclass(frozen=True)
 class RaftSettings:
     """What a node's log is told.  Durations in seconds."""
 
     name: str
     listen: tuple[str, int]
     peers: Mapping[str, tuple[str, int]]  # all voters, this one too: name -> where the others reach it
-    data_dir: Path  # for the journal alone
+    data_dir: Path  # for `journal` and `snapshots`
     secret: bytes  # of the cluster
     election_timeout: tuple[float, float] = (0.6, 1.2)
     leader_fallback: float = 0.8  # a leader that no majority has answered for so long leads no more
     max_command_bytes: int = 1 << 20
     request_timeout: float = 10.0  # of a proposal
+    compaction: CompactionSettings = CompactionSettings()
 
     def __post_init__(self) -> None:
         shortest, longest = self.election_timeout

@@ -11,35 +11,36 @@ import pysyncobj.version
 import pytest
 
 from raftcron.errors import ConfigurationError, FatalError
-from raftcron.raft import seam
-from raftcron.raft.guard import BadMessageError
+from raftcron.raft import pins, seam
+from raftcron.raft.guard import BadMessageError, Offer
+from raftcron.raft.host import Host
 from raftcron.raft.journal import Journal
 from tests.raft.virtual import Disk, VirtualLoop
 
 
 def test_the_installed_engine_is_the_one_that_is_mended() -> None:
     """Version and pinned sources agree; each pinned name exists."""
-    seam.check_engine(pysyncobj.version.VERSION, seam.source_of)
+    pins.check_engine(pysyncobj.version.VERSION, pins.source_of)
 
 
 def test_another_version_of_the_engine_is_refused() -> None:
     """The message names both versions and what to install."""
     with pytest.raises(ConfigurationError, match=r"version 0\.3\.18.*install exactly pysyncobj==0\.3\.17"):
-        seam.check_engine("0.3.18", seam.source_of)
+        pins.check_engine("0.3.18", pins.source_of)
 
 
 @pytest.mark.parametrize("name", ["syncobj.SyncObj._onTick", "syncobj.SyncObj.__onMessageReceived", "node.Node"])
 def test_a_changed_method_is_refused_by_name(name: str) -> None:
     """One changed line in what is relied upon, and the node does not start."""
     with pytest.raises(ConfigurationError, match=name):
-        seam.check_engine(
-            seam.ENGINE_VERSION, lambda asked: seam.source_of(asked) + ("    pass\n" if asked == name else "")
+        pins.check_engine(
+            pins.ENGINE_VERSION, lambda asked: pins.source_of(asked) + ("    pass\n" if asked == name else "")
         )
 
 
 def test_a_method_that_is_gone_has_no_source() -> None:
     """So that it is refused by name, like a changed one."""
-    assert seam.source_of("syncobj.SyncObj.__noSuchMethod") == ""
+    assert pins.source_of("syncobj.SyncObj.__noSuchMethod") == ""
 
 
 def test_every_overridden_method_exists_in_the_engine() -> None:
@@ -76,22 +77,29 @@ class Stage:
     def __init__(self, clock: VirtualLoop) -> None:
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.applied: list[tuple[int, bytes]] = []
+        self.snapshot: Offer | None = None
+        self.offered: list[tuple[str, Offer]] = []
         self.disk = Disk()
         self.journal = Journal.open(Path("/"), self.disk)
         self.journal.begin("n1", "d1")
-        host = seam.Host(
+        host = Host(
             transmit=self.transmit,
             may_vote=lambda: True,
             voted=lambda: None,
             heard_leader=lambda: None,
-            received=lambda: None,
+            received=lambda begin: None,
+            offer=lambda peer: self.snapshot,
+            offered=lambda peer, offer: self.offered.append((peer, offer)),
             elected=lambda: None,
             role_changed=lambda role: None,
             apply=lambda index, term, command: self.applied.append((index, command)),
             applied=lambda index: None,
         )
         names = ["n2", "n3", "n4", "n5"]
-        self.core = seam.Core("n1", names, self.journal, host, clock, heartbeat_seconds=0.05, fallback_seconds=0.8)
+        self.core = seam.Core(
+            "n1", self.journal, host, clock, heartbeat_seconds=0.05, fallback_seconds=0.8, snapshot_index=0
+        )
+        self.core.set_members(names, [])
         for name in names:
             self.core.connected(name)
 

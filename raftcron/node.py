@@ -1,0 +1,253 @@
+"""One node without its surroundings: the log, the state machine and the loops around them, wired, started, stopped.
+
+Everything that touches the machine comes from outside: clock, disk, chance, executors.  daemon.py gives the real ones,
+and the web; a simulation gives its own and runs the same node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from raftcron.clock import Clock
+from raftcron.core.commands import Announce, Finished
+from raftcron.errors import FatalError, RaftcronError
+from raftcron.ports import Executor, StateMachine
+from raftcron.raft import Device, Engine, RaftSettings, Random, Scribe
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.farewell import Farewell
+from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.presence import Presence
+from raftcron.runtime.proposer import Proposer
+from raftcron.runtime.reports import Reports
+from raftcron.runtime.scheduler import Scheduler
+from raftcron.runtime.worker import Worker
+
+log = logging.getLogger(__name__)
+
+TELL_SECONDS = 3.0  # for the ends of a former life, before the new one is announced
+HAND_OVER_SECONDS = 0.5  # between two attempts to give the lead away
+STOP_SECONDS = 5.0  # for each step of an orderly end that depends on others
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What a node is told beside what its log is told."""
+
+    raft: RaftSettings
+    times: LeaseTimes
+    catch_up_rate: int  # runs a second, for the whole cluster
+    grace_seconds: float  # for running attempts, at an orderly end
+    announcement: Announce  # without the incarnation, which the log counts
+
+
+class Node:
+    """One node.  `fatal` is called at most once, with what it must not survive."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        clock: Clock,
+        device: Device,
+        rng: Random,
+        scribe: Scribe,
+        executor: Executor,
+        fatal: Callable[[BaseException], None],
+        licensed: Callable[[License], None] = lambda held: None,
+        watch: Callable[[Machine], StateMachine] = lambda machine: machine,
+    ) -> None:
+        """`licensed` is told of each licence before the worker is; `watch` may stand between log and machine."""
+        self.settings = settings
+        self.name = name = settings.raft.name
+        self.clock = clock
+        self.fail = fatal
+        self.time = TrustedTime(clock)
+        self.machine = Machine(name, self.time)
+        self.log = Engine(settings.raft, watch(self.machine), clock, device, rng, fatal, scribe)
+        self.proposer = Proposer(self.log, self.machine, self.time)
+        self.leases = LeaseKeeper(clock, settings.times, self.log.read_index)
+        self.reports = Reports(node=name, machine=self.machine, log=self.log, proposer=self.proposer)
+        self.worker = Worker(
+            node=name,
+            machine=self.machine,
+            reports=self.reports,
+            executor=executor,
+            clock=clock,
+            time=self.time,
+            license_of=lambda: self.presence.license,
+        )
+        self.scheduler = Scheduler(
+            node=name,
+            machine=self.machine,
+            proposer=self.proposer,
+            time=self.time,
+            leases=self.leases,
+            catch_up_rate=settings.catch_up_rate,
+        )
+        self.farewell = Farewell(node=name, machine=self.machine, log=self.log, clock=clock)
+        self.is_stopping = False
+        self._licensed = licensed
+        self._tasks: list[asyncio.Task[None]] = []
+        self._leading: asyncio.Task[None] | None = None
+
+    # ---- start
+
+    async def start(self, former_ends: Sequence[Finished] = ()) -> None:
+        """The log and all loops up; see `wait_ready`.  `former_ends` tell how a former life's attempts ended.
+
+        Raises RaftcronError: the node cannot run like this.
+        """
+        self.log.on_leadership(self._leadership)
+        await self.log.start()
+        self.machine.incarnation = self.log.incarnation
+        self.presence = self._make_presence()
+        for observer in (self.presence, self.worker, self.scheduler):
+            self.machine.observe(observer)
+        for work in (self._announce(former_ends), self.presence.run(), self.worker.run()):
+            self.spawn(work)
+
+    async def wait_ready(self) -> None:
+        """Returns once the node is ready, which needs a quorum."""
+        await self.log.wait_ready()
+        await self.presence.wait_announced()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has caught up since it began, is announced, and does not stop."""
+        return self.log.is_ready and self.presence.is_announced and not self.is_stopping
+
+    async def _announce(self, former_ends: Sequence[Finished]) -> None:
+        """Tell how the former life's attempts ended, where somebody saw it; then this life, which loses the rest."""
+        await self.log.wait_ready()
+        for end in former_ends:
+            self.reports.ended(end)
+        if not await self._told(TELL_SECONDS):
+            log.warning("former_ends_not_recorded count=%d next=lost", self.reports.open_count)
+        self.presence.announce()
+
+    def _make_presence(self) -> Presence:
+        return Presence(
+            announcement=msgspec.structs.replace(self.settings.announcement, incarnation=self.log.incarnation),
+            machine=self.machine,
+            log=self.log,
+            proposer=self.proposer,
+            keeper=self.leases,
+            clock=self.clock,
+            time=self.time,
+            times=self.settings.times,
+            licensed=self._take_license,
+            fatal=self.fail,
+        )
+
+    def _take_license(self, held: License) -> None:
+        self._licensed(held)
+        self.worker.licensed(held)
+
+    # ---- leading
+
+    def _leadership(self, epoch: int | None) -> None:
+        if self._leading is not None:
+            self._leading.cancel()
+            self._leading = None
+        if epoch is None:
+            log.info("lead_lost node=%s", self.name)
+            return
+        log.info("lead_won node=%s epoch=%d", self.name, epoch)
+        self.leases.begin()
+        self.presence.beat()
+        self.reports.repeat()
+        self._leading = self._watched(self.scheduler.run())
+
+    def fresh_at(self) -> float | None:
+        """When this node last held all that was committed: as it sent the last heartbeat whose index it has applied."""
+        held = self.presence.license
+        if held.applied_index > self.machine.applied_index or held.epoch == 0:
+            return None
+        return held.until - self.settings.times.lease_seconds + self.settings.times.margin_seconds
+
+    # ---- stop
+
+    def hurry(self) -> None:
+        """Running attempts get no more grace."""
+        self.worker.hurry()
+        self.farewell.hurry()
+
+    async def drain(self) -> None:
+        """In good order: the lead goes to another node, what runs here gets its grace and its recorded end."""
+        self.is_stopping = self.scheduler.is_draining = True
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + self.settings.grace_seconds + STOP_SECONDS  # as long as an equal of this node may take
+        meanwhile = [loop.create_task(self.farewell.tell()), loop.create_task(self._hand_over())]
+        await self.worker.drain(self.settings.grace_seconds)
+        if not await self._told(STOP_SECONDS):
+            log.warning(
+                "ends_not_recorded count=%d reason=no_quorum next=told_at_next_start_if_the_spawner_saw_it_else_lost",
+                self.reports.open_count,
+            )
+        await self.farewell.wait(latest - loop.time())
+        for task in meanwhile:
+            task.cancel()
+        await asyncio.gather(*meanwhile, return_exceptions=True)
+
+    async def stop_loops(self) -> None:
+        """End the loops; the log still answers."""
+        self.is_stopping = self.scheduler.is_draining = True
+        tasks = self._tasks + ([self._leading] if self._leading is not None else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _hand_over(self) -> None:
+        """Give the lead away, as often as this node gets it; until then it decides, and starts nothing here.
+
+        Where all others end too it stays: passed around, it would only hold up what they have to tell.
+        """
+        while True:
+            for peer in self.farewell.successors():
+                if self.log.leading_epoch is None:
+                    break
+                try:
+                    await self.log.transfer(peer)
+                except RaftcronError as error:
+                    log.info("lead_kept code=%s detail=%s", error.code, error.detail)
+            await asyncio.sleep(HAND_OVER_SECONDS)
+
+    async def _told(self, seconds: float) -> bool:
+        """Whether the state shows, in time, how the attempts of this node ended.
+
+        Without a quorum that is left to the next life: it tells the exit codes that the spawner saw, and loses the
+        rest, all output among it.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while self.reports.open_count:
+                    self.reports.repeat()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
+
+    # ---- details
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """A loop that lives as long as the node."""
+        self._tasks.append(self._watched(work))
+
+    def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A loop of the node; if it ends by an exception the node ends too, rather than go on without it."""
+        task = asyncio.get_running_loop().create_task(work)
+
+        def over(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.error("loop_failed", exc_info=error)
+                self.fail(FatalError(f"a loop of the node has failed: {error!r}"))
+
+        task.add_done_callback(over)
+        return task
