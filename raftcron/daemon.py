@@ -28,9 +28,10 @@ from raftcron.executors.registry import Registry, Surroundings
 from raftcron.executors.remnants import Remnant, clean_up
 from raftcron.executors.spawner import Spawner
 from raftcron.node import Node, NodeSettings
-from raftcron.raft import ForkedScribe, RaftSettings, SystemDevice
+from raftcron.raft import CompactionSettings, PeerTls, RaftSettings, SystemDevice, scribe_for_this_system
 from raftcron.runtime.leases import LeaseTimes, License
 from raftcron.runtime.loop_watch import LoopWatch
+from raftcron.runtime.shortage import Shortage
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +59,13 @@ class Daemon:
             clock=clock,
             device=self._device,
             rng=random.SystemRandom(),
-            scribe=ForkedScribe(),
+            scribe=scribe_for_this_system(),
             executor=self._executors,
             fatal=self.fail,
             licensed=self._licensed,
         )
         self._watch = LoopWatch(clock)
+        self._shortage = Shortage(clock)
         self._web: web.AppRunner | None = None
 
     def fail(self, error: BaseException) -> None:
@@ -76,7 +78,7 @@ class Daemon:
         error = context.get("exception")
         if isinstance(error, FatalError):
             self.fail(error)
-        else:
+        elif not self._shortage.takes(context):
             loop.default_exception_handler(context)
 
     def end(self) -> None:
@@ -151,6 +153,7 @@ class Daemon:
                 request_timeout_seconds=settings.request_timeout_ms / 1000,
                 fresh_at=node.fresh_at,
                 loop_stall_seconds=lambda: self._watch.longest_seconds,
+                lease_left=node.leases.seconds_left,
             )
         )
         self._web = create_runner(app)
@@ -193,6 +196,13 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
             election_timeout=(low / 1000, high / 1000),
             leader_fallback=settings.leader_fallback_ms / 1000,
             request_timeout=settings.request_timeout_ms / 1000,
+            compaction=CompactionSettings(
+                bytes=settings.snapshot_bytes,
+                entries=settings.snapshot_entries,
+                kept_entries=min(10_000, settings.snapshot_entries // 5),
+                segment_bytes=min(16 << 20, settings.snapshot_bytes // 4),
+            ),
+            tls=_peer_tls(settings),
         ),
         times=times,
         catch_up_rate=settings.catch_up_rate,
@@ -207,6 +217,12 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
             process_slots=settings.process_slots,
         ),
     )
+
+
+def _peer_tls(settings: Settings) -> PeerTls | None:
+    if settings.peer_cert is None or settings.peer_key is None or settings.peer_ca is None:
+        return None
+    return PeerTls(settings.peer_cert, settings.peer_key, settings.peer_ca)
 
 
 def _seen_end(remnant: Remnant) -> Finished | None:

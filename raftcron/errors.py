@@ -8,6 +8,7 @@
     |- ForbiddenError          403
     |- NotFoundError           404
     |- ConflictError           409  exists already, or the key was used for something else
+    |  `- UnsafeChangeError    409  a change of the members that would leave no working majority
     |- GoneError               410
     |- RevisionError           412  somebody else changed it first
     |- TooLargeError           413
@@ -83,6 +84,10 @@ class MethodError(RaftcronError):
 
 class ConflictError(RaftcronError):
     code, title, http_status, exit_code = "conflict", "It conflicts with what is there", 409, 4
+
+
+class UnsafeChangeError(ConflictError):
+    code, title = "unsafe_change", "The cluster would lose its quorum"
 
 
 class GoneError(RaftcronError):

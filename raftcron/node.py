@@ -130,6 +130,7 @@ class Node:
             self.reports.ended(end)
         if not await self._told(TELL_SECONDS):
             log.warning("former_ends_not_recorded count=%d next=lost", self.reports.open_count)
+        self.machine.incarnation = self.log.incarnation  # certain only now: see Presence.announce
         self.presence.announce()
 
     def _make_presence(self) -> Presence:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -34,6 +34,30 @@ class StateMachine(Protocol):
     def applied(self, index: int) -> None:
         """A batch of entries up to `index` has been applied; a good place to look at the newest state, once."""
 
+    def snapshot(self) -> Iterator[bytes]:
+        """The state as of the last applied entry, in blocks of at most about 256 KiB; only a record that is larger by
+        itself, which an entry's bound limits, makes a larger one.
+
+        Made lazily and changes nothing; nothing may be applied before the last block is taken.  So it is called in a
+        forked child, or drained at once.  Equal states give equal blocks.
+        """
+
+    def restoring(self) -> Restoring:
+        """Begin to take in the blocks of a snapshot, beside the state that there is."""
+
+
+class Restoring(Protocol):
+    """A snapshot on its way into the state machine; what is given up before `install` has changed nothing."""
+
+    def feed(self, block: bytes) -> None:
+        """The next block, in order; a slice of work, some milliseconds.  DamagedError, NewerVersionError."""
+
+    def install(self) -> None:
+        """All blocks are in: from now on the machine has this state, and its observers know.
+
+        DamagedError: they are not all of it, or not what was written, or older than the machine; nothing has changed.
+        """
+
 
 class Role(enum.StrEnum):
     LEADER = "leader"
@@ -41,13 +65,23 @@ class Role(enum.StrEnum):
     CANDIDATE = "candidate"
 
 
+class Standing(enum.StrEnum):
+    """What a member is in its cluster."""
+
+    VOTER = "voter"
+    LEARNER = "learner"  # gets all entries, and votes once it has caught up
+    AWAITED = "awaited"  # nobody has come yet: the next empty data directory under that name
+
+
 class Member(NamedTuple):
-    """One configured voter as this node sees it now."""
+    """One member as this node sees it now."""
 
     name: str
-    address: str
+    address: str  # where its peers reach it
     connected: bool
     match_index: int | None  # what the leader knows the member holds; None where this node does not lead
+    standing: Standing = Standing.VOTER
+    http: str = ""  # HOST:PORT as the cluster was told; empty where it was not
 
 
 class LogStatus(NamedTuple):
@@ -98,6 +132,26 @@ class Log(Protocol):
 
     async def transfer(self, to: str | None = None) -> None:
         """Hand over the lead to a follower that has all entries (SIGTERM of a leader)."""
+
+    # Changes of the members, on the leader alone; `status` tells who they are.  Each returns when this node has applied
+    # it, with its index; with the applied index if there was nothing to do.  `lives`: in how many lives nodes of that
+    # name were announced so far, so that the new one counts on.  All raise UnavailableError: certainly not written (no
+    # lead, no quorum, another change under way); UnknownOutcomeError: it may be written, now or later.
+
+    async def add(self, name: str, raft: tuple[str, int], http: str, lives: int) -> int:
+        """Await a new member: an empty data directory under this name, which learns, and votes once it has caught up.
+
+        ConflictError: it is a member at another address, or another one is at this address.
+        """
+
+    async def remove(self, name: str) -> int:
+        """The member belongs no more.  NotFoundError; UnsafeChangeError: too few voters that answer would be left."""
+
+    async def replace(self, name: str, raft: tuple[str, int] | None, http: str | None, lives: int) -> int:
+        """Give up the member's disk, and await an empty data directory under its name, perhaps at another address.
+
+        Raises as `remove`.
+        """
 
 
 # ---- running an attempt ------------------------------------------------------------------------------------------

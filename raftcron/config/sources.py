@@ -139,6 +139,7 @@ def _conflicts(settings: Settings, given: set[str]) -> Iterable[tuple[tuple[str,
         )
     if len(settings.cluster_secret) > MAX_SECRET_BYTES:
         yield fault("cluster-secret", text=f"RAFTCRON_CLUSTER_SECRET is over {MAX_SECRET_BYTES:,} bytes")
+    yield from _tls_conflicts(settings, fault)
     yield from _peer_conflicts(settings, given, fault)
     yield from _exposure(settings, fault)
     low = settings.election_timeout_ms[0]
@@ -158,6 +159,15 @@ def _conflicts(settings: Settings, given: set[str]) -> Iterable[tuple[tuple[str,
     if settings.process_slots > settings.slots and "process-slots" in given:
         told = f"--process-slots {settings.process_slots:,} is above --slots {settings.slots:,}, of which it is a part"
         yield fault("process-slots", "slots", text=told)
+
+
+def _tls_conflicts(settings: Settings, fault: Callable[..., Any]) -> Iterable[Any]:
+    files = {"peer-cert": settings.peer_cert, "peer-key": settings.peer_key, "peer-ca": settings.peer_ca}
+    given = [f"--{name}" for name, path in files.items() if path is not None]
+    for name, path in files.items():
+        if path is None and given:
+            told = f"--{name} is missing beside {' and '.join(given)}: TLS between peers takes all three, or none"
+            yield fault(name, *files, text=told)
 
 
 def _peer_conflicts(settings: Settings, given: set[str], fault: Callable[..., Any]) -> Iterable[Any]:

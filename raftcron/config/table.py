@@ -147,6 +147,15 @@ class Settings:
         SECRET, b"", CLUSTER, "What peers prove to each other; equal on all nodes.", default_text="none", is_secret=True
     )
     cluster_secret_file: Path | None = _setting(PATH, None, CLUSTER, "File that holds the cluster secret.")
+    peer_cert: Path | None = _setting(
+        PATH,
+        None,
+        CLUSTER,
+        "This node's certificate for TLS between peers, in PEM; it names the node: DNS:n1 for n1.",
+        rule="with --peer-key and --peer-ca, on every node or on none",
+    )
+    peer_key: Path | None = _setting(PATH, None, CLUSTER, "The key of --peer-cert, in PEM, not encrypted.")
+    peer_ca: Path | None = _setting(PATH, None, CLUSTER, "The CA that all peers' certificates are of, in PEM.")
     election_timeout_ms: tuple[int, int] = _setting(
         SPAN,
         (600, 1200),
@@ -177,6 +186,18 @@ class Settings:
     )
     shutdown_grace_ms: int = _setting(
         DURATION, 20 * SECOND, WORK, "What running runs get to end at SIGTERM.", low=0, high=HOUR
+    )
+    snapshot_bytes: int = _setting(
+        SIZE,
+        64 * MIB,
+        WORK,
+        "How much the log grows before a snapshot lets it be cut; at least as much as the last one.",
+        name="snapshot-bytes",
+        low=64 << 10,
+        high=1 << 40,
+    )
+    snapshot_entries: int = _setting(
+        WHOLE, 50_000, WORK, "And by how many entries, or four times those bytes.", low=100, high=1_000_000_000
     )
     history_total_bytes: int = _setting(
         SIZE, 200 * MIB, WORK, "Room for run records, over all jobs.", low=MIB, high=1 << 40, is_later=True

@@ -2,7 +2,8 @@
 
     frame    length u32 of the body | tag 16 of the body | body: msgpack [kind, message]
 
-`kind` is an int between the transports themselves and a str for whoever uses them.
+`kind` is an int between the transports themselves and a str for whoever uses them.  With TLS all of it, the handshake
+too, passes through a channel (tls.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Protocol, cast
 from raftcron import wire
 from raftcron.clock import Clock
 from raftcron.raft.handshake import TAG_BYTES, Handshake, HandshakeError, Seal, Session
+from raftcron.raft.tls import Channel, ChannelError
 
 _FRAME = struct.Struct(f"<I{TAG_BYTES}s")
 PARTING_SECONDS = 1.0  # so long a connection that is over may take to end
@@ -26,7 +28,7 @@ class FrameError(Exception):
 
 def _decode(body: bytearray) -> tuple[Any, Any]:
     try:
-        kind, message = wire.unpack(body)
+        kind, message = wire.unpack_message(body)
     except (TypeError, ValueError) as error:
         raise FrameError(f"a frame is not a pair of kind and message: {error}") from error
     return kind, message
@@ -46,9 +48,18 @@ class Connection(asyncio.Protocol):
     """A connection as this node sees it.  asyncio switches Nagle's algorithm off by itself."""
 
     def __init__(
-        self, owner: Owner, handshake: Handshake, clock: Clock, is_dialled: bool, max_frame_bytes: int
+        self,
+        owner: Owner,
+        handshake: Handshake,
+        clock: Clock,
+        *,
+        dialled: str | None,
+        max_frame_bytes: int,
+        channel: Channel | None = None,
     ) -> None:
-        self.is_dialled = is_dialled
+        """`dialled` is the node that was dialled, None for a connection that was accepted."""
+        self.dialled = dialled
+        self.max_frame_bytes = max_frame_bytes  # both ways; its owner may change it
         self.address = "?"  # host:port of the other end
         self.host = "?"
         self.session: Session | None = None  # once the other side has proved the secret
@@ -59,8 +70,8 @@ class Connection(asyncio.Protocol):
 
         self._owner = owner
         self._clock = clock
-        self._max_frame_bytes = max_frame_bytes
         self._handshake = handshake
+        self._channel = channel
         self._wait_for = 0
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -71,7 +82,7 @@ class Connection(asyncio.Protocol):
         self._is_flush_due = False
 
     def __repr__(self) -> str:
-        return f"<Connection {'to' if self.is_dialled else 'from'} {self.address}>"
+        return f"<Connection {'from' if self.dialled is None else 'to'} {self.address}>"
 
     # ---- asyncio's side ------------------------------------------------------------------------------------------
 
@@ -82,8 +93,12 @@ class Connection(asyncio.Protocol):
             self.host = str(peername[0])
             self.address = f"{peername[0]}:{peername[1]}"
         self._owner.opened(self)
-        if not self.is_over:
+        if self.is_over:
+            return
+        if self._channel is None:
             self._advance(None)
+        else:
+            self._take(b"")
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_over = True
@@ -96,13 +111,34 @@ class Connection(asyncio.Protocol):
         if self.is_over:
             return
         self.received_at = self._clock.monotonic()
-        self._buffer += data
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
-            self._take_handshake()
-            if self.session is not None:
-                self._take_frames()
+            if self._channel is not None:
+                data = self._open(self._channel, data)
+            if data:
+                self._buffer += data
+                self._take_handshake()
+                if self.session is not None:
+                    self._take_frames()
         except (HandshakeError, FrameError) as error:
             self.fail(error)
+
+    def _open(self, channel: Channel, data: bytes) -> bytes:
+        """What the other side says inside TLS."""
+        was_open = channel.is_open
+        said = channel.take(data)
+        self._leave(channel.outgoing())
+        if channel.is_open and not was_open:
+            if self.dialled is not None and (mismatch := channel.mismatch(self.dialled)):
+                raise HandshakeError(mismatch)  # before it is given anything to guess the secret by
+            self._advance(None)
+        return said
+
+    def mismatch(self, name: str) -> str | None:
+        """Why the other side's certificate is not the node `name`'s; None if it is, or without TLS."""
+        return None if self._channel is None else self._channel.mismatch(name)
 
     # ---- handshake -------------------------------------------------------------------------------------------------
 
@@ -137,8 +173,8 @@ class Connection(asyncio.Protocol):
         buffer, offset, has_delivered = self._buffer, 0, False
         while not self.is_over and len(buffer) - offset >= _FRAME.size:
             length, tag = _FRAME.unpack_from(buffer, offset)
-            if length > self._max_frame_bytes:
-                raise FrameError(f"a frame of {length} bytes is over the limit of {self._max_frame_bytes}")
+            if length > self.max_frame_bytes:
+                raise FrameError(f"a frame of {length} bytes is over the limit of {self.max_frame_bytes}")
             end = offset + _FRAME.size + length
             if end > len(buffer):
                 break
@@ -156,8 +192,8 @@ class Connection(asyncio.Protocol):
     def send(self, kind: int | str, message: Any) -> None:
         """Queue a frame.  ValueError if it is over the bound."""
         body = wire.pack([kind, message])
-        if len(body) > self._max_frame_bytes:
-            raise ValueError(f"a frame of {len(body)} bytes is over the limit of {self._max_frame_bytes}")
+        if len(body) > self.max_frame_bytes:
+            raise ValueError(f"a frame of {len(body)} bytes is over the limit of {self.max_frame_bytes}")
         self._write(_FRAME.pack(len(body), self._outgoing_seal.tag(body)) + body)
 
     @property
@@ -171,18 +207,25 @@ class Connection(asyncio.Protocol):
         if self._is_flush_due:
             self._outgoing.append(data)
             self._outgoing_bytes += len(data)
-        elif not self.is_over and self._transport is not None:
+        elif not self.is_over:
             self.sent_at = self._clock.monotonic()
-            self._transport.write(data)
+            self._seal(data)
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        if self._outgoing and self._transport is not None:
+        if self._outgoing:
             data = b"".join(self._outgoing)
             self._outgoing.clear()
             self._outgoing_bytes = 0
+            self._seal(data)
+
+    def _seal(self, data: bytes) -> None:
+        self._leave(data if self._channel is None else self._channel.seal(data))
+
+    def _leave(self, data: bytes) -> None:
+        if data and self._transport is not None:
             self._transport.write(data)
 
     # ---- the end ---------------------------------------------------------------------------------------------------
@@ -199,11 +242,15 @@ class Connection(asyncio.Protocol):
     def fail(self, error: Exception) -> None:
         """End it because of the other side, which is told why if it is owed that."""
         self.failure = error
-        if isinstance(error, HandshakeError) and error.parting:
-            self._write(error.parting)
-            self.retire()
-        else:
+        if not isinstance(error, HandshakeError) or not error.parting or self.session is not None:
             self.abort()
+            return
+        if isinstance(error, ChannelError):
+            self._outgoing.clear()  # nothing can be sealed any more
+            self._leave(error.parting)
+        else:
+            self._write(error.parting)
+        self.retire()
 
     def retire(self) -> None:
         """Deliver nothing more, and leave the end to the other side for a while.
@@ -224,5 +271,6 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """End it now, whatever is queued."""
         self.is_over = True
+        self._outgoing.clear()
         if self._transport is not None:
             self._transport.abort()

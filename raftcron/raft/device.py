@@ -1,4 +1,4 @@
-"""The few things the journal asks of a disk, and the real disk; what the bytes mean is journal.py's business."""
+"""The few things journal and snapshots ask of a disk, and the real disk; what the bytes mean is their business."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ class Device(Protocol):
     def read(self, path: Path, limit: int = -1) -> bytes:
         """The bytes of a file, from its beginning; at most `limit` of them, all if it is negative."""
 
+    def read_range(self, path: Path, offset: int, count: int) -> bytes:
+        """At most `count` bytes of a file from `offset` on; fewer only where it ends."""
+
+    def size(self, path: Path) -> int:
+        """Length of a file in bytes."""
+
     def create(self, path: Path) -> int:
         """Make a file (mode 0600) for appending.  FileExistsError if it is there."""
 
@@ -41,6 +47,10 @@ class Device(Protocol):
 
     def truncate(self, handle: int, length: int) -> None:
         """Cut the file behind `length` bytes; durable only after `sync`."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give a file another name in its directory, in place of whatever has that name: at any moment the one or the
+        other has it, after a power cut too.  Durable only after `sync_directory`."""
 
     def remove(self, path: Path) -> None:
         """Remove a file; durable only after `sync_directory`."""
@@ -75,6 +85,14 @@ class SystemDevice:
         with path.open("rb") as file:
             return file.read(limit)
 
+    def read_range(self, path: Path, offset: int, count: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(count)
+
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
+
     def create(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
@@ -101,6 +119,9 @@ class SystemDevice:
 
     def truncate(self, handle: int, length: int) -> None:
         os.ftruncate(handle, length)
+
+    def replace(self, source: Path, target: Path) -> None:
+        source.replace(target)
 
     def remove(self, path: Path) -> None:
         path.unlink()

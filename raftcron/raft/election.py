@@ -11,7 +11,7 @@ k x 30 ms.  So they do not get in each other's way, and a new leader stands with
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
 from raftcron.clock import Clock
@@ -59,8 +59,9 @@ _PRE_VOTE_FIELDS = (("term", 1), ("round", 1), ("last_index", 1), ("last_term", 
 class Elections:
     """One node's elections.  `send(peer, kind, message)` and `connected(peer)` are the transport's.
 
-    `timeout_seconds` is the range from which each patience is drawn, `draw` gives a number from 0 to 1, `may_vote` is
-    the membership's word, `kick` asks for a step of the engine, `run` calls a function inside the engine's rim.
+    `timeout_seconds` is the range from which each patience is drawn, `draw` gives a number from 0 to 1, `may_stand` and
+    `may_vote` are the membership's word, `kick` asks for a step of the engine, `run` calls a function inside the
+    engine's rim.  `peers` are the other voters, until `set_voters` says otherwise.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Elections:
         *,
         send: Callable[[str, str, Any], bool],
         connected: Callable[[str], bool],
+        may_stand: Callable[[], bool],
         may_vote: Callable[[], bool],
         kick: Callable[[], None],
         run: Callable[[Callable[[], None]], None],
@@ -80,11 +82,10 @@ class Elections:
         timeout_seconds: tuple[float, float],
     ) -> None:
         self._name = name
-        self._peers = sorted(peers)
-        self._majority = (len(peers) + 1) // 2 + 1
         self._core = core
         self._send = send
         self._connected = connected
+        self._may_stand = may_stand
         self._may_vote = may_vote
         self._kick = kick
         self._loop = loop
@@ -101,6 +102,13 @@ class Elections:
         self._round = 0
         self._grants: set[str] | None = None  # of the round that is out
         self._refused: dict[str, tuple[float, PreVote]] = {}  # whom we refused because we heard the leader, and when
+        self.set_voters([name, *peers])
+
+    def set_voters(self, voters: Collection[str]) -> None:
+        """Who votes from now on, this node too if it does; of a round that is out only their grants count."""
+        self._voters = frozenset(voters)
+        self._peers = sorted(self._voters - {self._name})
+        self._majority = len(self._voters) // 2 + 1
 
     # ---- what happens around it ----------------------------------------------------------------------------------
 
@@ -192,7 +200,7 @@ class Elections:
     def _stand(self) -> None:
         """Ask for pre-votes, or, where nobody else is to be asked, stand at once."""
         self._arm(ROUND_SECONDS * (1 + self._draw()))
-        if not self._may_vote() or self._core.is_leader:
+        if not self._may_stand() or self._core.is_leader:
             return
         self._round += 1
         self._grants = {self._name}
@@ -208,7 +216,7 @@ class Elections:
         self._count()
 
     def _count(self) -> None:
-        if self._grants is None or len(self._grants) < self._majority:
+        if self._grants is None or len(self._grants & self._voters) < self._majority:
             return
         self.rest()
         self._arm(self._patience)

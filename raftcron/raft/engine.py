@@ -13,35 +13,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from raftcron import ports
 from raftcron.clock import Clock
-from raftcron.errors import ConfigurationError, DamagedError, FatalError, RaftcronError, TooLargeError, UnavailableError
-from raftcron.ports import Applied, LogStatus
-from raftcron.raft import membership, proposals
+from raftcron.errors import ConfigurationError, DamagedError, FatalError, UnavailableError
+from raftcron.ports import Applied, LogStatus, Restoring
+from raftcron.raft import proposals
+from raftcron.raft.compaction import Compaction, restore
+from raftcron.raft.complaints import Troubles
+from raftcron.raft.configuration import Address, is_configuration
 from raftcron.raft.device import Device
 from raftcron.raft.election import Elections, parse_pre_vote
-from raftcron.raft.guard import BadMessageError
 from raftcron.raft.handover import hand_over
-from raftcron.raft.journal import Journal
-from raftcron.raft.membership import Membership
-from raftcron.raft.proposals import Envelope, Proposals
-from raftcron.raft.reads import Reads
 from raftcron.raft.host import Host, Role
+from raftcron.raft.inbox import Inbox
+from raftcron.raft.journal import Journal
+from raftcron.raft.leadership import Leadership
+from raftcron.raft.membership import Ground, Membership
+from raftcron.raft.reads import Reads
+from raftcron.raft.roster import Roster
 from raftcron.raft.scribe import ForkedScribe, Scribe
 from raftcron.raft.seam import Core
 from raftcron.raft.settings import RaftSettings, Random
+from raftcron.raft.snapshot import SnapshotInfo, SnapshotStore
 from raftcron.raft.transport import Handlers, Hello, Transport
 
 logger = logging.getLogger(__name__)
 
 READ_SECONDS = 2.0  # of one linearizable read, from question to applied
-OWN_KINDS = frozenset({"raft", "prevote", "prevoted", "round", "echo", "read", "index"})
-COMPLAINT_SECONDS = 3.0  # between two log lines about the same standing trouble
 
 _P = ParamSpec("_P")
 
@@ -76,7 +78,7 @@ class Engine:
         make_transport: Callable[..., Transport] = Transport,
     ) -> None:
         self.incarnation = 0  # from `start` on, at least 1
-        self.bad_messages: Counter[str] = Counter()  # by peer: dropped, because no peer of this version sends them
+        self._own_lives = 0  # of this directory
         self._settings = settings
         self._name = settings.name
         self._others = sorted(set(settings.peers) - {settings.name})
@@ -91,21 +93,14 @@ class Engine:
         self._is_kicked = False
         self._has_received = False
         self._beating: asyncio.TimerHandle | None = None
-        self._complained_at: dict[str, float] = {}
+        self._troubles = Troubles(self._name, clock)
+        self._inbox = Inbox(self._name, self._troubles.say)
         self._lives: dict[str, int] = {}  # peer -> incarnation, as last heard
 
-        self._seq = 0
-        self._epoch = machine.epoch  # as of the last entry that has applied
-        self._leading_epoch: int | None = None
-        self._leadership_seq: int | None = None  # number of our leadership entry, while it is on its way
-        self._proposals = Proposals()
-        self._hold: asyncio.Future[None] | None = None  # proposals wait while the lead is being handed over
         self._is_ready = False
         self._getting_ready: asyncio.Task[None] | None = None  # from `start` on
 
-        self._handlers: dict[str, Callable[[str, Any], None]] = {}
         self._leadership_handlers: list[Callable[[int | None], None]] = []
-        self._own_kinds: dict[str, Callable[[str, Any], None]] = {}
 
     # ---- start and end -------------------------------------------------------------------------------------------
 
@@ -116,22 +111,54 @@ class Engine:
         """
         settings = self._settings
         self._loop = asyncio.get_running_loop()
-        self._journal = Journal.open(settings.data_dir / "journal", self._device)
-        try:
+        self._journal = Journal.open(
+            settings.data_dir / "journal", self._device, segment_bytes=settings.compaction.segment_bytes
+        )
+        try:  # from here on the directory is this process's alone
+            self._store = SnapshotStore.open(settings.data_dir / "snapshots", self._device, self._name)
             identity = self._journal.begin(self._name, self._rng.randbytes(8).hex())
-            self.incarnation = self._journal.next_incarnation()
+            self._own_lives = self._journal.next_incarnation()
+            snapshot = self._restore()
             self._membership = Membership(self._name, settings.peers, identity.disk_id, identity.cluster_id)
+            self._leadership = Leadership(
+                self._name,
+                self._machine,
+                lives=lambda: self.incarnation,
+                why_not=self._why_not_leading,
+                kick=self._kick,
+                changed=self._tell_leadership,
+                clock=self._clock,
+                loop=self._loop,
+                max_command_bytes=settings.max_command_bytes,
+                request_seconds=settings.request_timeout,
+            )
+            self._roster = Roster(
+                self._name,
+                self._membership,
+                self._journal,
+                spread=self._spread,
+                hello_of=lambda peer: self._transport.hello_of(peer),  # noqa: PLW0108 (it is made below)
+                is_confirmed=lambda: self._leadership.epoch is not None,
+                kick=self._kick,
+                draw=self._rng.randbytes,
+                complain=self._troubles.say,
+                loop=self._loop,
+            )
+            self._roster.recall(
+                None if snapshot is None else (snapshot.index, snapshot.configuration), str(settings.data_dir)
+            )
             self._core = Core(
                 self._name,
                 self._journal,
                 Host(
                     transmit=self._transmit,
                     may_vote=self._may_vote,
-                    voted=self._voted,
-                    heard_leader=self._heard_leader,
-                    received=self._received,
-                    offer=lambda _peer: None,
-                    offered=lambda _peer, _offer: None,
+                    may_stand=self._may_stand,
+                    voted=lambda: self._elections.rest(),  # noqa: PLW0108 (it is made below)
+                    heard_leader=lambda: self._elections.heard_leader(),  # noqa: PLW0108
+                    received=self._roster.received,
+                    offer=lambda peer: self._compaction.offer(peer),  # noqa: PLW0108 (it is made below)
+                    offered=lambda peer, offer: self._compaction.offered(peer, offer),  # noqa: PLW0108
                     elected=self._propose_leadership,
                     role_changed=self._role_changed,
                     apply=self._apply,
@@ -140,10 +167,8 @@ class Engine:
                 self._clock,
                 heartbeat_seconds=settings.heartbeat_seconds,
                 fallback_seconds=settings.leader_fallback,
-                snapshot_index=0,
+                snapshot_index=0 if snapshot is None else snapshot.index,
             )
-            self._core.set_members(self._others, [])
-            self._recall_formation()
             self._transport = self._make_transport(
                 hello=self._hello,
                 listen=settings.listen,
@@ -160,6 +185,7 @@ class Engine:
                 clock=self._clock,
                 admit=self._admit,
                 draw=self._rng.randbytes,
+                tls=settings.tls,
             )
             self._elections = Elections(
                 self._name,
@@ -168,6 +194,7 @@ class Engine:
                 send=self._transport.send,
                 connected=self._transport.connected,
                 may_vote=self._may_vote,
+                may_stand=self._may_stand,
                 kick=self._kick,
                 run=self._run,
                 loop=self._loop,
@@ -181,10 +208,34 @@ class Engine:
                 self._core,
                 send=self._transport.send,
                 connected=self._transport.connected,
-                may_confirm=lambda: self._leading_epoch is not None,
+                may_confirm=lambda: self._leadership.epoch is not None,
                 loop=self._loop,
             )
-            self._own_kinds = self._reads.kinds | {"prevote": self._on_pre_vote, "prevoted": self._elections.answered}
+            self._compaction = Compaction(
+                settings.compaction,
+                self._store,
+                self._scribe,
+                self._journal,
+                self._core,
+                self._machine,
+                cluster_id=lambda: self._membership.cluster_id,
+                configuration=self._membership.encoded,
+                peers=lambda: self._others,
+                send=self._transport.send,
+                connected=self._transport.connected,
+                install=self._install,
+                run=self._run,
+                loop=self._loop,
+                clock=self._clock,
+            )
+            self._inbox.own = {
+                **self._reads.kinds,
+                **self._compaction.kinds,
+                "raft": self._on_raft,
+                "prevote": self._on_pre_vote,
+                "prevoted": self._elections.answered,
+            }
+            self._roster.tell()
             self._is_over = False  # peers may come before `start` of the transport returns
             await self._transport.start()
         except BaseException:
@@ -192,7 +243,7 @@ class Engine:
             self._journal._destroy()
             raise
         self._elections.start()
-        self._complained_at["formation"] = self._clock.monotonic() - 2  # the others may be starting too
+        self._troubles.put_off("formation", 1.0)  # the others may be starting too
         self._beat()
         if not self._others and self._may_vote():
             self._elections.soon()
@@ -211,11 +262,10 @@ class Engine:
     def _end(self) -> None:
         self._is_over = True
         self._elections.stop()
+        self._compaction.stop()
         if self._beating is not None:
             self._beating.cancel()
-        self._leading_epoch = None
-        self._proposals.abandon()
-        self._release()
+        self._leadership.end()
         self._reads.leadership_changed()
 
     def _die(self, error: Exception) -> None:
@@ -240,7 +290,7 @@ class Engine:
     @property
     def leading_epoch(self) -> int | None:
         """See `ports.Log`."""
-        return self._leading_epoch
+        return self._leadership.epoch
 
     @property
     def is_ready(self) -> bool:
@@ -270,12 +320,14 @@ class Engine:
     @_rim
     def _beat(self) -> None:
         self._beating = self._loop.call_later(self._settings.heartbeat_seconds, self._beat)
-        self._proposals.expire(self._clock.monotonic())
+        self._leadership.expire()
         self._reads.repeat()
+        self._compaction.beat()
         if self._core.is_leader:
             self._propose_leadership()
+            self._roster.beat(self._core)
         elif not self._may_vote():
-            self._complain("formation", self._why_not_formed())
+            self._troubles.say("formation", self._why_not_formed())
         self._kick()
 
     def _why_not_formed(self) -> str:
@@ -285,40 +337,11 @@ class Engine:
         ]
         return f"waiting for {', '.join(waiting)} to form a cluster"
 
-    def _complain(self, about: str, text: str) -> None:
-        now = self._clock.monotonic()
-        if now - self._complained_at.get(about, -COMPLAINT_SECONDS) >= COMPLAINT_SECONDS:
-            self._complained_at[about] = now
-            logger.warning("raft_%s node=%s %s", about, self._name, text)
-
     # ---- ports.Log: proposing ------------------------------------------------------------------------------------
 
     async def propose(self, body: bytes, epoch: int) -> Applied:
         """See `ports.Log`.  Raises TooLargeError too, beyond `max_command_bytes`: certainly not written."""
-        if len(body) > self._settings.max_command_bytes:
-            raise TooLargeError(
-                f"a command of {len(body)} bytes is over the limit of {self._settings.max_command_bytes}: split it"
-            )
-        while self._hold is not None:
-            await asyncio.shield(self._hold)
-        if self._leading_epoch is None:
-            raise UnavailableError(self._why_not_leading())
-        if epoch != self._leading_epoch:
-            raise UnavailableError(
-                f"the command was made under epoch {epoch}, now is {self._leading_epoch}; make it anew"
-            )
-        if self._proposals.is_full:
-            raise UnavailableError("too many commands are in flight on this node; retry a little later")
-        future: asyncio.Future[Applied] = self._loop.create_future()
-        seq = self._append(body, epoch)
-        self._proposals.add(seq, future, epoch, len(body), self._clock.monotonic() + self._settings.request_timeout)
-        self._kick()
-        return await future
-
-    def _append(self, body: bytes, epoch: int) -> int:
-        self._seq += 1
-        self._core.append(proposals.encode(Envelope(self._name, self.incarnation, self._seq, epoch, body)))
-        return self._seq
+        return await self._leadership.propose(self._core, body, epoch)
 
     def _why_not_leading(self) -> str:
         if self._is_over:
@@ -350,13 +373,6 @@ class Engine:
     def status(self) -> LogStatus:
         """See `ports.Log`.  Not before `start`."""
         core = self._core
-        members = []
-        for name, (host, port) in sorted(self._settings.peers.items()):
-            is_self = name == self._name
-            matched: int | None = None
-            if core.is_leader:
-                matched = core.last_index if is_self else core.match_index(name)
-            members.append(ports.Member(name, f"{host}:{port}", is_self or self._transport.connected(name), matched))
         return LogStatus(
             cluster_id=self._membership.cluster_id,
             role=_ROLES[core.role],
@@ -365,8 +381,8 @@ class Engine:
             commit_index=core.commit_index,
             applied_index=core.applied_index,
             last_index=core.last_index,
-            leading_epoch=self._leading_epoch,
-            members=tuple(members),
+            leading_epoch=self._leadership.epoch,
+            members=self._roster.members(core, self._transport.connected),
         )
 
     @property
@@ -374,54 +390,69 @@ class Engine:
         """Peer -> why there is no connection to it, where it is known."""
         return self._transport.refusals
 
+    @property
+    def bad_messages(self) -> Mapping[str, int]:
+        """By peer: dropped, because no peer of this version sends them."""
+        return self._inbox.bad_messages
+
     def send(self, peer: str, kind: str, message: Any) -> bool:
         """See `ports.Log`."""
         return not self._is_over and self._transport.send(peer, kind, message)
 
     def on_message(self, kind: str, handler: Callable[[str, Any], None]) -> None:
         """See `ports.Log`.  What a handler raises is logged, and ends nothing."""
-        if kind in OWN_KINDS or kind in self._handlers:
-            raise ValueError(f"messages of kind {kind!r} have a handler already")
-        self._handlers[kind] = handler
+        self._inbox.serve(kind, handler)
 
     def on_leadership(self, handler: Callable[[int | None], None]) -> None:
         """See `ports.Log`.  What a handler raises ends the process."""
         self._leadership_handlers.append(handler)
 
+    async def add(self, name: str, raft: Address, http: str, lives: int) -> int:
+        """See `ports.Log`."""
+        return await self._change(lambda ground: self._membership.add(name, raft, http, lives, ground))
+
+    async def remove(self, name: str) -> int:
+        """See `ports.Log`."""
+        return await self._change(lambda ground: self._membership.remove(name, ground))
+
+    async def replace(self, name: str, raft: Address | None, http: str | None, lives: int) -> int:
+        """See `ports.Log`."""
+        return await self._change(lambda ground: self._membership.replace(name, raft, http, lives, ground))
+
+    async def _change(self, make: Callable[[Ground], bytes | None]) -> int:
+        if self._leadership.epoch is None:
+            raise UnavailableError(self._why_not_leading())
+        return await self._roster.change(self._core, make, self._settings.request_timeout)
+
     async def transfer(self, to: str | None = None) -> None:
         """See `ports.Log` and handover.py; proposals wait meanwhile.  Raises UnavailableError if this node leads on."""
-        if not self._core.is_leader or self._hold is not None:
-            raise UnavailableError(self._why_not_leading() if self._hold is None else "the lead is being handed over")
-        if to is not None and to not in self._others:
-            raise UnavailableError(f"{to} is not another member; the others are {', '.join(self._others) or 'none'}")
-        self._hold = self._loop.create_future()
-        try:
+        if not self._core.is_leader:
+            raise UnavailableError(self._why_not_leading())
+        if self._leadership.is_held:
+            raise UnavailableError("the lead is being handed over")
+        voters = [name for name in self._membership.voters if name != self._name]
+        if to is not None and to not in voters:
+            raise UnavailableError(f"{to} is not another voter; the others are {', '.join(voters) or 'none'}")
+        async with self._leadership.held():
             await hand_over(
                 self._core,
-                [to] if to is not None else self._others,
+                [to] if to is not None else voters,
                 connected=self._transport.connected,
                 stand_seconds=self._settings.election_timeout[0] / 2,
                 loop=self._loop,
             )
-        finally:
-            self._release()
-
-    def _release(self) -> None:
-        if self._hold is not None:
-            self._hold.set_result(None)
-            self._hold = None
 
     # ---- what the transport tells ----------------------------------------------------------------------------------
 
     def _hello(self) -> Hello:
         identity = self._journal.identity
-        return Hello(self._name, identity.disk_id, identity.cluster_id, self.incarnation, self._journal.is_empty)
+        return Hello(self._name, identity.disk_id, identity.cluster_id, self._own_lives, self._journal.is_empty)
 
     def _admit(self, hello: Hello) -> str | None:
         connected = self._transport.hello_of(hello.name)
         reason = self._membership.admit(hello, None if connected is None else connected.disk_id)
         if reason is not None:
-            self._complain("refused", reason)
+            self._troubles.say("refused", reason)
             clusters = {hello.cluster_id, self._membership.cluster_id}
             if len(clusters) == 2 and None not in clusters:
                 self._on_turned_away(hello.name, reason)  # of two clusters each is a stranger to the other
@@ -450,6 +481,7 @@ class Engine:
     @_rim
     def _on_disconnected(self, peer: str) -> None:
         self._core.disconnected(peer)
+        self._compaction.disconnected(peer)
         self._elections.lost(peer)
 
     @_rim
@@ -462,25 +494,11 @@ class Engine:
 
     @_rim
     def _on_message(self, peer: str, kind: str, message: Any) -> None:
-        try:
-            if kind == "raft":
-                self._core.receive(peer, message)
-                self._has_received = True
-            elif kind in self._own_kinds:
-                self._own_kinds[kind](peer, message)
-            elif kind in self._handlers:
-                self._hand_out(self._handlers[kind], peer, message)
-            else:
-                raise BadMessageError(f"kind: {kind!r:.40} is not known")
-        except BadMessageError as error:
-            self.bad_messages[peer] += 1
-            self._complain(f"bad_message_from_{peer}", f"kind={kind!r:.40} dropped: {error}")
+        self._inbox.take(peer, kind, message)
 
-    def _hand_out(self, handler: Callable[[str, Any], None], peer: str, message: Any) -> None:
-        try:
-            handler(peer, message)
-        except Exception:
-            logger.exception("raft_handler_failed node=%s peer=%s", self._name, peer)
+    def _on_raft(self, peer: str, message: Any) -> None:
+        self._core.receive(peer, message)
+        self._has_received = True
 
     @_rim
     def _on_batch_end(self) -> None:
@@ -498,13 +516,12 @@ class Engine:
         return self._transport.send(peer, "raft", message)
 
     def _may_vote(self) -> bool:
-        return self._membership.may_vote(self._journal.is_empty)
+        journal = self._journal
+        return self._membership.may_vote(journal.is_empty, journal.getVotedForNodeId() is not None)
 
-    def _voted(self) -> None:
-        self._elections.rest()
-
-    def _heard_leader(self) -> None:
-        self._elections.heard_leader()
+    def _may_stand(self) -> bool:
+        journal = self._journal
+        return self._membership.may_stand(journal.is_empty, journal.getVotedForNodeId() is not None)
 
     def _role_changed(self, role: Role) -> None:
         logger.info("raft_role node=%s role=%s term=%d", self._name, role.name.lower(), self._core.term)
@@ -512,82 +529,64 @@ class Engine:
         if role is Role.FOLLOWER:
             self._elections.rest()
         if role is not Role.LEADER:
-            self._leadership_seq = None
-            if self._leading_epoch is not None:
-                self._leading_epoch = None
-                self._tell_leadership(None)
+            self._leadership.ended()
+            self._roster.leads_no_more()
 
     def _propose_leadership(self) -> None:
         """The first entries of a term: the formation if the cluster has none, then our leadership entry."""
-        if self._leadership_seq is not None or self._leading_epoch is not None:
-            return
-        if self._membership.formation is None:
-            if unknown := self._membership.unknown():
-                self._complain("formation", f"leads, and waits for {', '.join(unknown)} to form a cluster")
-                return
-            formation = self._membership.propose(self._rng.randbytes(8).hex())
-            self._core.append(membership.encode_formation(formation))
-            self._membership.see(formation)
-        self._leadership_seq = self._append(self._machine.leadership(self._core.term), self._epoch)
+        if not self._leadership.has_begun and self._roster.form(self._core):
+            self._leadership.begin(self._core)
+
+    def _spread(self, voters: list[str], learners: list[str], addresses: dict[str, Address]) -> None:
+        """Who the members are, from now on."""
+        self.incarnation = self._own_lives + self._membership.lives
+        self._others = [name for name in addresses if name != self._name]
+        others = [name for name in voters if name != self._name]
+        new = self._core.set_members(others, [name for name in learners if name != self._name])
+        self._elections.set_voters(voters)
+        self._reads.set_voters(voters)
+        peers = {name: addresses[name] for name in self._others}
+        strange = [
+            name for name in peers if (hello := self._transport.hello_of(name)) and self._membership.admit(hello, None)
+        ]
+        self._transport.set_peers({name: address for name, address in peers.items() if name not in strange})
+        self._transport.set_peers(peers)  # whose directory lost its seat may come again, and is told so
+        for name in new:
+            if self._transport.connected(name):
+                self._core.connected(name)
+
+    def _restore(self) -> SnapshotInfo | None:
+        """At start: the newest snapshot, and a journal that joins it."""
+        snapshot = self._store.newest
+        try:
+            self._journal.align(*((0, 0) if snapshot is None else (snapshot.index, snapshot.term)))
+        except DamagedError as error:
+            raise DamagedError(f"{error.detail}. {self._store.damage}") if self._store.damage else error from None
+        restore(self._store, self._machine)
+        return snapshot
+
+    def _install(self, info: SnapshotInfo, restoring: Restoring) -> None:
+        """A fetched snapshot takes the place of a state and a log that end before it."""
+        if (ours := self._membership.cluster_id) not in (None, info.cluster_id):
+            raise FatalError(f"snapshot {info.id} is of cluster {info.cluster_id}, this node belongs to {ours}")
+        restoring.install()
+        self._journal.align(info.index, info.term)
+        self._core.restored(info.index)
+        self._roster.restored(info.index, info.configuration)
+        self._leadership.installed()
+        self._reads.applied(info.index)
         self._kick()
-
-    def _received(self, _begin: int) -> None:
-        if self._membership.cluster_id is None:
-            self._look_for_formation()
-
-    def _recall_formation(self) -> None:
-        """At start: what had applied before holds from the first greeting on."""
-        self._look_for_formation()
-        if self._membership.cluster_id is not None:
-            if (formation := self._membership.formation) is None:
-                raise DamagedError(
-                    f"the journal in {self._settings.data_dir} belongs to cluster {self._membership.cluster_id}, but "
-                    f"its log lacks the formation entry: keep the directory, and run: raftcron cluster replace "
-                    f"{self._name}"
-                )
-            self._membership.apply(formation)
-
-    def _look_for_formation(self) -> None:
-        """Before the formation has applied the log holds next to nothing else, and after it stands near the front."""
-        for place in range(len(self._journal)):
-            command = self._journal[place][0]
-            if command[:1] == membership.FORMATION:
-                self._membership.see(membership.decode_formation(command))
-                return
-        self._membership.see(None)
+        logger.info("raft_installed node=%s snapshot=%s", self._name, info.id)
 
     def _apply(self, index: int, term: int, command: bytes) -> None:
+        self._compaction.applied(len(command))
         kind = command[:1]
-        if kind == membership.FORMATION:
-            self._apply_formation(index, command)
+        if is_configuration(command):
+            self._roster.applied(index)
             return
         if kind != proposals.COMMAND:
             raise proposals.newer(index, f"of kind {kind.hex()}")
-        envelope = proposals.decode(index, command)
-        try:
-            outcome = self._machine.apply(index, envelope.body)
-        except RaftcronError:
-            raise
-        except Exception as error:
-            raise FatalError(
-                f"entry {index} cannot be applied: {error!r}. Every node would fail on it alike: stop, keep the data "
-                f"directories, and report it"
-            ) from error
-        if envelope.node == self._name and envelope.incarnation == self.incarnation:
-            self._proposals.resolve(envelope.seq, index, outcome)
-            if envelope.seq == self._leadership_seq and term == self._core.term:
-                self._leadership_seq = None
-                self._leading_epoch = self._machine.epoch
-                self._tell_leadership(self._leading_epoch)
-        if self._machine.epoch != self._epoch:
-            self._epoch = self._machine.epoch
-            self._proposals.void_below(self._epoch)
-
-    def _apply_formation(self, index: int, command: bytes) -> None:
-        formation = membership.decode_formation(command)
-        self._membership.apply(formation)
-        self._journal.set_cluster_id(formation.cluster_id)
-        logger.info("raft_formed node=%s cluster=%s index=%d", self._name, formation.cluster_id, index)
+        self._leadership.apply(self._core, index, term, command)
 
     def _applied(self, index: int) -> None:
         self._machine.applied(index)

@@ -65,7 +65,7 @@ class Offer(NamedTuple):
     term: int
     probe: int
     id: str
-    index: int  # of the last entry that is in it, and
+    index: int  # type: ignore[assignment]  # of the last entry that is in it (nobody asks for tuple.index), and
     entry_term: int  # the term of that entry
     size: int  # bytes
     cluster_id: str

@@ -11,7 +11,7 @@ back as the other, the names keep a connection to one node from being handed to 
 from being played again.
 
 Each direction then has a key of its own, and each frame carries a 16 byte keyed BLAKE2b of its number and its bytes:
-nobody on the way can put in, change, repeat or leave out a frame.  Frames are not secret; that is for TLS or a VPN.
+nobody on the way can put in, change, repeat or leave out a frame.  Frames are not secret; that is for TLS (tls.py).
 """
 
 from __future__ import annotations
@@ -33,18 +33,24 @@ _VERDICT = struct.Struct("<B32s")
 _PROOF_BYTES = 32
 OPENING_BYTES = _OPENING.size
 
-_OK, _UNPROVEN, _OTHER_NODE = 0, 1, 2
+_OK, _UNPROVEN, _OTHER_NODE, _NO_TLS = range(4)
+_TLS_HELLO, _TLS_ALERT = b"\x16\x03", b"\x15"  # how TLS begins, and how it answers to what is none
 
 _ADVICE = "is RAFTCRON_CLUSTER_SECRET the same on all nodes?"
+TLS_ADVICE = "give all nodes --peer-cert, --peer-key and --peer-ca, or none"
 
 
 class HandshakeError(Exception):
-    """The other side is not who it should be.  `parting` is what to send it before closing."""
+    """The other side is not who it should be.  `parting` is what to send it before closing.
 
-    def __init__(self, reason: str, parting: bytes = b"") -> None:
+    `cause` is the reason without what the other side chose of it: by that it is known whether it was told before.
+    """
+
+    def __init__(self, reason: str, parting: bytes = b"", cause: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.parting = parting
+        self.cause = cause or reason
 
 
 class Unproven(HandshakeError):
@@ -84,9 +90,12 @@ def _decode_name(length: int, data: bytes) -> str:
     if not 0 < length <= MAX_NAME_BYTES or any(data[length:]):
         raise HandshakeError("its opening holds no node name")
     try:
-        return str(data[:length], "utf-8")
+        name = str(data[:length], "utf-8")
     except UnicodeDecodeError:
-        raise HandshakeError("its opening holds no node name") from None
+        name = ""
+    if not name.isprintable() or not name:  # it is going to be logged
+        raise HandshakeError("its opening holds no node name")
+    return name
 
 
 class _Proofs:
@@ -103,16 +112,18 @@ class _Proofs:
 def dial(key: bytes, name: str, peer: str, nonce: bytes) -> Handshake:
     """The dialling side: `name` is this node, `peer` whom it expects at the address."""
     opening = _OPENING.pack(_MAGIC, *_encode_name(name), *_encode_name(peer), nonce)
-    challenge = yield Step(opening, _CHALLENGE.size)
-    status, _ = _CHALLENGE.unpack(challenge)
-    if status == _OTHER_NODE:
+    status = yield Step(opening, 1)
+    if status == _TLS_ALERT:
+        raise HandshakeError(f"it takes nothing but TLS: {TLS_ADVICE}")
+    if status[0] == _OTHER_NODE:
         raise HandshakeError(f"it says that it is not {peer}: look at the addresses of the peers")
-    if status != _OK:
-        raise HandshakeError(f"it answers with status {status}, which this release does not know")
+    if status[0] != _OK:
+        raise HandshakeError(f"it answers with status {status[0]}, which this release does not know")
+    challenge = status + (yield Step(b"", _CHALLENGE.size - len(status)))
     proofs = _Proofs(key, opening, challenge)
     verdict = yield Step(proofs.of(b"dialler"), _VERDICT.size)
-    status, proof = _VERDICT.unpack(verdict)
-    if status != _OK:
+    outcome, proof = _VERDICT.unpack(verdict)
+    if outcome != _OK:
         raise Unproven(f"it does not take our proof of the cluster secret: {_ADVICE}")
     if not hmac.compare_digest(proof, proofs.of(b"listener")):
         raise Unproven(f"it does not prove the cluster secret: {_ADVICE}")
@@ -121,14 +132,18 @@ def dial(key: bytes, name: str, peer: str, nonce: bytes) -> Handshake:
 
 def listen(key: bytes, name: str, nonce: bytes) -> Handshake:
     """The listening side: `name` is this node; the session tells who dialled."""
-    opening = yield Step(b"", OPENING_BYTES)
-    magic, from_length, from_name, to_length, to_name, _ = _OPENING.unpack(opening)
+    magic = yield Step(b"", len(_MAGIC))  # by itself: what is something else is seen at once
+    if magic.startswith(_TLS_HELLO):
+        answer = _CHALLENGE.pack(_NO_TLS, bytes(NONCE_BYTES))  # enough for TLS to see that this is none
+        raise HandshakeError(f"it speaks TLS, and this node has no certificate: {TLS_ADVICE}", answer)
     if magic != _MAGIC:
         raise HandshakeError("it does not speak this protocol, or another version of it")
+    opening = magic + (yield Step(b"", OPENING_BYTES - len(magic)))
+    _, from_length, from_name, to_length, to_name, _ = _OPENING.unpack(opening)
     peer = _decode_name(from_length, from_name)
     if (expected := _decode_name(to_length, to_name)) != name:
         parting = _CHALLENGE.pack(_OTHER_NODE, bytes(NONCE_BYTES))
-        raise HandshakeError(f"it expects {expected!r} at this address, and this is {name!r}", parting)
+        raise HandshakeError(f"it expects {expected!r} at this address, and this is {name!r}", parting, "other node")
     challenge = _CHALLENGE.pack(_OK, nonce)
     proof = yield Step(challenge, _PROOF_BYTES)
     proofs = _Proofs(key, opening, challenge)

@@ -31,10 +31,13 @@ class Host:
     """What `Core` asks and tells its owner.  Called inside `step` and `receive`; must not call back into those."""
 
     transmit: Callable[[str, dict[str, Any]], bool]  # a message to a peer; False if it cannot leave now
-    may_vote: Callable[[], bool]  # whether this node may vote at all (membership.py)
+    may_vote: Callable[[], bool]  # whether this node may grant a vote (membership.py)
+    may_stand: Callable[[], bool]  # likewise, whether it may stand for election
     voted: Callable[[], None]  # this node has voted for another
     heard_leader: Callable[[], None]  # a message of a current term has come from the leader
-    received: Callable[[int], None]  # the log holds entries of the leader from this index on, perhaps in place of others
+    received: Callable[
+        [int], None
+    ]  # the log holds entries of the leader from this index on, perhaps in place of others
     offer: Callable[[str], Offer | None]  # the snapshot for a peer that needs entries which are gone
     offered: Callable[[str, Offer], None]  # the leader has a snapshot of what this node has not applied; fetch it
     elected: Callable[[], None]  # this node leads now; its owner appends its first entries

@@ -1,9 +1,10 @@
 """What one node must never forget, as the engine's journal: log, term, vote, name, disk; in checked append-only files.
 
-DIRECTORY holds segments `000000000001.segment`, ... (format: segment.py) and a lock file.  Opening replays all of it.
+DIRECTORY holds segments `000000000001.segment`, ... (docs/journal.md; segment.py has the bytes, replay.py reads them)
+and a lock file.  `compact` lets the log begin behind a snapshot: entries go from memory, and whole segments from disk.
 
 Nothing that this node says or counts may rest on bytes that are not synced.  `setCurrentTerm`, `begin`,
-`next_incarnation` and `set_cluster_id` return when all bytes before them and their own are durable, and
+`next_incarnation`, `set_cluster_id` and `reset` return when all bytes before them and their own are durable, and
 `setRaftCommitIndex` when the log is up to that index.  Entries that are only added are not, until `sync`:
 `synced_index` tells how far the log is.
 
@@ -13,47 +14,38 @@ succeed over bytes that are gone.
 
 from __future__ import annotations
 
-import logging
-import re
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, NoReturn, overload
 from zlib import crc32
 
 from raftcron import wire
-from raftcron.errors import ConfigurationError, DamagedError, FatalError, NewerVersionError
+from raftcron.errors import ConfigurationError, DamagedError, FatalError
 from raftcron.raft.device import Device
+from raftcron.raft.kept import ENTRY, U64, Entry, Kept
+from raftcron.raft.replay import Replay, Segment, count_removable, path_of, remedy, seal
 from raftcron.raft.segment import (
-    FORMAT_VERSION,
     HEADER_BYTES,
     MAX_BODY_BYTES,
     RECORD_BYTES,
     Header,
     Kind,
-    UnknownVersion,
-    decode_header,
+    encode_checkpoint,
     encode_header,
     encode_record,
-    proof_of_durability,
-    records,
 )
 
-logger = logging.getLogger(__name__)
-
-SEGMENT_BYTES = 64 << 20  # a segment that is longer is followed by a new one
+SEGMENT_BYTES = 16 << 20  # a segment that is longer is followed by a new one; to remove one takes about 3 ms
 MAX_PENDING_BYTES = 32 << 20  # so much waits for a sync at most; beyond it `add` syncs by itself
-
-Entry = tuple[bytes, int, int]  # command, index, term: the engine's order
+REMOVALS_AT_ONCE = 4  # segments, and no further one after
+REMOVED_BYTES_AT_ONCE = 32 << 20
+RELEASED_AT_ONCE = 100_000  # dropped entries whose memory is given back in one go
 
 _ENTRY_RECORD = struct.Struct("<IIBQQ")  # length, durable, kind, index, term
-_ENTRY = struct.Struct("<QQ")
 _CRC = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
-_SEGMENT_NAME = re.compile(r"(\d{12})\.segment")
 _LOCK_NAME = "lock"
-_SEAL_BYTES = RECORD_BYTES
 
 
 class Identity(NamedTuple):
@@ -78,19 +70,12 @@ class Journal:
         self._lock: int | None = lock
         self._segment_bytes = segment_bytes
 
-        self._log: list[Entry] = []
-        self._term = 0
-        self._voted_for: str | None = None
-        self._name: str | None = None
-        self._disk_id = ""
-        self._cluster_id: str | None = None
-        self._incarnation = 0
+        self._kept = Kept()
         self._commit_index = 1
         self._synced_index = 0
 
-        self._number = 0  # of the segment that is written; 0 before the first byte
+        self._segments: list[Segment] = []  # the last of them is written
         self._handle: int | None = None
-        self._is_sealed = False
         self._salt = 0
         self._durable = 0  # bytes of the segment that are synced: all but `_pending`
         self._pending: list[bytes] = []
@@ -132,158 +117,22 @@ class Journal:
         return journal
 
     def _replay(self) -> None:
-        names = self._device.names(self._directory)
-        count = max((int(match[1]) for name in names if (match := _SEGMENT_NAME.fullmatch(name))), default=0)
-        headers = [self._read_header(number, number == count) for number in range(1, count + 1)]
-        born = [header for header in headers if header is not None]
-        if born:
-            is_last_but_one_sealed = True
-            for header, following in pairwise(born):
-                is_last_but_one_sealed = self._replay_closed(header, following.previous_length)
-            self._replay_last(born[-1])
-            if not is_last_but_one_sealed:  # a crash right after a new segment was made
-                self._seal(born[-2].number, born[-1].previous_length, born[-2].salt)
-        if len(born) < count:  # a crash while a segment was made; nothing was in it yet
-            path = self._path(count)
-            logger.warning("journal_tail_cut file=%s offset=0 bytes=%d", path, len(self._device.read(path)))
-            self._device.remove(path)
-        if count:
-            self._device.sync_directory(self._directory)
-        if self._log:
-            self._commit_index = self._log[0][1]
-            self._synced_index = self._log[-1][1]
-
-    def _read_header(self, number: int, is_last: bool) -> Header | None:
-        """None for a last segment that was not finished making: its header is synced before a record is written."""
-        path = self._path(number)
-        try:
-            data = self._device.read(path, HEADER_BYTES + 1)
-        except FileNotFoundError:
-            self._damaged(path, 0, "the file is missing")
-        try:
-            header = decode_header(data)
-        except UnknownVersion as error:
-            raise NewerVersionError(
-                f"{path} is of journal format version {error.version}; this release knows version {FORMAT_VERSION} "
-                f"only: start the release that wrote it, or a later one"
-            ) from None
-        if header is None and not (is_last and len(data) <= HEADER_BYTES):
-            self._damaged(path, 0, "the header is not what was written")
-        if header is not None and header.number != number:
-            self._damaged(path, 0, f"it is segment {header.number} under another name")
-        return header
-
-    def _replay_closed(self, header: Header, length: int) -> bool:
-        """A segment that another follows: its first `length` bytes were synced, every one.  True if it is sealed."""
-        path = self._path(header.number)
-        data = memoryview(self._device.read(path))
-        if len(data) < length:
-            self._damaged(path, len(data), f"{length - len(data)} bytes are missing at its end")
-        stop = self._replay_records(path, data, length, header.salt)
-        if stop < length:
-            self._damaged(path, stop, "they do not match their checksum")
-        if len(data) - length > _SEAL_BYTES:
-            self._damaged(path, length, "bytes follow the end of the segment")
-        return len(data) - length == _SEAL_BYTES
-
-    def _replay_last(self, header: Header) -> None:
-        """The segment that is written: it may end in a torn write, and goes on behind what is whole."""
-        path = self._path(header.number)
-        data = memoryview(self._device.read(path))
-        stop = self._replay_records(path, data, len(data), header.salt)
-        if self._is_sealed:
-            self._damaged(self._path(header.number + 1), 0, "the file is missing, or its header is gone")
-        if stop < len(data) and (proof := proof_of_durability(data, stop, header.salt)) is not None:
-            self._damaged(path, stop, f"they do not match their checksum, and the later record at {proof} is whole")
-        handle = self._handle = self._device.append(path)
-        if stop < len(data):
-            logger.warning("journal_tail_cut file=%s offset=%d bytes=%d", path, stop, len(data) - stop)
-            self._device.truncate(handle, stop)
-        self._device.sync(handle)  # a killed process may have left bytes that no sync has seen
-        self._number, self._salt, self._durable = header.number, header.salt, stop
-
-    def _replay_records(self, path: Path, data: memoryview, end: int, salt: int) -> int:
-        """Take in all whole records up to `end`; returns where the last of them ends."""
-        stop = HEADER_BYTES
-        for offset, kind, body in records(data, end, salt):
-            try:
-                fault = self._take(kind, body)
-            except (struct.error, ValueError) as error:  # a right checksum over a body of no known form
-                fault = f"the record of kind {kind} cannot be read: {error}"
-            if fault is not None:
-                self._damaged(path, offset, fault)
-            stop = offset + RECORD_BYTES + len(body)
-        return stop
-
-    def _take(self, kind: int, body: memoryview) -> str | None:
-        """One record of the past; a text if it does not fit what came before."""
-        match kind:
-            case Kind.ENTRY:
-                index, term = _ENTRY.unpack_from(body)
-                if (fault := self._misfit(index, term)) is not None:
-                    return fault
-                self._log.append((bytes(body[_ENTRY.size :]), index, term))
-            case Kind.CUT:
-                (index,) = _U64.unpack(body)
-                if not self._log or not self._log[0][1] < index <= self._log[-1][1]:
-                    return f"it cuts the log from entry {index} on, which the log does not hold"
-                del self._log[index - self._log[0][1] :]
-            case Kind.VOTE:
-                (term,) = _U64.unpack_from(body)
-                voted_for = str(body[_U64.size :], "utf-8") or None
-                if (fault := self._misvote(term, voted_for)) is not None:
-                    return fault
-                self._term, self._voted_for = term, voted_for
-            case Kind.IDENTITY:
-                self._name, self._disk_id = wire.unpack(body)
-            case Kind.INCARNATION:
-                (self._incarnation,) = _U64.unpack(body)
-            case Kind.CLUSTER:
-                self._cluster_id = str(body, "utf-8")
-            case Kind.MARK:
-                pass
-            case Kind.SEALED:
-                self._is_sealed = True
-            case _:
-                raise NewerVersionError(
-                    f"the journal in {self._directory} holds a record of kind {kind}, which this release does not "
-                    f"know (it knows journal format version {FORMAT_VERSION}): start the release that wrote it"
-                )
-        return None
-
-    def _misfit(self, index: int, term: int) -> str | None:
-        """Why an entry cannot be the next one; None if it can."""
-        if self._log:
-            _, last_index, last_term = self._log[-1]
-            if index != last_index + 1 or term < last_term:
-                return f"entry {index} of term {term} cannot follow entry {last_index} of term {last_term} in the log"
-        elif index < 1:
-            return f"entry {index} cannot be the first one of a log"
-        return None
-
-    def _misvote(self, term: int, voted_for: str | None) -> str | None:
-        """Why term and vote cannot follow the ones held; None if they can."""
-        if term < self._term:
-            return f"term {term} cannot follow term {self._term}"
-        if term == self._term and self._voted_for is not None and voted_for != self._voted_for:
-            return f"a vote for {voted_for or 'nobody'} in term {term} cannot follow one for {self._voted_for}"
-        return None
-
-    def _damaged(self, path: Path, offset: int, fault: str) -> NoReturn:
-        raise DamagedError(
-            f"{path}: the bytes at offset {offset} are not what was written and synced: {fault}. "
-            f"This node may have voted and acknowledged on them. Keep this directory as it is and replace this node "
-            f"from a healthy one: raftcron cluster replace {self._name or 'NAME'}"
-        )
+        self._kept, self._segments, self._handle, self._salt = Replay(self._directory, self._device).run()
+        if self._segments:
+            self._durable = self._segments[-1].length
+        if self._kept.log:
+            self._commit_index = self._kept.first_index
+            self._synced_index = self._kept.last_index
 
     # ---- who this is ---------------------------------------------------------------------------------------------
 
     @property
     def identity(self) -> Identity:
         """Raises FatalError before `begin` of the first start."""
-        if self._name is None:
+        kept = self._kept
+        if kept.name is None:
             raise FatalError(f"the journal in {self._directory} has no name yet: begin it first")
-        return Identity(self._name, self._disk_id, self._cluster_id, self._incarnation)
+        return Identity(kept.name, kept.disk_id, kept.cluster_id, kept.incarnation)
 
     @property
     def is_empty(self) -> bool:
@@ -291,49 +140,55 @@ class Journal:
 
         The entry of index 1 and term 0, which the engine puts into every new log, does not count.
         """
-        is_new_log = not self._log or (len(self._log) == 1 and self._log[0][1:] == (1, 0))
-        return is_new_log and self._term == 0 and self._voted_for is None and self._cluster_id is None
+        kept = self._kept
+        is_new_log = kept.base == 0 and (not kept.log or (len(kept.log) == 1 and kept.log[0][1:] == (1, 0)))
+        return is_new_log and kept.term == 0 and kept.voted_for is None and kept.cluster_id is None
 
     def begin(self, name: str, disk_id: str) -> Identity:
         """At each start: at the first one write name and disk id; later check the name and keep the disk id held.
 
         Raises ConfigurationError if the directory belongs to another name.
         """
-        if self._name is None:
-            self._name, self._disk_id = name, disk_id
+        kept = self._kept
+        if kept.name is None:
+            kept.name, kept.disk_id = name, disk_id
             self._record(Kind.IDENTITY, wire.pack([name, disk_id]))
             self.sync()
-        elif name != self._name:
+        elif name != kept.name:
             raise ConfigurationError(
-                f"the journal in {self._directory} belongs to node {self._name!r}, and this node is named {name!r}: "
-                f"start it as {self._name!r}, or give {name!r} a data directory of its own"
+                f"the journal in {self._directory} belongs to node {kept.name!r}, and this node is named {name!r}: "
+                f"start it as {kept.name!r}, or give {name!r} a data directory of its own"
             )
         return self.identity
 
     def next_incarnation(self) -> int:
         """Count one more life of this node's process; durable when it returns."""
-        self._incarnation += 1
-        self._record(Kind.INCARNATION, _U64.pack(self._incarnation))
+        self._kept.incarnation += 1
+        self._record(Kind.INCARNATION, U64.pack(self._kept.incarnation))
         self.sync()
-        return self._incarnation
+        return self._kept.incarnation
 
     def set_cluster_id(self, cluster_id: str) -> None:
         """Remember, durably, the cluster this node belongs to.  FatalError if it belongs to another one."""
-        if cluster_id == self._cluster_id:
+        kept = self._kept
+        if cluster_id == kept.cluster_id:
             return
-        if self._cluster_id is not None or not cluster_id:
+        if kept.cluster_id is not None or not cluster_id:
             raise FatalError(
-                f"the journal in {self._directory} belongs to cluster {self._cluster_id}; it cannot become one of "
+                f"the journal in {self._directory} belongs to cluster {kept.cluster_id}; it cannot become one of "
                 f"cluster {cluster_id!r}: give this node a data directory of its own"
             )
-        self._cluster_id = cluster_id
+        kept.cluster_id = cluster_id
         self._record(Kind.CLUSTER, cluster_id.encode())
         self.sync()
 
     # ---- what the engine asks of a journal -------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._log)
+        return len(self._kept.log)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._kept.log)
 
     @overload
     def __getitem__(self, position: int) -> Entry: ...
@@ -342,61 +197,66 @@ class Journal:
     def __getitem__(self, position: slice) -> list[Entry]: ...
 
     def __getitem__(self, position: int | slice) -> Entry | list[Entry]:
-        return self._log[position]
+        return self._kept.log[position]
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         """Append an entry; durable after the next `sync`."""
         if self._handle is None:
             self._begin_or_refuse()
-        log = self._log
+        kept = self._kept
+        log = kept.log
         if not log or idx != log[-1][1] + 1 or term < log[-1][2]:
-            self._refuse(self._misfit(idx, term))
-        length = _ENTRY.size + len(command)
+            self._refuse(kept.misfit(idx, term))
+        length = ENTRY.size + len(command)
         if length > MAX_BODY_BYTES:
-            self._refuse(f"a command of {len(command)} bytes is over the limit of {MAX_BODY_BYTES - _ENTRY.size}")
+            self._refuse(f"a command of {len(command)} bytes is over the limit of {MAX_BODY_BYTES - ENTRY.size}")
         rest = _ENTRY_RECORD.pack(length, self._durable, Kind.ENTRY, idx, term)
         self._pending.append(_CRC.pack(crc32(command, crc32(rest, self._salt))) + rest)
         self._pending.append(command)
         self._pending_bytes += RECORD_BYTES + length
-        log.append((command, idx, term))
+        kept.append((command, idx, term))
         if self._pending_bytes > MAX_PENDING_BYTES:
             self.sync()
 
     def deleteEntriesFrom(self, position: int) -> None:  # noqa: N802 (the engine's name)
         """Cut the log from `position` (counted from 0) on; durable after the next `sync`."""
-        if position >= len(self._log):
+        kept = self._kept
+        if position >= len(kept.log):
             return
-        index = self._log[position][1]
+        index = kept.log[position][1]
         if position < 1 or index <= self._commit_index:
             self._refuse(f"the log cannot be cut from entry {index} on: it is committed up to {self._commit_index}")
-        self._record(Kind.CUT, _U64.pack(index))
-        del self._log[position:]
+        self._record(Kind.CUT, U64.pack(index))
+        segment = self._segments[-1]
+        segment.lowest_cut = min(segment.lowest_cut, index)
+        kept.cut(position)
         self._synced_index = min(self._synced_index, index - 1)
 
     def deleteEntriesTo(self, position: int) -> None:  # noqa: N802
-        """Not before there are snapshots."""
-        self._refuse("the beginning of the log cannot be dropped: this release takes no snapshots")
+        """The engine's own way to compact; see `compact`."""
+        self._refuse("the engine drops no entries by itself; this is a defect of raft/seam.py")
 
     def clear(self) -> None:
-        """Not before there are snapshots."""
-        self._refuse("the log cannot be cleared: this release takes no snapshots")
+        """The engine's own way to install a snapshot; see `reset`."""
+        self._refuse("the engine clears no log by itself; this is a defect of raft/seam.py")
 
     def getCurrentTerm(self) -> int:  # noqa: N802
-        return self._term
+        return self._kept.term
 
     def getVotedForNodeId(self) -> str | None:  # noqa: N802
-        return self._voted_for
+        return self._kept.voted_for
 
     def setCurrentTerm(self, term: int, voted_for: str | None) -> None:  # noqa: N802
         """Term and vote are durable when it returns, and so is all before them."""
-        if (term, voted_for) != (self._term, self._voted_for):
-            self._refuse(self._misvote(term, voted_for))
-            self._record(Kind.VOTE, _U64.pack(term) + (voted_for or "").encode())
-            self._term, self._voted_for = term, voted_for
+        kept = self._kept
+        if (term, voted_for) != (kept.term, kept.voted_for):
+            self._refuse(kept.misvote(term, voted_for))
+            self._record(Kind.VOTE, U64.pack(term) + (voted_for or "").encode())
+            kept.term, kept.voted_for = term, voted_for
         self.sync()
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802
-        """Not kept on disk: after opening it is the index of the first entry."""
+        """Not kept on disk: after opening it is the index of the first entry, and `align` may raise it."""
         return self._commit_index
 
     def setRaftCommitIndex(self, index: int) -> None:  # noqa: N802
@@ -406,7 +266,10 @@ class Journal:
         self._commit_index = index
 
     def onOneSecondTimer(self) -> None:  # noqa: N802
-        """Nothing waits for a timer."""
+        """What compaction has left to do, a slice a second."""
+        self._kept.release(RELEASED_AT_ONCE)
+        if self._failure is None:
+            self._remove_dead(1)
 
     def flush(self) -> None:
         self.sync()
@@ -420,6 +283,121 @@ class Journal:
         finally:
             self._failure = self._failure or "it is closed"
             self._release()
+
+    # ---- compaction ------------------------------------------------------------------------------------------------
+
+    @property
+    def first_index(self) -> int:
+        """Of the entry that the log begins with; 0 while there is none."""
+        return self._kept.first_index
+
+    @property
+    def last_index(self) -> int:
+        """Of the entry that the log ends with; 0 while there is none."""
+        return self._kept.last_index
+
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether the log begins behind entries that only a snapshot can have."""
+        return self._kept.base > 0
+
+    @property
+    def log_bytes(self) -> int:
+        """Of the commands of all entries in memory."""
+        return self._kept.command_bytes
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of all segments, synced."""
+        return sum(segment.length for segment in self._segments[:-1]) + self._durable
+
+    def compact(self, through: int) -> None:
+        """All entries up to and with `through` are committed, and a durable snapshot holds them: forget them.
+
+        The log begins with entry `through` then; its term still counts, its command does not.  Segments that hold
+        nothing else go from the disk, the oldest first, a few now and the others with the timer.  An entry that is in
+        the same segment as later ones comes back with them when the journal is opened.
+
+        Raises FatalError if `through` is not in the log or not committed.
+        """
+        self._refuse(self._failure)
+        kept = self._kept
+        if not kept.log or not kept.first_index <= through <= kept.last_index:
+            self._refuse(f"it cannot begin with entry {through}: it holds {kept.first_index} to {kept.last_index}")
+        if through > self._commit_index:
+            self._refuse(f"it cannot begin with entry {through}: it is committed up to {self._commit_index}")
+        if through > self._synced_index:  # the very first entry counts as committed before it is synced
+            self.sync()
+        kept.drop(through - kept.first_index)
+        self._remove_dead(REMOVALS_AT_ONCE)
+
+    def reset(self, index: int, term: int) -> None:
+        """A durable snapshot ends with this entry, which the log does not hold: it alone is the log from now on.
+
+        All else that is kept (term, vote, ...) stays.  It is durable, and committed, when this returns.
+
+        Raises FatalError if the log holds the entry (its tail may have been acknowledged: `compact`), or has
+        committed another one there.
+        """
+        self._refuse(self._failure)
+        kept = self._kept
+        if index < 1 or kept.holds(index, term):
+            self._refuse(f"it cannot restart with entry {index} of term {term}, which it holds or which cannot be")
+        if kept.log and index <= self._commit_index:
+            self._refuse(f"it cannot restart with entry {index} of term {term}: {self._commit_index} is committed here")
+        if self._handle is None:
+            self._begin_or_refuse()
+        self._pending.clear()  # entries and cuts; of all else nothing is ever pending
+        self._pending_bytes = 0
+        kept.restart(index, term)
+        self._begin_segment(Kind.BASE)
+        self._commit_index = self._synced_index = index
+        self._remove_dead(REMOVALS_AT_ONCE)
+
+    def align(self, index: int, term: int) -> None:
+        """After opening: the newest snapshot ends with this entry; (0, 0) if there is none.
+
+        If the log holds the entry, all of it stays, and is committed up to there.  If it ends before, or holds an entry
+        of another term there, which a crash between snapshot and `reset` may leave, it is `reset`.
+
+        Raises DamagedError if the two do not join: entries between them are gone, or the log is empty.
+        """
+        kept = self._kept
+        if index == 0:
+            if self.needs_snapshot:
+                self._do_not_join(f"begins with entry {kept.first_index}, and there is no snapshot")
+        elif kept.holds(index, term):
+            self.setRaftCommitIndex(max(index, self._commit_index))
+        elif self.is_empty:
+            self._do_not_join(f"holds nothing, the newest snapshot ends with entry {index}")
+        elif kept.first_index >= index:
+            self._do_not_join(
+                f"begins with entry {kept.first_index}, the newest snapshot ends with entry {index} of term {term}"
+            )
+        else:
+            self.reset(index, term)
+
+    def _do_not_join(self, how: str) -> NoReturn:
+        directory = self._directory
+        raise DamagedError(
+            f"{directory}: the journal {how}: they do not join, so files are missing. "
+            f"{remedy(directory, self._kept.name)}"
+        )
+
+    def _remove_dead(self, limit: int) -> None:
+        """Remove the oldest segments if they hold nothing that counts, each durably before the next: no gap may be."""
+        dead = self._segments[: min(limit, count_removable(self._segments, self._kept.base))]
+        removed_bytes = 0
+        for segment in dead:
+            try:
+                self._device.remove(path_of(self._directory, segment.number))
+                self._device.sync_directory(self._directory)
+            except OSError as error:
+                self._fail(error)
+            del self._segments[0]
+            removed_bytes += segment.length
+            if removed_bytes > REMOVED_BYTES_AT_ONCE:
+                break
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
@@ -448,7 +426,7 @@ class Journal:
         self._durable += len(data)
         self._pending.clear()
         self._pending_bytes = 0
-        self._synced_index = self._log[-1][1] if self._log else 0
+        self._synced_index = self._kept.last_index
         if self._durable >= self._segment_bytes:
             self._begin_segment()
 
@@ -464,34 +442,27 @@ class Journal:
             self._refuse(self._failure)
         self._begin_segment()
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self, kind: Kind = Kind.CHECKPOINT) -> None:
         """Go on in a new segment.  It exists, durably, before anything is written to it; then the former is sealed."""
-        number, length, salt, former = self._number + 1, self._durable, self._salt, self._handle
-        header = Header(number, length, crc32(f"{self._disk_id}/{number}".encode()))
+        kept, segments, former = self._kept, self._segments, self._handle
+        number = segments[-1].number + 1 if segments else 1
+        header = Header(number, self._durable, crc32(f"{kept.disk_id}/{number}".encode()))
+        beginning = encode_header(header)
+        if header.has_checkpoint:
+            beginning += encode_record(kind, encode_checkpoint(kept.checkpoint()), HEADER_BYTES, header.salt)
         try:
-            self._handle = self._device.create(self._path(number))
-            self._device.write(self._handle, encode_header(header))
+            self._handle = self._device.create(path_of(self._directory, number))
+            self._device.write(self._handle, beginning)
             self._device.sync(self._handle)
             self._device.sync_directory(self._directory)
             if former is not None:
                 self._device.close(former)
-                self._seal(self._number, length, salt)
+                seal(self._device, path_of(self._directory, number - 1), self._durable, self._salt)
+                segments[-1].length = self._durable + RECORD_BYTES
         except OSError as error:
             self._fail(error)
-        self._number, self._salt, self._durable = number, header.salt, HEADER_BYTES
-
-    def _seal(self, number: int, length: int, salt: int) -> None:
-        """End a segment by a record that tells that another exists, so that a lost last segment is noticed."""
-        handle = self._device.append(self._path(number))
-        try:
-            self._device.truncate(handle, length)
-            self._device.write(handle, encode_record(Kind.SEALED, b"", length, salt))
-            self._device.sync(handle)
-        finally:
-            self._device.close(handle)
-
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{number:012d}.segment"
+        segments.append(Segment(number, kept.last_index if header.has_checkpoint else None))
+        self._salt, self._durable = header.salt, len(beginning)
 
     def _refuse(self, fault: str | None) -> None:
         if fault is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from raftcron.raft import guard
@@ -114,7 +114,7 @@ class Reads:
     """One node's linearizable reads.  `send(peer, kind, message)` and `connected(peer)` are the transport's.
 
     `may_confirm` says whether this node leads *and* has applied its leadership entry: only then is its commit index
-    the newest there is.
+    the newest there is.  `peers` are the other voters, until `set_voters` says otherwise.
     """
 
     def __init__(
@@ -129,8 +129,6 @@ class Reads:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._name = name
-        self._peers = sorted(peers)
-        self._majority = (len(peers) + 1) // 2 + 1
         self._core = core
         self._send = send
         self._connected = connected
@@ -140,12 +138,21 @@ class Reads:
         self._waiters = AppliedWaiters(loop)
         self._echoes: set[str] = set()  # of the round that is out
         self._index = 0  # the commit index when it began
+        self.set_voters([name, *peers])
         self.kinds: dict[str, Callable[[str, Any], None]] = {
             "round": self._on_round,
             "echo": self._on_echo,
             "read": self._on_read,
             "index": self._on_index,
         }
+
+    def set_voters(self, voters: Collection[str]) -> None:
+        """Who votes from now on, this node too if it does; of a round that is out only their echoes count."""
+        self._voters = frozenset(voters)
+        self._peers = sorted(self._voters - {self._name})
+        self._majority = len(self._voters) // 2 + 1
+        if (number := self._rounds.number) is not None:
+            self._count(number)  # fewer may be enough now
 
     async def index(self) -> int | None:
         """An index that covers all that was committed when it was asked for; None: nobody can tell now, ask again."""
@@ -193,7 +200,7 @@ class Reads:
                 self._send(peer, "round", {"term": self._core.term, "number": number})
 
     def _count(self, number: int) -> None:
-        if len(self._echoes) >= self._majority:
+        if len(self._echoes & self._voters) >= self._majority:
             self._rounds.answer(number, self._index)
 
     def _on_echo(self, peer: str, message: Any) -> None:

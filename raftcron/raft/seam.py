@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 import pysyncobj.config
@@ -113,9 +113,13 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         super().__init__(Peer(name), [], settings, transport=Outlet(self._dispatch))
         self.restored(snapshot_index)
 
-    def set_members(self, voters: Collection[str], learners: Collection[str]) -> None:
-        """The other members from now on; who is neither is forgotten.  Learners are replicated to and do not count."""
+    def set_members(self, voters: Collection[str], learners: Collection[str]) -> list[str]:
+        """The other members from now on; who is neither is forgotten.  Learners are replicated to and do not count.
+
+        Gives the names of those who are new: tell which of them are `connected`.
+        """
         names = sorted({*voters, *learners})
+        new = [name for name in names if name not in self._peers]
         for gone in set(self._peers) - set(names):
             self._forget(gone)
         self._peers = {name: self._peers.get(name) or Peer(name) for name in names}
@@ -128,6 +132,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
                 self._SyncObj__raftMatchIndex[node] = 0
                 self._SyncObj__raftNextIndex[node] = self.last_index + 1
                 self._SyncObj__lastResponseTime[node] = self._time.monotonic()
+        return new
 
     def _forget(self, name: str) -> None:
         node = self._peers[name]
@@ -191,7 +196,8 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
 
     def match_index(self, peer: str) -> int:
         """What a leader knows the peer to hold durably."""
-        return int(self._SyncObj__raftMatchIndex.get(self._peers[peer], 0))
+        node = self._peers.get(peer)
+        return 0 if node is None else int(self._SyncObj__raftMatchIndex.get(node, 0))
 
     # ---- what moves it -------------------------------------------------------------------------------------------
 
@@ -245,20 +251,26 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         return self._host.transmit(peer, {"type": "timeout_now", "term": self.term})
 
     def connected(self, peer: str) -> None:
-        """A new connection: what was in flight on the old one is lost, so go on from what is known to be there."""
-        node = self._peers[peer]
+        """A new connection: what was in flight on the old one is lost, so go on from what is known to be there.
+
+        Nothing happens for who is no member, here and below: an awaited one has a connection before it is one.
+        """
+        if (node := self._peers.get(peer)) is None:
+            return
         self._SyncObj__onNodeConnected(node)
         self._restart_flow(node)
 
     def disconnected(self, peer: str) -> None:
-        self._SyncObj__onNodeDisconnected(self._peers[peer])
-        self._flows[peer].forget()
+        if (node := self._peers.get(peer)) is not None:
+            self._SyncObj__onNodeDisconnected(node)
+            self._flows[peer].forget()
 
     def receive(self, peer: str, content: Any) -> None:
         """Take one of the engine's messages; answers leave with the next `flush`.  Raises BadMessageError."""
         _clock.current = self._time
-        node = self._peers[peer]
         message = guard.parse(content)
+        if (node := self._peers.get(peer)) is None:
+            return
         match message:
             case AppendEntries():
                 self._take_append(node, message)
@@ -278,7 +290,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
                 )
             case Vote() if self._counts(node, message):
                 self._enter(node, {"type": "response_vote", "term": message.term})
-            case TimeoutNow() if self._host.may_vote():
+            case TimeoutNow() if self._host.may_stand():
                 self._enter(node, {"type": "timeout_now", "term": message.term})
 
     def _enter(self, node: Peer, message: dict[str, Any]) -> None:
@@ -487,13 +499,14 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
 
     def is_waited_for(self, peer: str) -> bool:
         """Leader only: whether the peer needs entries that are gone, so that only a snapshot brings it on."""
-        return int(self._SyncObj__raftNextIndex.get(self._peers[peer], 0)) <= self._journal[0][1]
+        node = self._peers.get(peer)
+        return node is not None and self._SyncObj__raftNextIndex.get(node, math.inf) <= self._journal[0][1]
 
     def answered_within(self, seconds: float) -> set[str]:
-        """Leader only: the other voters from which an answer came so recently."""
+        """Leader only: the other members from which an answer came so recently."""
         latest = self._time.monotonic() - seconds
         times = self._SyncObj__lastResponseTime
-        return {node.id for node in self._SyncObj__otherNodes if times.get(node, -math.inf) > latest}
+        return {name for name, node in self._peers.items() if times.get(node, -math.inf) > latest}
 
     def _batch(self, place: int) -> tuple[list[Entry], int]:
         entries: list[Entry] = []

@@ -10,6 +10,7 @@ from typing import Protocol
 from raftcron.errors import ConfigurationError
 from raftcron.raft.guard import MAX_COMMAND_BYTES
 from raftcron.raft.proposals import ENVELOPE_BYTES
+from raftcron.raft.tls import PeerTls
 
 
 class Random(Protocol):
@@ -43,6 +44,7 @@ class RaftSettings:
     max_command_bytes: int = 1 << 20
     request_timeout: float = 10.0  # of a proposal
     compaction: CompactionSettings = CompactionSettings()
+    tls: PeerTls | None = None  # between peers
 
     def __post_init__(self) -> None:
         shortest, longest = self.election_timeout

@@ -93,7 +93,12 @@ class Presence:
     # ---- the node's side
 
     def announce(self) -> None:
-        """From now on this life may be announced: nothing of a former one runs here, and its ends are told."""
+        """From now on this life may be announced: nothing of a former one runs here, and its ends are told.
+
+        Its number is certain only now: a node that takes the place of another one learns from the log which lives of
+        its name there were.
+        """
+        self._announcement = msgspec.structs.replace(self._announcement, incarnation=self._log.incarnation)
         self._may_announce = True
         self.beat()
 
@@ -113,7 +118,7 @@ class Presence:
         if self.is_announced:
             self._announced.set()
         known = state.nodes.get(self._node)
-        if known is not None and known.incarnation > self._announcement.incarnation:
+        if self._may_announce and known is not None and known.incarnation > self._announcement.incarnation:
             self._fatal(
                 FatalError(
                     f"node {self._node} is in its life {self._announcement.incarnation}, but the cluster has seen its "
@@ -121,6 +126,10 @@ class Presence:
                     f"from a healthy one: raftcron cluster replace {self._node}"
                 )
             )
+
+    def state_replaced(self) -> None:
+        """A snapshot may show another epoch, and this life, or a later one."""
+        self.state_changed(())
 
     def beat(self) -> None:
         """Send one heartbeat, and the announcement as long as the state does not show it."""

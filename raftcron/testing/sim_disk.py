@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from raftcron.testing.chance import Chance
 from raftcron.testing.sim_loop import ProcessDied
@@ -50,12 +51,20 @@ class _File:
         self.agree = len(kept)
 
 
+class _Rename(NamedTuple):
+    source: Path
+    target: Path
+    file: _File
+    former: _File | None  # what had the name before
+
+
 class Disk:
     """What one machine keeps.  `open` it anew for each life of a process."""
 
     def __init__(self, chance: Chance) -> None:
         self.files: dict[Path, _File] = {}
         self.gone: dict[Path, _File] = {}  # removed, the directory not synced since
+        self.renames: list[_Rename] = []  # in their order, the directory not synced since
         self.free_bytes: int | None = None  # None: plenty
         self.failing_syncs = 0  # so many of the next syncs fail
         self.death_in: int | None = None  # the process dies within so many further writes and syncs
@@ -72,6 +81,15 @@ class Disk:
     def cut_power(self) -> None:
         """What is left after it."""
         self.rewrites += 1
+        while self.renames and self._chance.random() < 0.5:  # the last ones first: file systems keep their order
+            source, target, file, former = self.renames.pop()
+            if self.files.get(target) is file:
+                self.files[source] = self.files.pop(target)
+                if former is not None:
+                    self.files[target] = former
+        for _, _, file, _ in self.renames:
+            file.is_named = True
+        self.renames.clear()
         for path, file in list(self.files.items()):
             if not file.is_named and self._chance.random() < 0.5:
                 del self.files[path]
@@ -113,10 +131,14 @@ class Handle:
         return [path.name for path in self._disk.files if path.parent == directory]
 
     def read(self, path: Path, limit: int = -1) -> bytes:
-        file = self._disk.files.get(path)
-        if file is None:
-            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        file = self._file(path)
         return bytes(file.data if limit < 0 else file.data[:limit])
+
+    def read_range(self, path: Path, offset: int, count: int) -> bytes:
+        return bytes(self._file(path).data[offset : offset + count])
+
+    def size(self, path: Path) -> int:
+        return len(self._file(path).data)
 
     def create(self, path: Path) -> int:
         if path in self._disk.files:
@@ -172,6 +194,7 @@ class Handle:
                 file.is_named = True
         for name in [name for name in self._disk.gone if name.parent == path]:
             del self._disk.gone[name]
+        self._disk.renames = [rename for rename in self._disk.renames if rename.target.parent != path]
 
     def truncate(self, handle: int, length: int) -> None:
         file = self._open[handle]
@@ -181,12 +204,27 @@ class Handle:
         del file.data[length:]
         file.agree = min(file.agree, length)
 
-    def remove(self, path: Path) -> None:
+    def replace(self, source: Path, target: Path) -> None:
+        file = self._file(source)
         if not self.is_dead:
-            self._disk.gone[path] = self._disk.files.pop(path)
+            files = self._disk.files
+            self._disk.renames.append(_Rename(source, target, file, files.get(target)))
+            files[target] = files.pop(source)
+
+    def remove(self, path: Path) -> None:
+        file = self._file(path)
+        if not self.is_dead:
+            del self._disk.files[path]
+            self._disk.gone[path] = file
 
     def close(self, handle: int) -> None:
         self._open.pop(handle, None)
+
+    def _file(self, path: Path) -> _File:
+        file = self._disk.files.get(path)
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return file
 
     def _opened(self, file: _File | None) -> int:
         self._number += 1

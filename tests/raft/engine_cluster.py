@@ -8,12 +8,13 @@ import itertools
 import random
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from raftcron import wire
 from raftcron.clock import SystemClock
-from raftcron.raft import Engine, RaftSettings, SystemDevice
+from raftcron.raft import Engine, RaftSettings, Scribe, SlicedScribe, SystemDevice
 
 SECRET = b"the cluster's secret"
 
@@ -42,9 +43,32 @@ class Memory:
     def applied(self, index: int) -> None:
         self.batches.append(index)
 
+    def snapshot(self) -> Iterator[bytes]:
+        yield wire.pack(self.epoch)
+        for index, body in self.history:
+            yield wire.pack([index, body])
+
+    def restoring(self) -> Restored:
+        return Restored(self)
+
     @property
     def commands(self) -> list[bytes]:
         return [body for _, body in self.history if not body.startswith(b"lead ")]
+
+
+class Restored:
+    """A snapshot on its way into a Memory."""
+
+    def __init__(self, machine: Memory) -> None:
+        self.machine = machine
+        self.blocks: list[Any] = []
+
+    def feed(self, block: bytes) -> None:
+        self.blocks.append(wire.unpack(block))
+
+    def install(self) -> None:
+        self.machine.epoch, *history = self.blocks
+        self.machine.history = [(index, body) for index, body in history]
 
 
 def free_ports(count: int) -> list[int]:
@@ -76,7 +100,7 @@ class Cluster:
         self.failures: defaultdict[str, list[BaseException]] = defaultdict(list)  # what ended a node
         self.expected: dict[str, list[BaseException]] = {}  # of these
 
-    def make(self, name: str, **changes: Any) -> Engine:
+    def make(self, name: str, scribe: Scribe | None = None, **changes: Any) -> Engine:
         settings = RaftSettings(
             **{
                 "name": name,
@@ -96,6 +120,7 @@ class Cluster:
             SystemDevice(),
             random.Random(f"{name} {next(_LIVES)}"),
             self.failures[name].append,
+            scribe or SlicedScribe(),
         )
         return self.engines[name]
 
@@ -137,3 +162,6 @@ class Cluster:
     def followers(self) -> list[str]:
         leader = self.leader()
         return [name for name in sorted(self.engines) if name != leader]
+
+
+MakeCluster = Callable[..., Cluster]

@@ -41,12 +41,14 @@ class Stage:
         self.dead: set[str] = set()
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
         self.may_vote = may_vote
+        self.may_stand = may_vote
         self.elections = Elections(
             "n2",
             self.peers,
             self.core,
             send=self.send,
             connected=lambda peer: peer not in self.dead,
+            may_stand=lambda: self.may_stand,
             may_vote=lambda: self.may_vote,
             kick=lambda: None,
             run=lambda function: function(),
@@ -258,6 +260,53 @@ def test_a_node_without_a_vote_neither_stands_nor_answers(stage: Any) -> None:
     one.wait(2 * LONGEST)
     assert one.asked == []
     assert one.ask("n3") is None
+
+
+def test_a_learner_answers_and_does_not_stand(stage: Any) -> None:
+    """A candidate may count it already, by an entry that has not reached it; it knows itself to be no voter."""
+    one = stage(leader="n1")
+    one.may_stand = False
+    one.elections.set_voters(["n1", "n3"])
+    one.kill("n1")
+    one.wait(2 * LONGEST)
+    assert one.asked == []
+    assert one.ask("n3") is True
+
+
+def test_only_voters_are_asked_and_counted(stage: Any) -> None:
+    """A learner's grant is none, and neither is that of one that was removed while the round was out."""
+    one = stage()
+    one.elections.set_voters(["n1", "n2", "n3", "n4"])
+    one.wait(SHORTEST + 0.01)
+    assert one.asked == ["n1", "n3", "n4"]
+    one.elections.answered("n4", {"term": 5, "round": 1, "granted": True})
+    one.elections.set_voters(["n1", "n2", "n3", "n5"])
+    one.elections.answered("n6", {"term": 5, "round": 1, "granted": True})
+    one.elections.answered("n3", {"term": 5, "round": 1, "granted": True})
+    assert one.core.elections == 0
+    one.elections.answered("n5", {"term": 5, "round": 1, "granted": True})
+    assert one.core.elections == 1
+
+
+def test_a_last_voter_stands_without_asking(stage: Any) -> None:
+    """Of a cluster that has shrunk to one; and what it grants itself is nothing once it votes no more."""
+    one = stage(leader=None)
+    one.elections.set_voters(["n2"])
+    one.wait(SHORTEST + 0.01)
+    assert (one.asked, one.core.elections) == ([], 1)
+    two = stage(leader=None, count=2)
+    two.elections.set_voters(["n1", "n3"])  # not this node, whatever may_stand says
+    two.wait(SHORTEST + 0.01)
+    two.elections.answered("n1", {"term": 5, "round": 1, "granted": True})
+    assert two.core.elections == 0
+
+
+def test_rank_is_counted_among_voters(stage: Any) -> None:
+    """A learner of a lesser name stands in nobody's way."""
+    one = stage(leader="n3")
+    one.elections.set_voters(["n2", "n3", "n4"])
+    one.kill("n3")
+    assert one.asked == ["n3", "n4"]
 
 
 def test_a_silent_leader_is_not_named_for_ever(stage: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from raftcron.raft.reads import AppliedWaiters, SharedQuestion
+from raftcron.raft.reads import AppliedWaiters, Reads, SharedQuestion
 
 
 class Asker:
@@ -94,3 +95,69 @@ async def test_an_index_is_waited_for() -> None:
     assert (seven.done(), nine.done()) == (True, False)
     waiters.reached(9)
     assert nine.done()
+
+
+class Leader:
+    """What a read knows of an engine that leads."""
+
+    is_leader, leader, term, commit_index, applied_index = True, "n1", 5, 7, 7
+
+    def observe_term(self, term: int) -> None:
+        self.term = term
+
+
+class Rounds:
+    """The reads of n1, which leads among n1 to n3, with what it sends kept."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, Any]] = []
+        self.reads = Reads(
+            "n1",
+            ["n2", "n3"],
+            Leader(),
+            send=self.send,
+            connected=lambda _: True,
+            may_confirm=lambda: True,
+            loop=asyncio.get_running_loop(),
+        )
+
+    def send(self, peer: str, kind: str, message: Any) -> bool:
+        self.sent.append((peer, kind, message))
+        return True
+
+    def echo(self, peer: str) -> None:
+        self.reads.kinds["echo"](peer, {"term": 5, "number": 1})
+
+    async def begin(self) -> asyncio.Task[int | None]:
+        task = asyncio.ensure_future(self.reads.index())
+        while not self.sent:
+            await turn()
+        return task
+
+
+async def test_a_round_asks_and_counts_voters_alone() -> None:
+    """A learner's echo confirms no lead."""
+    rounds = Rounds()
+    rounds.reads.set_voters(["n1", "n2", "n3", "n4"])
+    task = await rounds.begin()
+    assert [peer for peer, *_ in rounds.sent] == ["n2", "n3", "n4"]
+    rounds.echo("n2")
+    rounds.echo("learner")
+    await turn()
+    assert not task.done()
+    rounds.echo("n4")
+    assert await task == 7
+
+
+async def test_voters_may_change_while_a_round_is_out() -> None:
+    """Of those that echoed only the ones count that vote now; where they are enough, the round is over."""
+    rounds = Rounds()
+    rounds.reads.set_voters(["n1", "n2", "n3", "n4", "n5"])
+    task = await rounds.begin()
+    rounds.echo("n5")
+    rounds.reads.set_voters(["n1", "n2", "n3", "n4"])
+    rounds.echo("n4")
+    await turn()
+    assert not task.done()
+    rounds.reads.set_voters(["n1", "n3", "n4"])
+    assert await task == 7

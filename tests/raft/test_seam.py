@@ -85,6 +85,7 @@ class Stage:
         host = Host(
             transmit=self.transmit,
             may_vote=lambda: True,
+            may_stand=lambda: True,
             voted=lambda: None,
             heard_leader=lambda: None,
             received=lambda begin: None,

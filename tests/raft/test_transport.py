@@ -7,217 +7,24 @@ import hashlib
 import os
 import resource
 import socket
-import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raftcron import wire
-from raftcron.clock import SystemClock
 from raftcron.errors import ConfigurationError
-from raftcron.raft.handshake import (
-    OPENING_BYTES,
-    Handshake,
-    HandshakeError,
-    Seal,
-    Session,
-    Unproven,
-    derive_key,
-    dial,
-    listen,
-)
-from raftcron.raft.transport import Hello, Transport, TransportSettings
-
-QUICK = TransportSettings(retry_min_seconds=0.01, retry_max_seconds=0.05)
-
-
-async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Returns when the condition holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-class Node:
-    """A transport with a handler that writes down what it is told."""
-
-    def __init__(self, name: str, **options: Any) -> None:
-        self.name = name
-        self.secret: bytes = options.get("secret", b"secret")
-        self.settings: TransportSettings = options.get("settings", QUICK)
-        self.admit: Callable[[Hello], str | None] = options.get("admit", lambda hello: None)
-        self.disk_id: str = options.get("disk_id", f"disk of {name}")
-        self.incarnation = 0
-        self.peers: dict[str, tuple[str, int]] = {}
-        self.port = 0
-        self.turned_away: list[tuple[str, str]] = []
-        self.events: list[tuple[Any, ...]] = []
-        self.batches = 0
-
-    async def start(self) -> None:
-        self.incarnation += 1
-        self.transport = Transport(
-            hello=lambda: Hello(self.name, self.disk_id, None, self.incarnation, True),
-            listen=("127.0.0.1", self.port),
-            peers=self.peers,
-            secret=self.secret,
-            handler=self,
-            clock=SystemClock(),
-            admit=lambda hello: self.admit(hello),
-            draw=os.urandom,
-            settings=self.settings,
-        )
-        await self.transport.start()
-        self.port = self.transport.bound_port
-
-    @property
-    def messages(self) -> list[Any]:
-        return [event[2] for event in self.events if event[0] == "message"]
-
-    def count(self, *event: Any) -> int:
-        return self.events.count(event)
-
-    def on_connected(self, peer: str) -> None:
-        self.events.append(("connected", peer))
-
-    def on_disconnected(self, peer: str) -> None:
-        self.events.append(("disconnected", peer))
-
-    def on_refused(self, peer: str) -> None:
-        self.events.append(("refused", peer))
-
-    def on_turned_away(self, peer: str, reason: str) -> None:
-        self.turned_away.append((peer, reason))
-
-    def on_message(self, peer: str, kind: str, message: Any) -> None:
-        assert kind == "test"
-        self.events.append(("message", peer, message))
-
-    def on_batch_end(self) -> None:
-        self.batches += 1
-
-
-class Road:
-    """A TCP proxy: what travels on it can be held, changed and cut."""
-
-    def __init__(self) -> None:
-        self.change: Callable[[bytes], bytes] = lambda data: data
-        self.pairs: list[Pair] = []
-
-    async def open(self, port: int) -> None:
-        self.target = port
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            writer.transport.abort()
-            return
-        pair = Pair(self, writer, far_writer)
-        self.pairs.append(pair)
-        await asyncio.gather(pair.carry(reader, far_writer), pair.carry(far_reader, writer))
-
-    async def close(self) -> None:
-        self.server.close()
-        for pair in self.pairs:
-            pair.cut()
-        await asyncio.sleep(0)
-
-
-class Pair:
-    """One connection over a road."""
-
-    def __init__(self, road: Road, *writers: asyncio.StreamWriter) -> None:
-        self.road = road
-        self.writers = writers
-        self.flows = asyncio.Event()
-        self.flows.set()
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                await self.flows.wait()
-                writer.write(self.road.change(data))
-                await writer.drain()
-        await self.flows.wait()
-        writer.close()
-
-    def cut(self) -> None:
-        self.flows.set()
-        for writer in self.writers:
-            writer.transport.abort()
-
-
-class World:
-    """Makes nodes and roads, and ends them."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.roads: list[Road] = []
-        self.scripts: list[Scripted] = []
-
-    def script(self, name: str, incarnation: int = 1) -> Scripted:
-        self.scripts.append(Scripted(name, incarnation))
-        return self.scripts[-1]
-
-    def node(self, name: str, **options: Any) -> Node:
-        self.nodes.append(Node(name, **options))
-        return self.nodes[-1]
-
-    async def start(self, *nodes: Node) -> None:
-        """Start nodes that know each other."""
-        for node in nodes:
-            node.peers.update({other.name: ("127.0.0.1", 1) for other in nodes if other is not node})
-            await node.start()
-        for node in nodes:
-            node.peers.update({other.name: ("127.0.0.1", other.port) for other in nodes if other is not node})
-
-    async def pair(self, **options: Any) -> tuple[Node, Node]:
-        """Two nodes that are connected; the second has the greater name."""
-        lesser, greater = self.node("n1", **options), self.node("n2", **options)
-        await self.start(lesser, greater)
-        await connected(lesser, greater)
-        return lesser, greater
-
-    async def road(self, port: int) -> Road:
-        road = Road()
-        await road.open(port)
-        self.roads.append(road)
-        return road
-
-    async def one_way(self, **greater_options: Any) -> tuple[Node, Node, Road]:
-        """Two connected nodes of which only the lesser dials, over a road."""
-        lesser, greater = self.node("n1"), self.node("n2", **greater_options)
-        lesser.peers["n2"] = greater.peers["n1"] = ("127.0.0.1", 1)
-        await greater.start()
-        road = await self.road(greater.port)
-        lesser.peers["n2"] = ("127.0.0.1", road.port)
-        await lesser.start()
-        await connected(lesser, greater)
-        return lesser, greater, road
-
-
-async def connected(first: Node, second: Node) -> None:
-    await eventually(lambda: first.transport.connected(second.name) and second.transport.connected(first.name))
+from raftcron.raft.greeting import HELLO, LIVE, READY, REFUSED
+from raftcron.raft.handshake import OPENING_BYTES
+from raftcron.raft.transport import Hello
+from tests.raft.transport_world import QUICK, Node, World, connected, ends, eventually
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    world = World()
-    yield world
-    for script in world.scripts:
-        script.writer.close()
-    for road in world.roads:
-        await road.close()
-    for node in world.nodes:
-        if hasattr(node, "transport"):
-            await node.transport.stop()
+    async with World() as world:
+        yield world
 
 
 # ---- connecting --------------------------------------------------------------------------------------------------
@@ -257,7 +64,7 @@ async def test_without_a_secret(world: World) -> None:
 async def test_only_live_peers_get_messages(world: World) -> None:
     """Sending to a peer that is not connected, or not a peer, says no."""
     n1 = world.node("n1")
-    n1.peers["n2"] = ("127.0.0.1", 1)
+    n1.meet("n2", 1)
     await n1.start()
     assert not n1.transport.send("n2", "test", 1)
     assert not n1.transport.send("n9", "test", 1)
@@ -289,10 +96,10 @@ async def test_restart(world: World, restarted: int) -> None:
 async def test_never_there_is_not_refused(world: World) -> None:
     """A peer that has not been connected yet is not reported as dead, however often its port refuses."""
     n2 = world.node("n2")
-    n2.peers["n1"] = ("127.0.0.1", 1)
+    n2.meet("n1", 1)
     await n2.start()
     n1 = world.node("n1")
-    n1.peers["n2"] = ("127.0.0.1", n2.port)
+    n1.meet("n2", n2.port)
     await n1.start()
     await connected(n1, n2)
     assert ("refused", "n1") not in n2.events
@@ -301,10 +108,11 @@ async def test_never_there_is_not_refused(world: World) -> None:
 async def test_names_of_hosts(world: World) -> None:
     """A host name is resolved at each attempt, and a refusal counts when all its addresses refuse."""
     n1, n2 = world.node("n1"), world.node("n2")
-    n1.peers["n2"] = n2.peers["n1"] = ("no-such-host.invalid", 1)
+    n1.meet("n2", 1, "no-such-host.invalid")
+    n2.meet("n1", 1, "no-such-host.invalid")
     await n1.start()
     await n2.start()
-    n2.peers["n1"] = ("localhost", n1.port)
+    n2.meet("n1", n1.port, "localhost")
     await connected(n1, n2)
     await n1.transport.stop()
     await eventually(lambda: ("refused", "n1") in n2.events)
@@ -372,7 +180,7 @@ async def test_not_a_member(world: World) -> None:
     """A node that knows the secret and is not among the peers is refused by name."""
     n1, n3 = world.node("n1"), world.node("n3")
     await n1.start()
-    n3.peers["n1"] = ("127.0.0.1", n1.port)
+    n3.meet("n1", n1.port)
     await n3.start()
     await eventually(lambda: n3.transport.refusals)
     assert "'n3' is not a member" in n3.transport.refusals["n1"]
@@ -384,7 +192,7 @@ async def test_two_nodes_with_one_name(world: World) -> None:
     n1, n2 = await world.pair()
     n2.admit = lambda hello: None if hello.disk_id == "disk of n1" else "two nodes are named 'n1'"
     double = world.node("n1", disk_id="other disk")
-    double.peers["n2"] = ("127.0.0.1", n2.port)
+    double.meet("n2", n2.port)
     await double.start()
     await eventually(lambda: double.transport.refusals)
     assert "two nodes are named 'n1'" in double.transport.refusals["n2"]
@@ -398,7 +206,7 @@ async def test_own_name(world: World) -> None:
     """A node that names itself like the one it dials is told so by that one, whoever is admitted."""
     n2, double = world.node("n2"), world.node("n2", disk_id="other disk")
     await n2.start()
-    double.peers["n2"] = ("127.0.0.1", n2.port)
+    double.meet("n2", n2.port)
     await double.start()
     await eventually(lambda: double.transport.refusals)
     assert "two nodes are named 'n2'" in double.transport.refusals["n2"]
@@ -408,7 +216,7 @@ async def test_address_of_another_node(world: World) -> None:
     """A wrong address in the peers is said to be that, not a wrong secret."""
     n1, n3 = world.node("n1"), world.node("n3")
     await n1.start()
-    n3.peers["n2"] = ("127.0.0.1", n1.port)
+    n3.meet("n2", n1.port)
     await n3.start()
     await eventually(lambda: n3.transport.refusals)
     assert "it is not n2: look at the addresses" in n3.transport.refusals["n2"]
@@ -419,7 +227,7 @@ async def test_an_older_life_cannot_replace_a_newer(world: World) -> None:
     n1, n2 = await world.pair()
     old = world.node("n1")
     old.incarnation = -1
-    old.peers["n2"] = ("127.0.0.1", n2.port)
+    old.meet("n2", n2.port)
     await old.start()
     await eventually(lambda: old.transport.refusals)
     assert "incarnation 1 of 'n1' is connected" in old.transport.refusals["n2"]
@@ -428,12 +236,6 @@ async def test_an_older_life_cannot_replace_a_newer(world: World) -> None:
 
 
 # ---- strangers ---------------------------------------------------------------------------------------------------
-
-
-async def _ends(reader: asyncio.StreamReader) -> None:
-    with suppress(ConnectionError):
-        while await reader.read(65536):
-            pass
 
 
 @pytest.mark.parametrize(
@@ -451,7 +253,7 @@ async def test_garbage_is_closed_at_once(world: World, data: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", n2.port)
     writer.write(data)
     async with asyncio.timeout(1):  # well before the handshake's time is over
-        await _ends(reader)
+        await ends(reader)
     writer.close()
     n1.transport.send("n2", "test", 1)
     await eventually(lambda: n2.messages == [1])
@@ -465,7 +267,7 @@ async def test_half_a_handshake_ends(world: World) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(b"RAFTCRN1")
     async with asyncio.timeout(2):
-        await _ends(reader)
+        await ends(reader)
     writer.close()
     assert node.events == []
 
@@ -474,7 +276,7 @@ async def test_many_silent_strangers(world: World) -> None:
     """Connections that only hold a place are bounded, and keep no peer out."""
     n1, n2 = await world.pair(settings=replace(QUICK, handshake_seconds=60.0))
     strangers = [await asyncio.open_connection("127.0.0.1", n2.port) for _ in range(40)]
-    closed = [asyncio.create_task(_ends(reader)) for reader, _ in strangers]
+    closed = [asyncio.create_task(ends(reader)) for reader, _ in strangers]
     await eventually(lambda: sum(task.done() for task in closed) >= 40 - QUICK.max_strangers_per_host)
     await n1.transport.stop()
     await n1.start()
@@ -488,9 +290,9 @@ async def test_many_silent_strangers(world: World) -> None:
 async def test_running_out_of_files(world: World) -> None:
     """When accept fails for want of file descriptors, the port answers again as soon as there are some."""
     n1, n2 = world.node("n1"), world.node("n2")
-    n1.peers["n2"] = ("127.0.0.1", 1)
+    n1.meet("n2", 1)
     await n1.start()
-    n2.peers["n1"] = ("127.0.0.1", 1)
+    n2.meet("n1", 1)
     await n2.start()
     complaints: list[Any] = []
     loop = asyncio.get_running_loop()
@@ -509,7 +311,7 @@ async def test_running_out_of_files(world: World) -> None:
         for filler in fillers:
             os.close(filler)
         client.close()
-    n2.peers["n1"] = ("127.0.0.1", n1.port)
+    n2.meet("n1", n1.port)
     await connected(n1, n2)
 
 
@@ -597,7 +399,8 @@ async def test_broken_again_and_again(world: World) -> None:
     n1, n2 = world.node("n1"), world.node("n2")
     await world.start(n1, n2)
     forth, back = await world.road(n2.port), await world.road(n1.port)
-    n1.peers["n2"], n2.peers["n1"] = ("127.0.0.1", forth.port), ("127.0.0.1", back.port)
+    n1.meet("n2", forth.port)
+    n2.meet("n1", back.port)
     await connected(n1, n2)
     for number in range(20):
         ends = len(n1.events), len(n2.events)
@@ -619,64 +422,10 @@ async def test_broken_again_and_again(world: World) -> None:
 
 # ---- a peer that does what it should not ---------------------------------------------------------------------------
 
-HELLO, READY, LIVE, REFUSED, PING = range(5)
-
-
-class Scripted:
-    """A peer that knows the secret and sends what a test tells it to."""
-
-    def __init__(self, name: str, incarnation: int = 1) -> None:
-        self.name = name
-        self.hello = [name, f"disk of {name}", None, incarnation, True]
-
-    async def dial(self, node: Node) -> Scripted:
-        """Up to the end of the handshake."""
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", node.port)
-        handshake = dial(derive_key(node.secret), self.name, node.name, os.urandom(32))
-        step = next(handshake)
-        try:
-            while True:
-                self.writer.write(step.send)
-                step = handshake.send(await self.reader.readexactly(step.wait_for))
-        except StopIteration as end:
-            self.session: Session = end.value
-        self.seal, self.check = Seal(self.session.send_key), Seal(self.session.receive_key)
-        return self
-
-    async def greet(self, node: Node) -> Scripted:
-        """Up to where the greater name chooses."""
-        await self.dial(node)
-        self.send((HELLO, self.hello))
-        assert (await self.receive())[0] == HELLO
-        if self.name < node.name:
-            self.send((READY, None))
-        else:
-            assert await self.receive() == [READY, None]
-        return self
-
-    def send(self, *frames: tuple[Any, Any]) -> None:
-        """All in one write."""
-        data = b""
-        for frame in frames:
-            body = wire.pack(frame)
-            data += struct.pack("<I16s", len(body), self.seal.tag(body)) + body
-        self.writer.write(data)
-
-    async def receive(self) -> Any:
-        length, tag = struct.unpack("<I16s", await self.reader.readexactly(20))
-        body = await self.reader.readexactly(length)
-        assert self.check.tag(body) == tag
-        return wire.unpack(body)
-
-    async def ends(self) -> None:
-        async with asyncio.timeout(5):
-            await _ends(self.reader)
-        self.writer.close()
-
 
 async def _alone(world: World, name: str, peer: str) -> Node:
     node = world.node(name, settings=replace(QUICK, handshake_seconds=60.0))
-    node.peers[peer] = ("127.0.0.1", 1)
+    node.meet(peer, 1)
     await node.start()
     return node
 
@@ -793,7 +542,7 @@ async def test_a_dying_process_may_still_accept(world: World) -> None:
     peer = await world.script("n1").greet(n2)
     assert await peer.receive() == [LIVE, 1]
     await eventually(lambda: n2.events)
-    n2.peers["n1"] = ("127.0.0.1", server.sockets[0].getsockname()[1])
+    n2.meet("n1", server.sockets[0].getsockname()[1])
     peer.writer.close()
     await eventually(lambda: ("refused", "n1") in n2.events)
     assert attempts == 3
@@ -818,83 +567,3 @@ async def test_a_handler_that_ends_it(world: World) -> None:
     await peer.ends()
     await stopping[0]
     assert n2.messages == [1]
-
-
-# ---- handshake without sockets -------------------------------------------------------------------------------------
-
-
-def _run(dialler: Handshake, listener: Handshake, spoil: Callable[[int, bytes], bytes]) -> tuple[Session, Session]:
-    """Both sides, with every message on its way through `spoil`."""
-    to_listener = next(dialler).send
-    next(listener)
-    challenge = listener.send(spoil(0, to_listener)).send
-    proof = dialler.send(spoil(1, challenge)).send
-    verdict = listener.send(spoil(2, proof)).send
-    with pytest.raises(StopIteration) as listener_end:
-        next(listener)
-    with pytest.raises(StopIteration) as dialler_end:
-        dialler.send(spoil(3, verdict))
-    return dialler_end.value.value, listener_end.value.value
-
-
-def _sides(dialler_key: bytes = b"k", listener_key: bytes = b"k") -> tuple[Handshake, Handshake]:
-    return (
-        dial(derive_key(dialler_key), "n1", "n2", b"d" * 32),
-        listen(derive_key(listener_key), "n2", b"l" * 32),
-    )
-
-
-def test_handshake_agrees() -> None:
-    """Both sides end with the same keys, one for each direction, and know each other's name."""
-    dialler, listener = _run(*_sides(), lambda _, data: data)
-    assert (dialler.peer, listener.peer) == ("n2", "n1")
-    assert dialler.send_key == listener.receive_key != dialler.receive_key == listener.send_key
-
-
-@pytest.mark.parametrize("step", [0, 1, 2, 3])
-def test_handshake_changed_on_the_way(step: int) -> None:
-    """No bit of any message can be changed without one side noticing."""
-    sizes: dict[int, int] = {}
-
-    def measure(number: int, data: bytes) -> bytes:
-        sizes[number] = len(data)
-        return data
-
-    _run(*_sides(), measure)
-    for at in range(sizes[step]):
-
-        def spoil(number: int, data: bytes, at: int = at) -> bytes:
-            return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if number == step else data
-
-        with pytest.raises(HandshakeError):
-            _run(*_sides(), spoil)
-
-
-def test_handshake_with_another_secret() -> None:
-    """A dialler with another secret gets no proof from the listener, only a no."""
-    dialler, listener = _sides(dialler_key=b"other")
-    opening = next(dialler).send
-    next(listener)
-    proof = dialler.send(listener.send(opening).send).send
-    with pytest.raises(Unproven) as caught:
-        listener.send(proof)
-    assert caught.value.parting[1:] == bytes(32)
-    with pytest.raises(Unproven, match="does not take our proof"):
-        dialler.send(caught.value.parting)
-
-
-def test_proofs_cannot_be_sent_back() -> None:
-    """A listener that does not know the secret cannot answer with the dialler's own proof."""
-    dialler, _ = _sides()
-    next(dialler)
-    proof = dialler.send(b"\0" + b"x" * 32).send
-    with pytest.raises(Unproven, match="does not prove"):
-        dialler.send(b"\0" + proof)
-
-
-def test_seals_count() -> None:
-    """Equal frames have different seals, in step on both sides."""
-    sender, receiver = Seal(b"k" * 32), Seal(b"k" * 32)
-    first, second = sender.tag(b"x"), sender.tag(b"x")
-    assert first != second
-    assert [receiver.tag(b"x"), receiver.tag(b"x")] == [first, second]

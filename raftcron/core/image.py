@@ -1,0 +1,343 @@
+"""The state as a snapshot carries it: blocks of bytes, made lazily, and put together again beside what there is.
+
+An image is its head (counters, how many records of each kind), the records of each table in the table's order, the
+orders of runs that records do not tell, and its end (the state's digest, the hash of all blocks before).  A block is a
+version byte and the msgpack of (name, rows).  Equal states give equal images, also where one of them came out of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from raftcron.core import definition
+from raftcron.core.model import Job, Policy, Run
+from raftcron.core.state import MODULUS, ORDERS, TABLES, Record, State, encoded, hasher
+from raftcron.core.timeline import Timeline
+from raftcron.errors import DamagedError, NewerVersionError
+
+# Where it rises because the bytes of a record change, records of an older image have to be hashed anew once its own
+# digest has been found right: nodes compare digests of what this release would write.
+IMAGE_VERSION = 1
+
+BLOCK_BYTES = 256 << 10  # of records, unless one of them alone is larger
+BLOCK_WORK = 500  # what a reader does for one block, counted in records of about 5 microseconds
+SCHEDULE_WORK = 40  # a schedule that no job before had: it is parsed, and its next instant looked for
+PLACES_WORK = 4  # so many places in an order cost a reader as much as one record
+POLICIES_KNOWN = 65_536  # that a reader looks up
+WORDS_KNOWN = 65_536  # names of nodes and of deleted jobs, states, causes and the like that it makes one object
+BESIDE_POLICY = ("description", "labels")  # fields of a definition that no policy depends on
+
+_encode = msgspec.msgpack.Encoder().encode
+_HEAD, _END = "head", "end"
+_PREFIX = bytes([IMAGE_VERSION])
+
+
+class _Head(Struct, array_like=True):
+    """The counters of the state, and how many records of each table follow."""
+
+    index: int
+    epoch: int
+    leader: str
+    lead_index: int
+    cluster_time: int
+    next_token: int
+    counts: dict[str, int]
+
+
+class _End(Struct, array_like=True):
+    """What the whole must come to."""
+
+    digest: bytes  # of the state, 16 bytes little-endian
+    blocks: bytes  # blake2b over all blocks before this one
+
+
+Meant = tuple[Job, Policy]
+_Place = Annotated[int, Meta(ge=0)]  # in the table of runs; a row that is gone stands with its id
+Order = list[tuple[str | int, list[_Place | str]]]  # ids of runs by what they belong to
+_block = msgspec.msgpack.Decoder(tuple[str, Raw]).decode
+_rows = msgspec.msgpack.Decoder(list[Raw]).decode
+_order = msgspec.msgpack.Decoder(Order).decode
+_head = msgspec.msgpack.Decoder(_Head).decode
+_end = msgspec.msgpack.Decoder(_End).decode
+_tables: dict[str, Callable[[Raw], list[Any]]] = {
+    name: msgspec.msgpack.Decoder(list[kind]).decode  # type: ignore[valid-type]
+    for name, kind in TABLES.items()
+}
+
+
+# ---- out ------------------------------------------------------------------------------------------------------------
+
+
+def image(state: State) -> Iterator[bytes]:
+    """The blocks of a state, which must not change before the last one is taken."""
+    index = state.index
+    hashed = blake2b(digest_size=16)
+    for name, rows in _parts(state):
+        block = _PREFIX + _encode((name, rows))
+        hashed.update(block)
+        yield block
+        assert state.index == index, "the state has changed under its image"
+    yield _PREFIX + _encode((_END, _End(state.digest.to_bytes(16, "little"), hashed.digest())))
+
+
+def _parts(state: State) -> Iterator[tuple[str, Any]]:
+    """What each block holds, but for the last one."""
+    counts = {name: len(getattr(state, name)) for name in TABLES}
+    at = (state.index, state.epoch, state.leader, state.lead_index, state.cluster_time, state.next_token)
+    yield _HEAD, _Head(*at, counts)
+    for name in TABLES:
+        for rows in _cut(state, getattr(state, name).values()):
+            yield name, rows
+    places = {run_id: place for place, run_id in enumerate(state.runs)}
+    for name in ORDERS:
+        for order in _cut_order(state.order(name), places):
+            yield name, order
+
+
+def _cut(state: State, records: Iterable[Record]) -> Iterator[list[Raw]]:
+    """Records as bytes, as many together as a reader takes in one slice."""
+    known: set[Any] = set()  # keys of the timeline's groups
+    rows: list[Raw] = []
+    size = work = 0
+    for record in records:
+        row, own = encoded(record), 1
+        if isinstance(record, Job) and not record.paused:
+            key = Timeline.key_of(record, state.policies[record.uid])
+            if key not in known:
+                known.add(key)
+                own += SCHEDULE_WORK
+        if rows and (size + len(row) > BLOCK_BYTES or work + own > BLOCK_WORK):
+            yield rows
+            rows, size, work = [], 0, 0
+        rows.append(Raw(row))
+        size += len(row)
+        work += own
+    if rows:
+        yield rows
+
+
+def _cut_order(lists: Iterable[tuple[str | int, Iterable[str]]], places: dict[str, int]) -> Iterator[Order]:
+    """Ids as places, as many together as a reader takes in one slice; a long list goes on in the next one."""
+    order: Order = []
+    work = 0
+    for key, ids in lists:
+        row: list[int | str] = [places.get(run_id, run_id) for run_id in ids]
+        written = 0
+        while written < len(row) or written == 0:
+            part = row[written : written + PLACES_WORK * (BLOCK_WORK - work)]
+            order.append((key, part))
+            written += len(part) or 1  # an empty list is one row
+            work += 1 + len(part) // PLACES_WORK
+            if work >= BLOCK_WORK:
+                yield order
+                order, work = [], 0
+    if order:
+        yield order
+
+
+# ---- and back -------------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Puts a state together from the blocks of its image."""
+
+    def __init__(self) -> None:
+        self.state = State()  # as far as it has come
+        self._head: _Head | None = None
+        self._end: _End | None = None
+        self._line: list[list[Meant]] = [[], [], []]  # blocks of jobs that are on their way into the state
+        self._ids: list[str] = []  # of runs, by place
+        self._digest = 0  # sum over the records so far
+        self._hashed = blake2b(digest_size=16)
+        self._meanings = _Meanings()
+        self._words: dict[Any, Any] = {}
+
+    def feed(self, block: bytes) -> list[Meant]:
+        """Take the next block; the jobs that are whole by now.
+
+        Raises NewerVersionError if a newer release wrote it, DamagedError if it cannot be what an image holds here.
+        """
+        version = block[0] if block else 0
+        if version > IMAGE_VERSION:
+            raise NewerVersionError(
+                f"a snapshot has version {version}, this release knows up to {IMAGE_VERSION}: "
+                "a newer release wrote it; upgrade this node"
+            )
+        if version != IMAGE_VERSION:
+            raise DamagedError(f"a block of a snapshot begins with version {version}, which no release has written")
+        try:
+            return self._take(block)
+        except (msgspec.DecodeError, LookupError, ValueError, RecursionError) as error:
+            raise DamagedError(f"a block of a snapshot cannot be read: {error!r}") from error
+
+    def finish(self) -> State:
+        """The state, after a look at whether it is whole.  Raises DamagedError."""
+        state, head, end = self.state, self._head, self._end
+        if head is None or end is None:
+            raise DamagedError("a snapshot ends before its last block")
+        if self._hashed.digest() != end.blocks:
+            raise DamagedError("the blocks of a snapshot are not those that were written, or in another order")
+        for name in TABLES:
+            held, said = len(getattr(state, name)), head.counts.get(name, 0)
+            if held != said:
+                raise DamagedError(f"a snapshot holds {held} {name} and says that it holds {said}")
+        state.digest = self._digest % MODULUS
+        said = int.from_bytes(end.digest, "little")
+        if state.digest != said:
+            state.seal()  # counts the head in; only a state that has seen no entry yet is without
+        if state.digest != said:
+            raise DamagedError(f"the records of a snapshot have digest {state.digest:032x}, and it says {said:032x}")
+        return state
+
+    def _take(self, block: bytes) -> list[Meant]:
+        name, rows = _block(memoryview(block)[1:])
+        if (self._head is None) != (name == _HEAD) or self._end is not None:
+            raise DamagedError(f"a snapshot has a block of {name[:40]!r} where none can be")
+        if name == _END:
+            self._end = _end(rows)
+            return self._rest()
+        self._hashed.update(block)
+        if name == "jobs":
+            jobs = self._records(name, rows)
+            return self._pass_on(list(zip(jobs, map(self._meanings.of, jobs), strict=True)))
+        found = self._rest()
+        if name == "runs":
+            self._take_runs(self._records(name, rows))
+        elif name in TABLES:
+            self._records(name, rows)
+        elif name in ORDERS:
+            self._take_order(name, _order(rows))
+        elif name == _HEAD:
+            self._take_head(_head(rows))
+        else:
+            raise DamagedError(f"a snapshot has a block of {name[:40]!r}, which this release does not know")
+        return found
+
+    def _take_head(self, head: _Head) -> None:
+        state, self._head = self.state, head
+        state.index, state.epoch, state.leader, state.lead_index = head.index, head.epoch, head.leader, head.lead_index
+        state.cluster_time, state.next_token = head.cluster_time, head.next_token
+
+    def _records(self, name: str, rows: Raw) -> list[Any]:
+        """Records into their table; each has its digest from its bytes as they were read (semantics I7)."""
+        records = _tables[name](rows)
+        new_hasher, integer = hasher(TABLES[name]).copy, int.from_bytes
+        total = 0
+        for record, row in zip(records, _rows(rows), strict=True):
+            hashing = new_hasher()
+            hashing.update(row)
+            record.digest = digest = integer(hashing.digest(), "little")
+            total += digest
+        self._digest += total
+        key_of = attrgetter(TABLES[name].__struct_fields__[0])
+        getattr(self.state, name).update(zip(map(key_of, records), records, strict=True))
+        return records
+
+    def _pass_on(self, jobs: list[Meant]) -> list[Meant]:
+        """One step for each block of jobs on its way: a large dictionary stops everything where it grows, and those of
+        jobs all grow at the same number of jobs; so they get the same jobs one block apart."""
+        self._line.insert(0, jobs)
+        state = self.state
+        state.by_uid.update((job.uid, job) for job, _ in self._line[1])
+        for job, policy in self._line[2]:
+            if policy.recurrence.exclude:
+                state.know_job(job, policy)
+            else:
+                state.policies[job.uid] = policy
+        return self._line.pop()
+
+    def _rest(self) -> list[Meant]:
+        """All jobs that are on their way; after the last of them."""
+        return [meant for _ in range(3) for meant in self._pass_on([])]
+
+    def _take_runs(self, runs: list[Run]) -> None:
+        """Make equal values one object, as they are where entries have made the rows: a row would take half as much
+        again.  Instants and log indexes are shared within a block."""
+        jobs, words, numbers = self.state.by_uid, self._words, dict[Any, Any]()
+        if len(words) >= WORDS_KNOWN:
+            words.clear()
+        word, number = words.setdefault, numbers.setdefault
+        for run in runs:
+            job = jobs.get(run.uid)
+            if job is None:
+                run.job = word(run.job, run.job)
+            else:
+                run.uid, run.job = job.uid, job.name
+                if job.last_run == run.id:
+                    job.last_run = run.id
+            run.cause = word(run.cause, run.cause)
+            run.state = word(run.state, run.state)
+            run.node = word(run.node, run.node)
+            if run.reason is not None:
+                run.reason = word(run.reason, run.reason)
+            if run.due_at == run.scheduled_time:
+                run.due_at = run.scheduled_time
+            run.log_index = number(run.log_index, run.log_index)
+            run.queued_at = queued_at = number(run.queued_at, run.queued_at)
+            if run.started_at == queued_at:
+                run.started_at = queued_at
+            run.finished_at = finished_at = number(run.finished_at, run.finished_at)
+            for attempt in run.attempts:
+                if attempt.fencing_token == run.fencing_token:
+                    attempt.fencing_token = run.fencing_token
+                attempt.node = word(attempt.node, attempt.node)
+                attempt.state = word(attempt.state, attempt.state)
+                if attempt.started_at == run.started_at:
+                    attempt.started_at = run.started_at
+                if attempt.finished_at == finished_at:
+                    attempt.finished_at = finished_at
+                attempt.started_index = number(attempt.started_index, attempt.started_index)
+                attempt.finished_index = number(attempt.finished_index, attempt.finished_index)
+        self.state.tails_bytes += sum([len(run.output_tail) for run in runs])
+        self._ids += [run.id for run in runs]
+
+    def _take_order(self, name: str, order: Order) -> None:
+        ids, restore = self._ids, self.state.restore
+        for key, places in order:
+            restore(name, key, [ids[place] if isinstance(place, int) else place for place in places])
+
+
+class _Meanings:
+    """Policies of definitions; much faster than `policy_of` where definitions differ in what no policy depends on."""
+
+    def __init__(self) -> None:
+        self._policies: dict[bytes, Policy] = {}
+
+    def of(self, job: Job) -> Policy:
+        """The job's policy.  Makes the job's equal instants one object, by the way."""
+        if job.updated_at == job.created_at:
+            job.updated_at = job.created_at
+        if job.last_decided == job.decided_through:
+            job.last_decided = job.decided_through
+        if job.last_fired == job.decided_through:
+            job.last_fired = job.decided_through
+        try:
+            fields = _fields(job.definition)
+            type_ = _executor(fields.pop("executor")).type
+            for field in BESIDE_POLICY:
+                fields.pop(field, None)
+            key = _encode((type_, fields))  # the log has taken the definition, so what else it holds is in order
+            policy = self._policies.get(key)
+            if policy is None:
+                if len(self._policies) >= POLICIES_KNOWN:
+                    self._policies.clear()
+                policy = self._policies[key] = definition.policy_of(job.definition)
+        except Exception as error:  # whatever stands there
+            raise DamagedError(f"a snapshot's job {job.name!r} has no readable definition: {error!r}") from error
+        return policy
+
+
+class _Executor(Struct):
+    """What a policy depends on of an executor object."""
+
+    type: str
+
+
+_fields = msgspec.msgpack.Decoder(dict[str, Raw]).decode
+_executor = msgspec.msgpack.Decoder(_Executor).decode

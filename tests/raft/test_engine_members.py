@@ -1,0 +1,139 @@
+"""Members of running engines: added, removed and replaced one by one; real sockets and disks."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from raftcron.errors import ConfigurationError, ConflictError, UnavailableError
+from raftcron.ports import Standing
+from raftcron.raft import CompactionSettings
+from tests.raft.engine_cluster import Cluster, MakeCluster, free_ports, until
+
+
+def standing(cluster: Cluster, name: str) -> Standing | None:
+    """What the leader says of a member."""
+    leader = cluster.leader()
+    if leader is None:
+        return None
+    members = cluster.engines[leader].status().members
+    return next((member.standing for member in members if member.name == name), None)
+
+
+async def grow(cluster: Cluster, name: str) -> None:
+    """Add a member, start it, and see it vote."""
+    (port,) = free_ports(1)
+    cluster.addresses[name] = ("127.0.0.1", port)
+    leader = await cluster.until_led()
+    await leader.add(name, ("127.0.0.1", port), "127.0.0.1:1", 0)
+    assert standing(cluster, name) is Standing.AWAITED
+    await cluster.start([name])
+    await until_voter(cluster, name)
+
+
+async def until_voter(cluster: Cluster, name: str) -> None:
+    """Until that is committed, so that the next change may come."""
+    await until(lambda: standing(cluster, name) is Standing.VOTER)
+    leader = await cluster.until_led()
+    await until(lambda: leader._membership.newest is leader._membership.settled)
+
+
+async def test_a_lone_node_grows_to_three_and_survives_its_first_leader(make_cluster: MakeCluster) -> None:
+    """Each new member learns, then votes; two of three go on without the third."""
+    cluster = make_cluster(1)
+    await cluster.start()
+    await cluster.propose(b"alone")
+    await grow(cluster, "n2")
+    await grow(cluster, "n3")
+    await cluster.propose(b"three")
+    await cluster.until_same()
+    await cluster.stop("n1")
+    await cluster.propose(b"two")
+    await cluster.until_same()
+    assert cluster.machines["n3"].commands == [b"alone", b"three", b"two"]
+
+
+async def test_a_removed_node_is_told_and_ends(make_cluster: MakeCluster) -> None:
+    """It does not disturb those who stay, also when it starts again."""
+    cluster = make_cluster(3)
+    await cluster.start()
+    leader = await cluster.until_led()
+    gone = cluster.followers()[0]
+    await leader.remove(gone)
+    await until(lambda: cluster.failures[gone])
+    (error,) = cluster.failures[gone]
+    assert isinstance(error, ConfigurationError)
+    assert "was removed" in str(error)
+    cluster.expected[gone] = cluster.failures[gone]
+    await cluster.stop(gone)
+    term = leader.status().term
+    await cluster.propose(b"without")
+    assert leader.status().term == term
+    assert sorted(member.name for member in leader.status().members) == sorted(cluster.engines)
+
+
+async def test_a_lost_disk_is_replaced_and_its_node_votes_again(make_cluster: MakeCluster) -> None:
+    """An empty directory under a known name is refused until the cluster is told; then it learns, and votes."""
+    cluster = make_cluster(3, compaction=CompactionSettings(2_000, 50, 10, 4_096))
+    await cluster.start()
+    bodies = [b"%d " % number + bytes(100) for number in range(300)]
+    await cluster.propose(*bodies)
+    leader = await cluster.until_led()
+    lost = cluster.followers()[0]
+    lives = cluster.engines[lost].incarnation
+    await cluster.stop(lost)
+    shutil.rmtree(cluster.folder / lost)
+    await cluster.start([lost])
+    await until(lambda: cluster.failures[lost])
+    assert f"raftcron cluster replace {lost}" in str(cluster.failures[lost][0])
+    cluster.failures[lost].clear()
+    await cluster.stop(lost)
+    await leader.replace(lost, None, None, lives)
+    await cluster.start([lost])
+    await until_voter(cluster, lost)
+    await cluster.propose(b"whole")
+    await cluster.until_same()
+    assert cluster.machines[lost].commands == [*bodies, b"whole"]
+    assert cluster.engines[lost].incarnation > lives
+
+
+async def test_a_change_that_would_leave_no_majority_is_refused(make_cluster: MakeCluster) -> None:
+    """With one of three down, another one cannot be taken out; who is silent is named."""
+    cluster = make_cluster(3)
+    await cluster.start()
+    leader = await cluster.until_led()
+    down, up = cluster.followers()
+    await cluster.stop(down)
+    await until(lambda: down not in leader._core.answered_within(1.0))
+    with pytest.raises(ConflictError, match=f"{down} does not"):
+        await leader.remove(up)
+    await cluster.propose(b"still")
+
+
+async def test_one_change_at_a_time(make_cluster: MakeCluster) -> None:
+    """A leader that waits for one entry of members takes no second one; and no leader removes itself."""
+    cluster = make_cluster(3)
+    await cluster.start()
+    leader = await cluster.until_led()
+    with pytest.raises(UnavailableError, match="hand over the lead"):
+        await leader.remove(leader._name)
+    follower = cluster.engines[cluster.followers()[0]]
+    with pytest.raises(UnavailableError, match="does not lead"):
+        await follower.remove("n1")
+
+
+async def test_the_members_survive_restarts_and_snapshots(make_cluster: MakeCluster) -> None:
+    """Who belongs is in the log, and in the snapshot once the log is cut; settings may lag behind."""
+    cluster = make_cluster(1, compaction=CompactionSettings(2_000, 50, 10, 4_096))
+    await cluster.start()
+    await grow(cluster, "n2")
+    await cluster.propose(*(b"%d " % number + bytes(100) for number in range(300)))
+    await cluster.until_same()
+    await until(lambda: all(engine._journal.first_index > 100 for engine in cluster.engines.values()))
+    await cluster.stop()
+    await cluster.start(["n1", "n2"])
+    leader = await cluster.until_led()
+    assert [member.standing for member in leader.status().members] == [Standing.VOTER, Standing.VOTER]
+    await cluster.stop("n2" if leader._name == "n1" else "n1")
+    await until(lambda: leader.status().leading_epoch is None)

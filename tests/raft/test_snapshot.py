@@ -1,0 +1,729 @@
+"""Snapshots on disk: a good one comes back exactly, a bad one never counts, and the last good one outlives anything."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import struct
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raftcron import __version__, wire
+from raftcron.errors import ConfigurationError, DamagedError, FatalError, NewerVersionError
+from raftcron.raft.device import Device, SystemDevice
+from raftcron.raft.snapshot import KEPT, SnapshotStore, Writing
+from raftcron.raft.snapshot_file import MAX_BLOCK_BYTES, SnapshotInfo, order_of
+from raftcron.testing.chance import chance
+from raftcron.testing.sim_disk import Disk, Handle
+
+DIRECTORY = Path("/data/snapshots")
+BLOCKS = [b"first block", b"", b"second block" * 9, b"first block"]
+
+
+class PowerCut(Exception):
+    """The machine is gone."""
+
+
+class Fused:
+    """A way to a disk that ends at its n-th call that changes anything: before it, or right after it."""
+
+    def __init__(self, handle: Handle, calls: int, *, is_after: bool = False) -> None:
+        self._handle = handle
+        self._is_after = is_after
+        self.left = calls
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._handle, name)
+        if name not in {"create", "append", "write", "sync", "sync_directory", "truncate", "replace", "remove"}:
+            return method
+
+        def call(*arguments: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self._is_after:
+                raise PowerCut
+            result = method(*arguments)
+            if self.left == 0:
+                raise PowerCut
+            return result
+
+        return call
+
+
+def open_disk(disk: Disk) -> Handle:
+    return disk.open(lambda _seconds: None)
+
+
+def new_disk(seed: int = 0) -> Disk:
+    return Disk(chance(seed, "disk"))
+
+
+def open_store(disk: Disk) -> SnapshotStore:
+    return SnapshotStore.open(DIRECTORY, open_disk(disk), "n1")
+
+
+def begin(store: SnapshotStore, index: int, blocks: Iterable[bytes] = BLOCKS) -> Writing:
+    writing = store.begin(index, 3, "cluster-1", b"members")
+    for block in blocks:
+        writing.add(block)
+    return writing
+
+
+def write(store: SnapshotStore, index: int, blocks: Iterable[bytes] = BLOCKS) -> SnapshotInfo:
+    return begin(store, index, blocks).finish()
+
+
+def file_of(info: SnapshotInfo) -> Path:
+    return DIRECTORY / f"{info.id}.snapshot"
+
+
+def put(disk: Disk, path: Path, data: bytes) -> None:
+    """What the disk has kept, in place of what was written."""
+    handle = open_disk(disk)
+    if path in disk.files:
+        handle.remove(path)
+    number = handle.create(path)
+    handle.write(number, data)
+    handle.sync(number)
+    handle.sync_directory(path.parent)
+
+
+def contents(disk: Disk, info: SnapshotInfo) -> bytes:
+    return bytes(disk.files[file_of(info)].data)
+
+
+def names(disk: Disk) -> list[str]:
+    return sorted(path.name for path in disk.files)
+
+
+# ---- what is written comes back ------------------------------------------------------------------------------------
+
+
+def test_what_was_written_comes_back() -> None:
+    """The same blocks in the same order, and all that the header tells, in this life and in the next."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 41)
+    assert (info.index, info.term, info.cluster_id, info.configuration) == (41, 3, "cluster-1", b"members")
+    for each in (store, open_store(disk)):
+        assert each.newest == info
+        assert list(each.blocks(info)) == BLOCKS
+        assert each.damage is None
+
+
+def test_the_file_is_as_documented() -> None:
+    """Every byte of it, made here by hand from what docs/snapshot.md says."""
+    disk = new_disk()
+    info = write(open_store(disk), 41)
+    data = b"RAFTCRNS" + struct.pack("<I", 1)
+    crc = crc32(data)
+    data += struct.pack("<I", crc)
+    crc = crc32(data)
+    header = wire.pack([41, 3, "cluster-1", b"members", __version__])
+    footer = b""
+    for kind, body in [(1, header), *((2, block) for block in BLOCKS), (3, footer)]:
+        rest = body
+        if kind == 3:
+            rest = struct.pack("<Q", len(BLOCKS)) + blake2b(data, digest_size=16).digest()
+            digest = rest[8:].hex()
+        crc = crc32(struct.pack("<IB", len(rest), kind) + rest, crc)
+        data += struct.pack("<IIB", crc, len(rest), kind) + rest
+    assert contents(disk, info) == data
+    assert info.id == f"41-3-{digest}"
+    assert info.size == len(data)
+
+
+def test_equal_state_has_an_equal_id_on_every_node() -> None:
+    """So any node that holds it can serve it; another block, order, index or membership is another snapshot."""
+    ids = {write(open_store(new_disk(seed)), 41).id for seed in range(3)}
+    assert len(ids) == 1
+    ids.add(write(open_store(new_disk()), 42).id)
+    ids.add(write(open_store(new_disk()), 41, reversed(BLOCKS)).id)
+    ids.add(write(open_store(new_disk()), 41, BLOCKS[:-1]).id)
+    writing = open_store(new_disk()).begin(41, 3, "cluster-1", b"other members")
+    for block in BLOCKS:
+        writing.add(block)
+    ids.add(writing.finish().id)
+    assert len(ids) == 5
+    assert all(order_of(each) is not None for each in ids)
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "41-3-", "41-3-xyz", "../41-3-" + "a" * 32, "041-3-" + "a" * 32, "0-3-" + "a" * 32]
+)
+def test_only_a_proper_id_can_become_a_file_name(bad: str) -> None:
+    """An id comes from other nodes too."""
+    assert order_of(bad) is None
+
+
+def test_a_snapshot_without_blocks_is_one() -> None:
+    """The state machine decides what a state needs."""
+    store = open_store(new_disk())
+    assert list(store.blocks(write(store, 1, []))) == []
+
+
+def test_a_real_disk_takes_it_too(tmp_path: Path) -> None:
+    """Larger than any buffer; files belong to this user alone, and nothing unfinished is left."""
+    directory = tmp_path / "node" / "snapshots"
+    store = SnapshotStore.open(directory, SystemDevice(), "n1")
+    blocks = [bytes([number]) * (700_000 + number) for number in range(12)]
+    info = write(store, 9, blocks)
+    again = SnapshotStore.open(directory, SystemDevice(), "n1")
+    assert again.newest == info
+    assert list(again.blocks(info)) == blocks
+    (path,) = directory.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_size == info.size
+
+
+def test_a_block_that_is_too_large_is_refused() -> None:
+    """A reader holds a whole block, and checks it in one go."""
+    writing = open_store(new_disk()).begin(1, 1, "c", b"")
+    writing.add(bytes(MAX_BLOCK_BYTES))
+    with pytest.raises(ValueError, match="over the limit of 4194304"):
+        writing.add(bytes(MAX_BLOCK_BYTES + 1))
+    assert writing.finish().size > MAX_BLOCK_BYTES
+
+
+def test_reading_back_is_cut_in_slices(tmp_path: Path) -> None:
+    """So that a loop may take its turns between them: some megabyte a step."""
+    store = SnapshotStore.open(tmp_path, SystemDevice(), "n1")
+    writing = begin(store, 1, [bytes(256 << 10)] * 40)
+    assert 9 <= sum(1 for _ in writing.check()) <= 11
+    assert list(store.blocks(writing.finish())) == [bytes(256 << 10)] * 40
+
+
+# ---- which are kept ------------------------------------------------------------------------------------------------
+
+
+def test_the_two_newest_stay() -> None:
+    """The former one may be on its way to another node; what is older goes once a newer one is durable."""
+    disk = new_disk()
+    store = open_store(disk)
+    infos = [write(store, index, [b"%d" % index]) for index in (5, 30, 200, 1000)]
+    assert store.newest == infos[-1]
+    assert names(disk) == sorted(f"{info.id}.snapshot" for info in infos[-KEPT:])
+    assert [store.holds(info.id) for info in infos] == [False, False, True, True]
+    assert store.piece(infos[1].id, 0, 10) is None
+    assert store.piece(infos[2].id, 0, 10) == contents(disk, infos[2])[:10]
+
+
+def test_what_was_not_finished_is_gone_after_a_start() -> None:
+    """A killed process leaves it; it never counts."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    begin(store, 6)
+    assert len(names(disk)) == 2
+    assert open_store(disk).newest == info
+    assert names(disk) == [f"{info.id}.snapshot"]
+
+
+def test_what_a_former_attempt_left_is_gone_before_the_next() -> None:
+    """A killed child must not fill the disk bit by bit."""
+    disk = new_disk()
+    store = open_store(disk)
+    begin(store, 6)
+    begin(store, 7).abandon()
+    assert names(disk) == []
+
+
+def test_an_abandoned_one_leaves_nothing() -> None:
+    """And the newest is what it was."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    begin(store, 6).abandon()
+    assert store.newest == info
+    assert names(disk) == [f"{info.id}.snapshot"]
+
+
+def test_what_a_child_has_finished_is_taken_over() -> None:
+    """By its id alone: the parent has written nothing and reads only the header; older ones are gone for it too."""
+    disk = new_disk()
+    parent = open_store(disk)
+    former = [write(parent, 5), write(parent, 6)]
+    info = write(open_store(disk), 7)
+    assert parent.newest == former[-1]
+    assert parent.adopt(info.id) == info
+    assert parent.newest == info
+    assert [parent.holds(each.id) for each in (*former, info)] == [False, True, True]
+    with pytest.raises(OSError, match="cannot be read"):
+        parent.adopt(former[0].id)
+
+
+# ---- damage --------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_newest_one_is_set_aside_for_an_older_good_one(caplog: pytest.LogCaptureFixture) -> None:
+    """With a warning that says what is wrong and what to do; the file stays, once, under another name."""
+    disk = new_disk()
+    store = open_store(disk)
+    infos = [write(store, index) for index in (5, 6)]
+    disk.flip(file_of(infos[1]), 120, 3)
+    with caplog.at_level(logging.WARNING):
+        again = open_store(disk)
+    assert again.newest == infos[0]
+    assert f"snapshot_damaged id={infos[1].id} offset=" in caplog.text
+    for each in (again, open_store(disk)):
+        assert each.damage is not None
+        assert infos[1].id in each.damage
+        assert "raftcron cluster replace n1 --data-dir /data" in each.damage
+    assert names(disk) == sorted([f"{infos[0].id}.snapshot", f"{infos[1].id}.damaged"])
+    disk.flip(file_of(infos[0]), 120, 3)
+    assert open_store(disk).newest is None
+    assert names(disk) == [f"{infos[0].id}.damaged"]
+
+
+def test_damage_after_the_start_names_file_offset_and_what_to_do() -> None:
+    """Whoever restores from it must not go on."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5, [bytes(1000), b"x" * 1000, bytes(1000)])
+    place = contents(disk, info).index(b"xx")
+    disk.flip(file_of(info), place, 0)
+    blocks = store.blocks(info)
+    assert next(blocks) == bytes(1000)
+    with pytest.raises(DamagedError) as caught:
+        next(blocks)
+    assert str(file_of(info)) in str(caught.value)
+    assert f"offset {place - 9} " in str(caught.value)
+    assert "raftcron cluster replace n1 --data-dir /data" in str(caught.value)
+
+
+def test_a_lost_file_is_damage() -> None:
+    """Somebody removed it under a running node."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    open_disk(disk).remove(file_of(info))
+    with pytest.raises(DamagedError, match="cannot be read"):
+        list(store.blocks(info))
+    assert store.piece(info.id, 0, 10) is None
+
+
+def test_every_flipped_bit_is_seen() -> None:
+    """At every offset of a small file, while it is read and at a start."""
+    disk = new_disk()
+    store = open_store(disk)
+    older, info = write(store, 4), write(store, 5)
+    good = contents(disk, info)
+    for offset in range(len(good)):
+        for bit in range(8):
+            disk.flip(file_of(info), offset, bit)
+            with pytest.raises(DamagedError):
+                list(store.blocks(info))
+            disk.flip(file_of(info), offset, bit)
+        put(disk, file_of(info), good[:offset] + bytes([good[offset] ^ 0x55]) + good[offset + 1 :])
+        assert open_store(disk).newest == older
+        put(disk, file_of(info), good)
+    assert list(store.blocks(info)) == BLOCKS
+
+
+Fire = Callable[[bytes, bytes], bytes]
+
+_places = st.tuples(st.integers(0, 400), st.integers(0, 400), st.integers(1, 120))
+
+
+@st.composite
+def _fires(draw: st.DrawFn) -> Fire:
+    """Something that befalls a file; the second argument is another good file of the same directory."""
+    one, other, length = draw(_places)
+    noise = draw(st.binary(min_size=1, max_size=20))
+    kinds: list[Fire] = [
+        lambda data, _: data[:one],
+        lambda data, _: data[:one] + noise + data[one + len(noise) :],
+        lambda data, _: data[:one] + noise + data[one:],
+        lambda data, _: data[:one] + data[one + length :],
+        lambda data, _: data[:one] + bytes(length) + data[one + length :],
+        lambda data, _: data[:one] + data[one : one + length] + data[one:],
+        lambda data, _: data[:one] + data[other : other + length] + data[one + length :],
+        lambda data, foreign: data[:one] + foreign[one : one + length] + data[one + length :],
+        lambda data, foreign: data[:one] + foreign[one:],
+        lambda data, _: data + noise,
+    ]
+    return draw(st.sampled_from(kinds))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(_fires(), min_size=1, max_size=3))
+def test_under_fire_a_file_gives_its_exact_blocks_or_nothing(fires: list[Fire]) -> None:
+    """Cut, overwritten, doubled, moved, zeroed, mixed with another snapshot: never a wrong state."""
+    disk = new_disk()
+    store = open_store(disk)
+    other = write(store, 4, [b"first block", b"other", b"second block" * 9, b"first block"])
+    info = write(store, 5)
+    good = data = contents(disk, info)
+    for fire in fires:
+        data = fire(data, contents(disk, other))
+    put(disk, file_of(info), data)
+    given_blocks: list[bytes] = []
+    try:
+        given_blocks.extend(store.blocks(info))
+    except DamagedError:
+        assert data != good
+        assert given_blocks == BLOCKS[: len(given_blocks)]  # not one that is wrong, even before the end
+    else:
+        assert data == good
+    again = open_store(disk)
+    assert again.newest == (info if data == good else other)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.permutations(range(5)), st.integers(0, 4))
+def test_whole_frames_in_another_order_are_seen(order: list[int], doubled: int) -> None:
+    """Each of them carries a right checksum; of its place, too."""
+    disk = new_disk()
+    store = open_store(disk)
+    blocks = [b"block %d" % number for number in range(5)]
+    info = write(store, 5, blocks)
+    data = contents(disk, info)
+    begin_at = data.index(b"block 0") - 9
+    size = 9 + len(b"block 0")
+    frames = [data[begin_at + at * size : begin_at + (at + 1) * size] for at in range(5)]
+    tail = data[begin_at + 5 * size :]
+    put(disk, file_of(info), data[:begin_at] + b"".join(frames[at] for at in order) + tail)
+    if order != sorted(order):
+        with pytest.raises(DamagedError):
+            list(store.blocks(info))
+    put(disk, file_of(info), data[:begin_at] + b"".join([*frames[:doubled], *frames[doubled - 1 :]]) + tail)
+    if doubled:
+        with pytest.raises(DamagedError):
+            list(store.blocks(info))
+
+
+def test_a_good_file_under_another_name_is_refused() -> None:
+    """The name is the id, and others ask for it by that."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    data = contents(disk, info)
+    renamed = info._replace(id="6-3-" + info.id[-32:], index=6)
+    put(disk, file_of(renamed), data)
+    again = open_store(disk)
+    assert again.newest == info
+    assert "under another name" in (again.damage or "")
+
+
+def test_another_state_under_the_same_name_is_refused() -> None:
+    """Good in itself, of the same index and membership, and put there after the start."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    far = new_disk()
+    other = write(open_store(far), 5, reversed(BLOCKS))
+    put(disk, file_of(info), contents(far, other))
+    with pytest.raises(DamagedError, match=f"it is snapshot {other.id} under another name"):
+        list(store.blocks(info))
+
+
+@pytest.mark.parametrize("wrong", [{"count": 1}, {"count": -1}, {"digest": bytes(16)}])
+def test_a_footer_that_tells_of_another_file_is_damage(wrong: dict[str, Any]) -> None:
+    """Though every checksum is right."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    data = contents(disk, info)[:-33]
+    (crc,) = struct.unpack("<I", data[-9 - len(BLOCKS[-1]) :][:4])
+    digest = wrong.get("digest", bytes.fromhex(info.id[-32:]))
+    rest = struct.pack("<IBQ", 24, 3, len(BLOCKS) + wrong.get("count", 0)) + digest
+    put(disk, file_of(info), data + struct.pack("<I", crc32(rest, crc)) + rest)
+    with pytest.raises(DamagedError, match="the footer tells of other blocks"):
+        list(store.blocks(info))
+
+
+def newer(data: bytes) -> bytes:
+    """The same file in a format of the future."""
+    head = data[:8] + struct.pack("<I", 2)
+    return head + struct.pack("<I", crc32(head)) + b"of which this release knows nothing"
+
+
+def test_a_newer_version_is_refused_by_name() -> None:
+    """It is not damage, and nothing older takes its place: the state behind it would be lost to this node."""
+    disk = new_disk()
+    store = open_store(disk)
+    write(store, 4)
+    info = write(store, 5)
+    put(disk, file_of(info), newer(contents(disk, info)))
+    with pytest.raises(NewerVersionError, match=r"snapshot format version 2; this release knows version 1"):
+        open_store(disk)
+    assert f"{info.id}.snapshot" in names(disk)
+
+
+class Bad(Handle):
+    """A disk with something wrong, as its process sees it."""
+
+    fault: OSError | None = None
+    twisted = False
+
+    def read_range(self, path: Path, offset: int, count: int) -> bytes:
+        if self.fault is not None:
+            raise self.fault
+        data = super().read_range(path, offset, count)
+        return data[:-1] + bytes([data[-1] ^ 1]) if self.twisted else data
+
+
+def bad_handle(disk: Disk) -> Bad:
+    return Bad(disk, chance(1, "bad"), lambda _seconds: None)
+
+
+def test_a_sector_that_cannot_be_read_is_damage() -> None:
+    """The older one is used, as with wrong bytes; what says nothing about the bytes ends the start instead."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    handle = bad_handle(disk)
+    handle.fault = OSError(errno.EMFILE, "too many open files")
+    with pytest.raises(FatalError, match=r"cannot read the snapshots in /data/snapshots.*too many open files"):
+        SnapshotStore.open(DIRECTORY, handle, "n1")
+    assert open_store(disk).newest == info
+    handle.fault = OSError(errno.EIO, "input/output error")
+    assert SnapshotStore.open(DIRECTORY, handle, "n1").newest is None
+    assert names(disk) == [f"{info.id}.damaged"]
+
+
+def test_a_directory_that_cannot_be_made_is_a_matter_of_settings(tmp_path: Path) -> None:
+    """With the path, and what to do."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match=r"cannot use .*file/snapshots for snapshots"):
+        SnapshotStore.open(tmp_path / "file" / "snapshots", SystemDevice(), "n1")
+
+
+# ---- the last good one is safe -------------------------------------------------------------------------------------
+
+
+def test_what_reads_back_otherwise_does_not_count() -> None:
+    """A disk that lies while a snapshot is written: no snapshot, no harm."""
+    disk = new_disk()
+    handle = bad_handle(disk)
+    store = SnapshotStore.open(DIRECTORY, handle, "n1")
+    info = write(store, 5)
+    handle.twisted = True
+    with pytest.raises(OSError, match="read back otherwise"):
+        write(store, 6)
+    assert store.newest == info
+    assert names(disk) == [f"{info.id}.snapshot"]
+
+
+def test_a_full_disk_costs_only_the_new_snapshot() -> None:
+    """At every number of bytes that are left; with room again it is written."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    for free in range(info.size):
+        disk.free_bytes = free
+        with pytest.raises(OSError, match="no space left"):
+            write(store, 6)
+        assert names(disk) == [f"{info.id}.snapshot"]
+        assert store.newest == info
+    disk.free_bytes = None
+    assert list(store.blocks(write(store, 6))) == BLOCKS
+
+
+def test_a_failed_sync_costs_only_the_new_snapshot() -> None:
+    """The kernel may have dropped its pages: the file goes, and the next attempt begins anew."""
+    disk = new_disk()
+    store = open_store(disk)
+    info = write(store, 5)
+    disk.failing_syncs = 1
+    with pytest.raises(OSError, match="input/output"):
+        write(store, 6)
+    assert store.newest == info
+    assert names(disk) == [f"{info.id}.snapshot"]
+    disk.cut_power()
+    assert list(open_store(disk).blocks(info)) == BLOCKS
+
+
+def _fetch(device: Device, data: bytes, info: SnapshotInfo) -> None:
+    incoming = SnapshotStore.open(DIRECTORY, device, "n1").receive(info)
+    while incoming.offset < info.size:
+        incoming.write(incoming.offset, data[incoming.offset : incoming.offset + 150])
+    incoming.finish()
+
+
+@pytest.mark.parametrize("is_fetched", [False, True], ids=["written", "fetched"])
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+def test_a_power_cut_at_any_call_leaves_a_good_one(is_fetched: bool, is_after: bool) -> None:
+    """At each call to the device while a third snapshot is made: the newest one that is found is whole, and it is one
+    of the two newest; once finished, it is the new one."""
+    far = new_disk()
+    foreign = write(open_store(far), 7)
+    data = contents(far, foreign)
+    calls = found_new = 0
+    is_cut = True
+    while is_cut:
+        calls += 1
+        for seed in range(10):
+            disk = new_disk(seed)
+            store = open_store(disk)
+            infos = [write(store, 5), write(store, 6)]
+            device: Any = Fused(open_disk(disk), calls, is_after=is_after)
+            try:
+                if is_fetched:
+                    _fetch(device, data, foreign)
+                else:
+                    write(SnapshotStore.open(DIRECTORY, device, "n1"), 7)
+                is_cut = False
+            except PowerCut:
+                is_cut = True
+            disk.cut_power()
+            again = open_store(disk)
+            assert again.damage is None
+            assert again.newest in ([foreign] if not is_cut else [infos[1], foreign])
+            assert again.newest is not None
+            assert list(again.blocks(again.newest)) == BLOCKS
+            found_new += again.newest == foreign and is_cut
+            assert not [name for name in names(disk) if name.endswith(".writing")]
+    assert calls > 6
+    assert found_new
+
+
+# ---- taking one from another node ----------------------------------------------------------------------------------
+
+
+def test_a_fetched_snapshot_is_the_same_file() -> None:
+    """Pieces in order, from any number of beginnings; then it is the newest, on disk too."""
+    far, near = new_disk(), new_disk()
+    source, store = open_store(far), open_store(near)
+    write(store, 1)
+    info = write(source, 7)
+    incoming = store.receive(info)
+    while incoming.offset < info.size:
+        piece = source.piece(info.id, incoming.offset, 97)
+        assert piece is not None
+        incoming.write(incoming.offset, piece)
+    assert source.piece(info.id, info.size, 97) is None
+    assert incoming.finish() == info
+    assert store.newest == open_store(near).newest == info
+    assert contents(near, info) == contents(far, info)
+
+
+def test_a_piece_that_does_not_follow_is_refused() -> None:
+    """Nor one that goes on behind the end; the bytes that are here are not touched."""
+    info = write(open_store(new_disk()), 7)
+    incoming = open_store(new_disk()).receive(info)
+    with pytest.raises(ValueError, match="do not follow"):
+        incoming.write(1, b"RAFTCRNS")
+    with pytest.raises(ValueError, match="do not follow"):
+        incoming.write(0, bytes(info.size + 1))
+    with pytest.raises(ValueError, match="have not come yet"):
+        incoming.finish()
+    assert incoming.offset == 0
+
+
+def test_a_restart_resumes_what_was_fetched() -> None:
+    """Up to the last whole frame; what a power cut may have made of the rest is not kept."""
+    far = new_disk()
+    info = write(open_store(far), 7, [b"block %03d" % number for number in range(100)])
+    data = contents(far, info)
+    for seed in range(20):
+        near = new_disk(seed)
+        store = open_store(near)
+        incoming = store.receive(info)
+        incoming.write(0, data[:800])
+        near.cut_power()
+        incoming = open_store(near).receive(info)
+        assert 0 <= incoming.offset <= 800
+        incoming.write(incoming.offset, data[incoming.offset : 1000])
+        incoming = open_store(near).receive(info)  # a killed process loses nothing but a frame in two
+        assert 980 < incoming.offset <= 1000
+        incoming.write(incoming.offset, data[incoming.offset :])
+        assert incoming.finish() == info
+
+
+def test_a_part_of_another_snapshot_is_dropped() -> None:
+    """One part at most is kept, and nothing of another id becomes part of this one."""
+    far, near = new_disk(), new_disk()
+    source = open_store(far)
+    infos = [write(source, 7), write(source, 8)]
+    open_store(near).receive(infos[0]).write(0, contents(far, infos[0])[:200])
+    incoming = open_store(near).receive(infos[1])
+    assert incoming.offset == 0
+    assert names(near) == [f"{infos[1].id}.partial"]
+    incoming.write(0, contents(far, infos[1])[:200])
+    put(near, DIRECTORY / f"{infos[0].id}.partial", contents(far, infos[0])[:200])
+    assert open_store(near).newest is None
+    assert names(near) == [f"{infos[1].id}.partial"]
+
+
+@pytest.mark.parametrize("of", [7, 8], ids=["other blocks", "other index"])
+def test_a_part_whose_header_is_not_the_ids_is_dropped(of: int) -> None:
+    """The name alone proves nothing; what only the whole file shows is seen at its end."""
+    far, near = new_disk(), new_disk()
+    source = open_store(far)
+    wrong = write(source, of, [b"wrong"] * 20)
+    info = write(source, 7)
+    put(near, DIRECTORY / f"{info.id}.partial", contents(far, wrong)[:150])
+    store = open_store(near)
+    incoming = store.receive(info)
+    assert (incoming.offset == 0) == (of != 7)
+    incoming.write(incoming.offset, contents(far, info)[incoming.offset :])
+    if of == 7:
+        with pytest.raises(DamagedError, match="not the snapshot that was offered"):
+            incoming.finish()
+    else:
+        assert incoming.finish() == info
+
+
+@settings(max_examples=200, deadline=None)
+@given(_fires())
+def test_what_is_not_what_was_offered_never_counts(fire: Fire) -> None:
+    """The file is gone, the error says what is wrong, and the former snapshot is the newest still."""
+    far, near = new_disk(), new_disk()
+    source, store = open_store(far), open_store(near)
+    held = write(store, 1)
+    other, info = write(source, 6, [b"another state"] * 9), write(source, 7)
+    good = contents(far, info)
+    data = fire(good, contents(far, other))[: info.size]
+    if data == good:
+        return
+    incoming = store.receive(info)
+    with pytest.raises((DamagedError, ValueError), match=r"not the snapshot that was offered|have not come"):
+        incoming.write(0, data)
+        incoming.finish()
+    incoming.abandon()
+    assert store.newest == held
+    assert names(near) == [f"{held.id}.snapshot"]
+
+
+def test_a_whole_snapshot_that_was_not_asked_for_never_counts() -> None:
+    """Good in itself, and of the same size: but not the one of that id."""
+    far, near = new_disk(), new_disk()
+    source, store = open_store(far), open_store(near)
+    other, info = write(source, 6), write(source, 7)
+    assert other.size == info.size
+    incoming = store.receive(info)
+    incoming.write(0, contents(far, other))
+    with pytest.raises(DamagedError, match=f"it is whole, but it is {other.id}"):
+        incoming.finish()
+    assert names(near) == []
+
+
+def test_a_snapshot_of_a_newer_version_is_seen_in_its_first_piece() -> None:
+    """Nobody has to send the rest."""
+    near = new_disk()
+    info = write(open_store(new_disk()), 7)
+    incoming = open_store(near).receive(info)
+    with pytest.raises(NewerVersionError, match="snapshot format version 2"):
+        incoming.write(0, newer(b"RAFTCRNS"))
+    assert names(near) == []
+
+
+def test_a_full_disk_while_fetching_leaves_nothing() -> None:
+    """The bytes are needed by others."""
+    far, near = new_disk(), new_disk()
+    info = write(open_store(far), 7)
+    store = open_store(near)
+    held = write(store, 1)
+    near.free_bytes = 100
+    incoming = store.receive(info)
+    with pytest.raises(OSError, match="no space left"):
+        incoming.write(0, contents(far, info))
+    assert names(near) == [f"{held.id}.snapshot"]
+    assert store.newest == held
