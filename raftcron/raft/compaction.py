@@ -214,7 +214,8 @@ class Compaction:
             self._installing = self._task(self._decode(info))
 
     def _is_needed(self, info: SnapshotInfo) -> bool:
-        return self._core.applied_index < info.index and not self._core.holds(info.index, info.term)
+        core = self._core
+        return core.applied_index < info.index and not core.holds(info.index, info.term) and not core.is_leader
 
     async def _decode(self, info: SnapshotInfo) -> None:
         try:

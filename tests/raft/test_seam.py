@@ -125,9 +125,18 @@ class Stage:
         answer = {"type": "next_node_idx", "term": term, "next_node_idx": next_index}
         self.core.receive(peer, answer | {"reset": False, "success": True, "probe": 0})
 
+    def probe(self, peer: str) -> int:
+        """What the last message to this peer said."""
+        return next(message["probe"] for to, message in reversed(self.sent) if to == peer and "probe" in message)
+
     def append(self, peer: str, term: int, previous: tuple[int, int], *entries: list[Any], commit: int = 0) -> None:
         message = {"type": "append_entries", "term": term, "commit_index": commit, "entries": list(entries), "probe": 0}
         self.core.receive(peer, message | {"prevLogIdx": previous[0], "prevLogTerm": previous[1]})
+
+
+def _answer(term: int, next_index: int, probe: int, *, reset: bool = False, success: bool = False) -> dict[str, Any]:
+    answer = {"type": "next_node_idx", "term": term, "next_node_idx": next_index, "probe": probe}
+    return answer | {"reset": reset, "success": success}
 
 
 @pytest.fixture
@@ -290,3 +299,78 @@ def test_a_silent_follower_is_not_sent_without_bound(stage: Stage) -> None:
     before = len(stage.sent)
     stage.core.step()
     assert any(m.get("entries") for peer, m in stage.sent[before:] if peer == "n2")
+
+
+# ---- behind a snapshot ---------------------------------------------------------------------------------------------
+
+
+def _offer(term: int, index: int, entry_term: int) -> dict[str, Any]:
+    offer = Offer(term, 0, f"{index}-{entry_term}-{'0' * 32}", index, entry_term, 100, "c1", b"")
+    return {"type": "offer", **offer._asdict()}
+
+
+def test_a_follower_whose_entries_are_gone_is_offered_a_snapshot_with_each_heartbeat(stage: Stage) -> None:
+    """It gets no entries, and its answers count like those of others."""
+    stage.lead()
+    for number in range(20):
+        stage.core.append(b"\x00%d" % number)
+    stage.core.step()
+    for peer in ("n2", "n3"):
+        stage.answer(peer, 22)
+    stage.core.step()
+    stage.journal.compact(15)
+    stage.snapshot = Offer(0, 0, "15-1-" + "0" * 32, 15, 1, 100, "c1", b"")
+    stage.core.connected("n4")  # of which nothing is known: goes on from entry 2
+    probe = stage.core._flows["n4"].probe
+    stage.core.receive("n4", _answer(1, 2, probe=probe, reset=True))
+    stage.sent.clear()
+    stage.core._time.now += 0.1  # type: ignore[attr-defined]
+    stage.core.step()
+    (offer,) = [message for peer, message in stage.sent if peer == "n4"]
+    assert (offer["type"], offer["index"], offer["term"]) == ("offer", 15, 1)
+    assert stage.core.is_waited_for("n4")
+    stage.core.receive("n4", _answer(1, 16, probe=stage.probe("n4"), success=True))
+    assert not stage.core.is_waited_for("n4")
+    stage.core.step()
+    assert [message["prevLogIdx"] for peer, message in stage.sent if peer == "n4" and message["type"] != "offer"] == [15]
+
+
+def test_an_offer_moves_no_commit_index_and_acknowledges_only_what_has_applied(stage: Stage) -> None:
+    """What the log holds beyond that was never checked against this leader."""
+    stage.core.receive("n2", _offer(3, 50, 2))
+    stage.core.step()
+    ((peer, answer),) = [(peer, message) for peer, message in stage.sent if message["type"] == "next_node_idx"]
+    assert (peer, answer["term"], answer["success"], answer["next_node_idx"]) == ("n2", 3, True, 2)
+    assert stage.core.commit_index == 1
+    assert [(peer, offer.index) for peer, offer in stage.offered] == [("n2", 50)]
+
+
+def test_an_offer_of_a_former_term_learns_of_ours(stage: Stage) -> None:
+    """A deposed leader that offers snapshots must step down too."""
+    stage.core.receive("n2", _offer(5, 50, 2))
+    stage.core.step()
+    stage.sent.clear()
+    stage.offered.clear()
+    stage.core.receive("n3", _offer(4, 60, 2))
+    stage.core.step()
+    assert [(message["term"], message["success"]) for _, message in stage.sent] == [(5, False)]
+    assert stage.offered == []
+
+
+def test_members_come_and_go(stage: Stage) -> None:
+    """A learner is replicated to and does not count; who is gone is forgotten, and its messages say nothing."""
+    stage.lead()
+    stage.core.set_members(["n2", "n3"], ["n6"])
+    stage.core.connected("n6")
+    stage.core.append(b"\x00a")
+    stage.core.step()
+    assert {peer for peer, message in stage.sent if message.get("entries")} >= {"n2", "n3", "n6"}
+    last = stage.core.last_index
+    stage.core.receive("n6", _answer(1, last + 1, probe=stage.probe("n6"), success=True))
+    stage.core.receive("n5", _answer(1, last + 1, probe=0, success=True))
+    stage.core.step()
+    assert stage.core.commit_index < last
+    assert stage.core.match_index("n6") == last
+    stage.answer("n2", last + 1)
+    stage.core.step()
+    assert stage.core.commit_index == last
