@@ -237,6 +237,7 @@ class Compaction:
     def stop(self) -> None:
         """What is being written or decoded is left undone."""
         self._scribe.stop()
+        self._pulls.stop()
         for task in (self._writing, self._installing):
             if task is not None:
                 task.cancel()

@@ -35,7 +35,7 @@ from raftcron.raft.leadership import Leadership
 from raftcron.raft.membership import Ground, Membership
 from raftcron.raft.reads import Reads
 from raftcron.raft.roster import Roster
-from raftcron.raft.scribe import ForkedScribe, Scribe
+from raftcron.raft.scribe import Scribe, for_this_system
 from raftcron.raft.seam import Core
 from raftcron.raft.settings import RaftSettings, Random
 from raftcron.raft.snapshot import SnapshotInfo, SnapshotStore
@@ -87,7 +87,7 @@ class Engine:
         self._device = device
         self._rng = rng
         self._fatal = fatal
-        self._scribe = scribe or ForkedScribe()
+        self._scribe = scribe or for_this_system()
         self._make_transport = make_transport
         self._is_over = True  # not started yet, stopped or dead
         self._is_kicked = False
@@ -468,6 +468,7 @@ class Engine:
         before = self._lives.get(peer, hello.incarnation)
         self._lives[peer] = hello.incarnation
         self._core.connected(peer)
+        self._compaction.disconnected(peer)  # what was asked for on a former connection does not come
         if before != hello.incarnation:
             self._elections.reborn(peer)
         else:
