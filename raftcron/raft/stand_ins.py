@@ -42,8 +42,12 @@ class EngineClock:
 class Peer(pysyncobj.node.Node):  # type: ignore[misc]  # the engine is not typed
     """A member, by name.  Its hash does not change between processes, so sets of them have one order."""
 
+    def __init__(self, name: str) -> None:
+        self._hash = zlib.crc32(name.encode())  # asked for many times a message
+        super().__init__(name)
+
     def __hash__(self) -> int:
-        return zlib.crc32(self.id.encode())
+        return self._hash
 
 
 class Outlet(pysyncobj.transport.Transport):  # type: ignore[misc]  # the engine is not typed
