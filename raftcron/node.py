@@ -128,7 +128,7 @@ class Node:
         await self.log.wait_ready()
         for end in former_ends:
             self.reports.ended(end)
-        if not await self._told(TELL_SECONDS):
+        if not await self._until(TELL_SECONDS, lambda: not self.reports.open_count):
             log.warning("former_ends_not_recorded count=%d next=lost", self.reports.open_count)
         self.machine.incarnation = self.log.incarnation  # certain only now: see Presence.announce
         self.presence.announce()
@@ -187,7 +187,7 @@ class Node:
         latest = loop.time() + self.settings.grace_seconds + STOP_SECONDS  # as long as an equal of this node may take
         meanwhile = [loop.create_task(self.farewell.tell()), loop.create_task(self._hand_over())]
         await self.worker.drain(self.settings.grace_seconds)
-        if not await self._told(STOP_SECONDS):
+        if not await self._until(STOP_SECONDS, lambda: self._is_settled):
             log.warning(
                 "ends_not_recorded count=%d reason=no_quorum next=told_at_next_start_if_the_spawner_saw_it_else_lost",
                 self.reports.open_count,
@@ -220,15 +220,27 @@ class Node:
                     log.info("lead_kept code=%s detail=%s", error.code, error.detail)
             await asyncio.sleep(HAND_OVER_SECONDS)
 
-    async def _told(self, seconds: float) -> bool:
-        """Whether the state shows, in time, how the attempts of this node ended.
+    @property
+    def _is_settled(self) -> bool:
+        """Whether the cluster has nothing more to hear of this node.
+
+        What it decided just before it gave the lead away may still commit, and place runs here: all of that stands
+        before its successor's leadership entry.
+        """
+        state = self.machine.state
+        if self.reports.open_count or (state.leader == self.name and self.farewell.successors()):
+            return False
+        return not any(run.incarnation == self.log.incarnation for run in state.on_node.get(self.name, {}).values())
+
+    async def _until(self, seconds: float, is_so: Callable[[], bool]) -> bool:
+        """Whether it comes to be so in time; meanwhile what is to be told is told again.
 
         Without a quorum that is left to the next life: it tells the exit codes that the spawner saw, and loses the
         rest, all output among it.
         """
         try:
             async with asyncio.timeout(seconds):
-                while self.reports.open_count:
+                while not is_so():
                     self.reports.repeat()
                     await asyncio.sleep(0.05)
         except TimeoutError:

@@ -46,6 +46,7 @@ class Log(Protocol):
 
     @property
     def first_index(self) -> int: ...
+    def bytes_between(self, first: int, last: int) -> int: ...
     def compact(self, through: int) -> None: ...
 
 
@@ -168,13 +169,19 @@ class Compaction:
             self._writing = None
 
     def _cut(self, index: int) -> None:
-        """Forget entries behind a snapshot that ends with `index`, but for those that are kept for laggards."""
-        kept = index - self._settings.kept_entries
+        """Forget entries before a snapshot that ends with `index`, but for those that are kept for laggards.
+
+        Those are at most as many, and of as many bytes, as the settings say, half of the excess going at a time.
+        """
+        first = self._log.first_index
+        kept = max(index - self._settings.kept_entries, first)
+        while kept < index and self._log.bytes_between(kept, index) > self._settings.bytes:
+            kept += (index - kept + 1) // 2
         latest = self._clock.monotonic() - PATIENCE_SECONDS
         for peer, info in self._offers.items():
             if self._served_at[peer] >= latest and self._store.holds(info.id):
                 kept = min(kept, info.index)
-        if kept > self._log.first_index:
+        if kept > first:
             self._log.compact(kept)
 
     # ---- offering ------------------------------------------------------------------------------------------------

@@ -142,6 +142,7 @@ class Engine:
                 kick=self._kick,
                 draw=self._rng.randbytes,
                 complain=self._troubles.say,
+                send=lambda peer, kind, message: self._transport.send(peer, kind, message),  # noqa: PLW0108
                 loop=self._loop,
             )
             self._roster.recall(
@@ -232,6 +233,7 @@ class Engine:
                 **self._reads.kinds,
                 **self._compaction.kinds,
                 "raft": self._on_raft,
+                "members": self._roster.on_members,
                 "prevote": self._on_pre_vote,
                 "prevoted": self._elections.answered,
             }
@@ -469,6 +471,7 @@ class Engine:
         self._lives[peer] = hello.incarnation
         self._core.connected(peer)
         self._compaction.disconnected(peer)  # what was asked for on a former connection does not come
+        self._roster.greet(peer)
         if before != hello.incarnation:
             self._elections.reborn(peer)
         else:

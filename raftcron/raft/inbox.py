@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[str, Any], None]
 
-OWN_KINDS = frozenset({"raft", "prevote", "prevoted", "round", "echo", "read", "index", "pull", "piece"})
+OWN_KINDS = frozenset({"raft", "prevote", "prevoted", "round", "echo", "read", "index", "pull", "piece", "members"})
 
 
 class Inbox:

@@ -53,6 +53,11 @@ class Kept:
         """Of all entries of the log."""
         return self._end - self._ends[0] + len(self.log[0][0]) if self.log else 0
 
+    def bytes_between(self, first: int, last: int) -> int:
+        """Of the commands of the entries behind `first` up to and with `last`, both in the log."""
+        begin = self.first_index
+        return int(self._ends[last - begin] - self._ends[first - begin])
+
     def holds(self, index: int, term: int) -> bool:
         place = index - self.first_index
         return 0 <= place < len(self.log) and self.log[place][2] == term
@@ -87,7 +92,7 @@ class Kept:
         self._dropped, self.log = self.log, log
 
     def release(self, limit: int) -> None:
-        """Give back the memory of dropped entries, at most `limit` of them (100,000 take about 6 ms)."""
+        """Give back the memory of dropped entries, at most `limit` of them."""
         if self._dropped:
             del self._dropped[-limit:]
 

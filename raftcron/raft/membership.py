@@ -65,7 +65,9 @@ class Membership:
         self._cluster_id = cluster_id
         self._seen: list[tuple[int, Configuration]] = []  # in the log; at most the first of them has applied
         self._applied_index = 0  # of the last configuration that has applied
+        self._word: tuple[int, Configuration] | None = None  # by a peer that has applied what this node has not seen
         self._disks = {name: disk_id}  # as last heard
+        self._is_late = False  # a node that belongs to a cluster has come before this one had heard of any
         self._empty: set[str] = set()  # who was heard to be empty since this process began
         self._strange: dict[str, bool] = {}  # who was heard, and whether it belonged to no cluster then
         self._turned_away: dict[str, str] = {}  # voters that refuse this node, and why
@@ -137,19 +139,42 @@ class Membership:
 
     @property
     def addresses(self) -> dict[str, Address]:
-        """Where each member is reached by its peers, this node too.
+        """Where others are reached that are members or may be, this node too.
 
-        A member that has been taken out stays until that has applied.  What was told to the cluster goes first, then
-        this node's settings, then what the formation says.
+        Where this node is behind, the leader may be one of those whom only its settings, or its peers, know; and a
+        member that has been taken out stays until that has applied.  What was told to the cluster goes first, then this
+        node's settings, then what the formation says.
         """
-        found = {}
-        for configuration in (self.settled, self.newest):
-            seats = self.seats if configuration is None else configuration.seats
-            for name, seat in seats.items():
+        gone = {name for name, _ in self.newest.removed} if self.newest is not None else set[str]()
+        found = {name: address for name, address in self._peers.items() if name not in gone}
+        told = None if self._word is None else self._word[1]
+        for configuration in (self.settled, self.newest, told):
+            for name, seat in () if configuration is None else configuration.seats.items():
                 address = seat.raft if seat.is_placed else self._peers.get(name, seat.raft)
                 if address is not None:
                     found[name] = address
         return dict(sorted(found.items()))
+
+    # ---- what peers say, to find and to let in who is a member; nothing is counted by it ---------------------------
+
+    @property
+    def word(self) -> tuple[int, bytes] | None:
+        """What a peer that is behind should know: the last configuration that has applied here, and its index."""
+        return None if self.settled is None else (self._seen[0][0], encode(self.settled))
+
+    def hear(self, index: int, configuration: bytes) -> bool:
+        """A peer's word; True if it says more than this node knows.
+
+        Raises FatalError of any kind for bytes that are no configuration to this release; nothing has changed then.
+        """
+        known = max(self._seen[-1][0] if self._seen else 0, 0 if self._word is None else self._word[0])
+        if index <= known:
+            return False
+        heard = decode(configuration)
+        if self._cluster_id not in (None, heard.cluster_id):
+            return False
+        self._word = index, heard
+        return True
 
     # ---- the log -------------------------------------------------------------------------------------------------
 
@@ -220,6 +245,8 @@ class Membership:
             raise ConfigurationError(_gone(self._name, self._disk, configuration))
         self._cluster_id = configuration.cluster_id
         self._applied_index = index
+        if self._word is not None and self._word[0] <= index:
+            self._word = None
         if self.newest is configuration:
             self._compare_settings(configuration)
 
@@ -248,6 +275,10 @@ class Membership:
         """Why a peer is refused; None if it may come in.
 
         `connected_disk` is the disk id of the peer that is connected under this name now, None if there is none.
+
+        A disk of this cluster that is not known here was given its seat by entries that this node does not have yet,
+        and may well be the leader's.  Nothing is counted for it that it must not be: it votes only for whoever has
+        those entries, and so for nobody who does not know it.
         """
         name = hello.name
         if name == self._name:
@@ -257,29 +288,29 @@ class Membership:
                 f"{name} belongs to cluster {hello.cluster_id}, {self._name} to cluster {self._cluster_id}: "
                 f"one of the two has the data directory of another cluster"
             )
-        newest, settled = self.newest, self.settled
+        newest = self.newest
         if newest is None:
-            if name not in self._peers:
-                return _stranger(name, self._peers)
-        elif (settled is not None and settled.has(name, hello.disk_id)) or newest.has(name, hello.disk_id):
-            return None
+            self._is_late = self._is_late or hello.cluster_id is not None
+            if name not in (known := self.addresses):
+                return _stranger(name, known)
+        elif any(configuration.has(name, hello.disk_id) for _, configuration in self._seen):
+            return None  # by what is in force, or may be again if an entry is cut
         elif (name, hello.disk_id) in newest.removed:
             return _gone(name, hello.disk_id, newest)
-        elif name not in newest.seats:
-            return _stranger(name, newest.seats)
-        elif (reason := self._why_not_taken(hello, newest.seats[name])) is not None:
+        elif hello.cluster_id is None and (reason := self._why_not_taken(hello, newest)) is not None:
             return reason
         if connected_disk is not None and connected_disk != hello.disk_id:
             return f"two nodes are called {name}: one with disk {connected_disk}, one with disk {hello.disk_id}"
         return None
 
-    def _why_not_taken(self, hello: Hello, seat: Seat) -> str | None:
-        """Why the seat is not this node's; None if it may become so."""
+    def _why_not_taken(self, hello: Hello, newest: Configuration) -> str | None:
+        """Why no seat is for a node that belongs to no cluster yet; None if one is."""
         name = hello.name
+        if name not in newest.seats:
+            return _stranger(name, newest.seats)
+        seat = newest.seats[name]
         if seat.is_awaited:
-            if (
-                hello.is_empty or hello.cluster_id is not None
-            ):  # of this cluster: it has come, by an entry still to come
+            if hello.is_empty:
                 return None
             return (
                 f"{name} is awaited with an empty data directory, and comes with another one (disk {hello.disk_id}): "
@@ -294,18 +325,17 @@ class Membership:
     def turned_away(self, peer: str, reason: str) -> None:
         """A peer does not let this node in.  Raises ConfigurationError once a majority of the voters says so.
 
-        One word is not enough: the peer may be the one that is wrong.  Only where all others say that this very node
-        was removed, and there is but one other, it is.
+        One word is not enough: the peer may be the one that is wrong.  It is enough for the removal of this very disk,
+        which is committed where it is told: where many were removed no majority is left to tell it.
         """
+        if reason.startswith(_gone_begins(self._name, self._disk)):
+            raise ConfigurationError(f"{reason} (says {peer})")
         voters = self.voters
         if peer not in voters:
             return
         self._turned_away[peer] = reason
         said = {name: why for name, why in sorted(self._turned_away.items()) if name in voters}
-        enough = len(voters) // 2 + 1
-        if all(why.startswith(_gone_begins(self._name, self._disk)) for why in said.values()):
-            enough = min(enough, len(set(voters) - {self._name}))
-        if len(said) >= enough:
+        if len(said) > len(voters) // 2:
             words = "; ".join(f"{name}: {why}" for name, why in said.items())
             raise ConfigurationError(f"a majority of the cluster does not let node {self._name} in. {words}")
 
@@ -337,9 +367,12 @@ class Membership:
     def _is_founder(self, is_empty: bool, has_voted: bool) -> bool:
         """Without a configuration in its log a node votes as a founder of the cluster, and only if it certainly is.
 
-        It is if all the others were empty, or if it has voted before.  One that has only heard of a term may also have
-        been let in by a cluster: it is a founder if none of the others belongs to one.
+        It is if all the others were empty, or if it has voted before; an empty one whom a cluster calls is none.  One
+        that has only heard of a term may also have been let in by a cluster: it is a founder if none of the others
+        belongs to one.
         """
+        if self._is_late and is_empty:
+            return False
         if not self.missing():
             return True
         is_among_strangers = all(self._strange.get(name, False) for name in self._peers if name != self._name)
@@ -431,7 +464,8 @@ class Membership:
             if hello is not None and hello.is_empty and (name, hello.disk_id) not in newest.removed:
                 return encode(self._told(newest).learned(name, hello.disk_id))
         for name in self.learners:
-            if name in ground.answered and match_index(name) >= commit_index - CAUGHT_UP_ENTRIES:
+            enough = max(self._applied_index, commit_index - CAUGHT_UP_ENTRIES)  # its seat, and nearly all
+            if name in ground.answered and match_index(name) >= enough:
                 return encode(self._told(newest.promoted(name)))
         return None
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
-from raftcron.errors import DamagedError, UnavailableError, UnknownOutcomeError
+from raftcron.errors import DamagedError, FatalError, UnavailableError, UnknownOutcomeError
 from raftcron.ports import Member, Standing
+from raftcron.raft import guard
 from raftcron.raft.configuration import Address, is_configuration
 from raftcron.raft.journal import Journal
 from raftcron.raft.membership import Ground, Membership
@@ -20,6 +21,7 @@ from raftcron.raft.transport import Hello
 
 logger = logging.getLogger(__name__)
 
+MAX_WORD_BYTES = 64 << 10  # of a configuration; 15 members and 64 removed ones take a few KiB
 RECENT_SECONDS = 1.0  # who has answered within it counts as living when members change
 
 
@@ -56,6 +58,7 @@ class Roster:
         kick: Callable[[], None],
         draw: Callable[[int], bytes],
         complain: Callable[[str, str], None],
+        send: Callable[[str, str, Any], bool],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._name = name
@@ -67,6 +70,7 @@ class Roster:
         self._kick = kick
         self._draw = draw
         self._complain = complain
+        self._send = send
         self._loop = loop
         self._changing: tuple[int, asyncio.Future[None]] | None = None  # entry of a change that somebody waits for
 
@@ -114,8 +118,25 @@ class Roster:
         self._remember()
         self.tell()
         logger.info("raft_members node=%s index=%d voters=%s", self._name, index, ",".join(self._membership.voters))
+        for peer in self._membership.addresses:
+            self.greet(peer)
         if self._changing is not None and self._changing[0] == index:
             self._end_change(None)
+
+    def greet(self, peer: str) -> None:
+        """Tell a peer who the members are: if it is behind, the leader may be one that it does not know."""
+        if peer != self._name and (word := self._membership.word) is not None:
+            self._send(peer, "members", {"index": word[0], "configuration": word[1]})
+
+    def on_members(self, _peer: str, message: Any) -> None:
+        """What another one's `greet` says.  Raises BadMessageError."""
+        content = guard.fields(message)
+        index, configuration = guard.number(content, "index", 1), guard.blob(content, "configuration", MAX_WORD_BYTES)
+        try:
+            if self._membership.hear(index, configuration):
+                self.tell()
+        except FatalError as error:
+            raise guard.BadMessageError(f"configuration: {error.detail}") from error
 
     def _remember(self) -> None:
         if (cluster_id := self._membership.cluster_id) is not None:
@@ -159,7 +180,9 @@ class Roster:
             self._append(core, due)
 
     def _ground(self, core: Engine) -> Ground:
-        return Ground(self._is_confirmed(), core.answered_within(RECENT_SECONDS))
+        """An election, or a seat, counts as an answer for the engine; what somebody acknowledged was said by itself."""
+        heard = core.answered_within(RECENT_SECONDS)
+        return Ground(self._is_confirmed(), {name for name in heard if core.match_index(name) > 0})
 
     def _append(self, core: Engine, command: bytes) -> int:
         index = core.append(command)

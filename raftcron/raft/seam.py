@@ -270,7 +270,9 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         _clock.current = self._time
         message = guard.parse(content)
         if (node := self._peers.get(peer)) is None:
-            return
+            if not isinstance(message, AppendEntries | Offer | VoteRequest):
+                return
+            node = Peer(peer)  # it may lead, or stand, by a configuration that has not reached this node
         match message:
             case AppendEntries():
                 self._take_append(node, message)

@@ -32,6 +32,7 @@ MAGIC = b"RAFTCRNJ"
 FORMAT_VERSION = 2  # version 1, which has no checkpoints, is read too, and a segment of it is gone on with
 MAX_BODY_BYTES = (1 << 22) - 1  # with MAX_KIND, what lets a search pass over most bytes that are no record
 MAX_KIND = 31
+LIKELY_BYTES = 1 << 26  # no segment of the default length is longer; bounds the places that may be a record
 SEARCH_CRC_BYTES = 1 << 30  # checksum work of one search; about a second, against bytes made to look like records
 
 _PREAMBLE = struct.Struct("<8sII")
@@ -161,16 +162,19 @@ _CANDIDATE = re.compile(rb"(?=.{6}[\x00-\x3f]\x00.{4}[\x01-\x1f])", re.DOTALL)  
 def proof_of_durability(data: memoryview, bad: int, salt: int) -> int | None:
     """The offset of a whole record behind `bad` which says that the bytes at `bad` had been synced; None if none does.
 
-    Looks at every offset, since a damaged length hides where the next record begins.  A search that would cost more
-    than SEARCH_CRC_BYTES of checksums counts as a proof: refusing to start is safe, cutting is not.
+    Looks at every offset, since a damaged length hides where the next record begins, and since bytes may have gone
+    missing (`durable` then is beyond where the record stands).  A search that would cost more than SEARCH_CRC_BYTES of
+    checksums counts as a proof: refusing to start is safe, cutting is not.
     """
     end, budget = len(data), SEARCH_CRC_BYTES
+    longest = max(end, LIKELY_BYTES)
     for match in _CANDIDATE.finditer(data, bad + 1):
         offset = match.start()
-        _, length, durable, _ = _RECORD.unpack_from(data, offset)
-        if not bad < durable <= offset or offset + RECORD_BYTES + length > end:
+        crc, length, durable, _ = _RECORD.unpack_from(data, offset)
+        stop = offset + RECORD_BYTES + length
+        if not bad < durable <= longest or stop > end:
             continue
-        budget -= length + RECORD_BYTES
-        if budget < 0 or _end_of_record(data, offset, end, salt) is not None:
+        budget -= stop - offset
+        if budget < 0 or crc32(data[offset + 4 : stop], salt) == crc:
             return offset
     return None

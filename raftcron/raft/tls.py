@@ -104,6 +104,7 @@ class Credentials:
         self._name = name
         self._seen = _stamps(tls)
         self._contexts = _load(tls, name)
+        self._complaint = ""  # as last logged
 
     def channel(self, *, is_dialling: bool) -> Channel:
         """The beginning of a channel."""
@@ -115,13 +116,25 @@ class Credentials:
         stamps = _stamps(self._tls)
         if stamps == self._seen:
             return
-        self._seen = stamps
         try:
             self._contexts = _load(self._tls, self._name)
+        except _UnreadableError as error:  # it may only lack descriptors: the next connection tries again
+            self._keep(error)
         except ConfigurationError as error:
-            logger.error("peer_certificate_kept: the files have changed, the former ones stay in use: %s", error)
+            self._seen = stamps
+            self._keep(error)
         else:
+            self._seen, self._complaint = stamps, ""
             logger.info("peer_certificate_read certificate=%s", self._tls.certificate)
+
+    def _keep(self, error: ConfigurationError) -> None:
+        if error.detail != self._complaint:
+            self._complaint = error.detail
+            logger.error("peer_certificate_kept: the files have changed, the former ones stay in use: %s", error)
+
+
+class _UnreadableError(ConfigurationError):
+    """A file cannot be opened."""
 
 
 def _stamps(tls: PeerTls) -> list[tuple[int, int, int] | None]:
@@ -164,7 +177,7 @@ def _context(tls: PeerTls, role: int) -> ssl.SSLContext:
         try:
             path.open("rb").close()  # OpenSSL does not say which file is missing
         except OSError as error:
-            raise ConfigurationError(f"{flag} {path}: cannot be read: {error.strerror or error}") from error
+            raise _UnreadableError(f"{flag} {path}: cannot be read: {error.strerror or error}") from error
     context = ssl.SSLContext(role)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # a node's name is compared instead, whatever its address is
@@ -175,6 +188,8 @@ def _context(tls: PeerTls, role: int) -> ssl.SSLContext:
         context.load_verify_locations(tls.ca)
     except ssl.SSLError as error:
         raise ConfigurationError(f"--peer-ca {tls.ca}: holds no certificate in PEM: {error.reason or error}") from error
+    except OSError as error:
+        raise _UnreadableError(f"--peer-ca {tls.ca}: cannot be read: {error.strerror or error}") from error
     try:
         context.load_cert_chain(tls.certificate, tls.key, _refuse_password)
     except ValueError as error:
@@ -184,6 +199,9 @@ def _context(tls: PeerTls, role: int) -> ssl.SSLContext:
             f"--peer-cert {tls.certificate} and --peer-key {tls.key}: {error.reason or error}: they must be PEM files, "
             "and the key the one that the certificate was made for"
         ) from error
+    except OSError as error:
+        told = f"--peer-cert {tls.certificate} and --peer-key {tls.key}: cannot be read: {error.strerror or error}"
+        raise _UnreadableError(told) from error
     return context
 
 

@@ -10,7 +10,7 @@ import logging
 from typing import Any, NamedTuple
 
 from raftcron.clock import Clock
-from raftcron.ports import Log
+from raftcron.ports import Log, Standing
 from raftcron.runtime.machine import Machine
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ class Farewell:
             await asyncio.sleep(REPEAT_SECONDS)
 
     def successors(self) -> list[str]:
-        """The connected peers that do not end: the lead can go there for good."""
-        return [peer for peer in self._connected() if self._word_of(peer) is None]
+        """The connected voters that do not end: the lead can go there for good."""
+        return [peer for peer in self._connected(voters_only=True) if self._word_of(peer) is None]
 
     async def wait(self, seconds: float) -> None:
         """All of this node is told: stay, at most so long, while a peer that ends too needs this voter to do the same.
@@ -77,17 +77,21 @@ class Farewell:
 
     def _is_needed(self) -> bool:
         """Whether the peers that end need a quorum, and those that stay until they have told are not one."""
-        words = [self._word_of(peer) for peer in self._connected()]
+        words = [self._word_of(peer) for peer in self._connected(voters_only=True)]
         staying = sum(word is None or word.needs_quorum for word in words)
-        quorum = len(self._log.status().members) // 2 + 1
+        quorum = sum(one.standing is Standing.VOTER for one in self._log.status().members) // 2 + 1
         return staying < quorum and any(word is not None and word.needs_quorum for word in words)
 
     def _others_run(self) -> bool:
         """Whether a connected peer has runs: it may be about to say that it ends."""
         return any(self._machine.state.on_node.get(peer) for peer in self._connected())
 
-    def _connected(self) -> list[str]:
-        return [one.name for one in self._log.status().members if one.connected and one.name != self._node]
+    def _connected(self, voters_only: bool = False) -> list[str]:
+        return [
+            one.name
+            for one in self._log.status().members
+            if one.connected and one.name != self._node and (one.standing is Standing.VOTER or not voters_only)
+        ]
 
     def _word_of(self, peer: str) -> Word | None:
         """What it said if it ends, else None."""

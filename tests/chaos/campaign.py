@@ -1,6 +1,7 @@
-"""One chaos run: jobs, background writes, kills by a seeded plan, healing, and the evidence.  Not here: the verdict.
+"""One chaos run: jobs, writes and reads beside them, faults by a seeded plan, healing, and the evidence.
 
-The short form (`test_chaos.py`) and the long one (`scripts/chaos`) differ in their rounds only.
+Not here: the faults themselves, and the verdict.  The short form (`test_chaos.py`), the long one (`scripts/chaos`) and
+those of the cluster tests differ in their rounds and in what their clusters can be made to suffer.
 """
 
 from __future__ import annotations
@@ -8,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 
+from tests.chaos.faults import FAULTS, Round
 from tests.chaos.history import (
     ACTIVE_STATES,
     Arrival,
     Evidence,
+    Fault,
     Job,
     Kill,
     NodeEnd,
+    Read,
     Remaining,
     Run,
     Write,
@@ -30,13 +35,19 @@ from tests.chaos.history import (
 from tests.chaos.receiver import Receiver
 from tests.cluster.harness import NO_ANSWER, Cluster, eventually
 
+NEVER = "0 0 29 2 *"  # not during a test
 PROMPT_DELAY_SECONDS = 0.0
 SLOW_DELAY_SECONDS = 0.55  # in flight more than half of the time, so that kills meet runs
 LONGER_THAN_ITS_INTERVAL_SECONDS = 1.8
 SETTLE_SECONDS = 30.0
 ATTEMPTS = {"at_most_once": None, "at_least_once": 50}  # a run may well meet more kills than the default's five
 WRITERS = 4
-WRITE_PAUSE_SECONDS = (0.02, 0.12)
+READERS = 2
+PAUSE_SECONDS = (0.02, 0.12)  # between two requests of one writer or reader
+RECENT_NAMES = 12  # that are read
+LEADER_SECONDS = 5.0  # after a fault there is a leader within this time,
+CATCH_UP_SECONDS = 30.0  # every node holds what was committed at its end,
+FIRE_SECONDS = 10.0  # and what falls due fires
 
 
 class Plan(NamedTuple):
@@ -76,56 +87,11 @@ def plans() -> list[Plan]:
     return counted + judged_by_reason
 
 
-class Round(NamedTuple):
-    """One fault: whom it hits, whether it waits for runs in flight, how long it lasts, how long is quiet after it."""
-
-    kind: str
-    in_flight: bool
-    down_seconds: float
-    quiet_seconds: float
-
-
-# leader, follower: SIGKILL of one.  majority: of a follower, then of the leader.  all: of every node.
-# freeze: SIGSTOP of both followers, so that the leader's proposals hang.  stall: of the leader; it wakes deposed.
-SHORT = ("leader",) * 8 + ("follower",) * 4 + ("majority",) * 2 + ("freeze", "stall")  # 10 leaders, 6 followers die
-LONG = (*SHORT, "all")
-
-
-def rounds_of(kinds: Iterable[str], dice: random.Random) -> Iterator[Round]:
-    """Every second round waits for runs in flight.
-
-    Where nobody can commit, that lasts for more than the 2 s that a write is held, so that 503 is seen; a stalled
-    leader sleeps for longer than an election takes, and far shorter than its lease.
-    """
-    for place, kind in enumerate(kinds):
-        quorum = kind in ("leader", "follower")
-        yield Round(
-            kind, place % 2 == 0 or not quorum, dice.uniform(0.1, 0.8) if quorum else 2.3, dice.uniform(0.1, 1.2)
-        )
-
-
-def short_rounds(seed: int) -> Iterator[Round]:
-    """The least that gives a verdict, in an order of its own for each seed."""
-    dice = random.Random(seed)
-    return rounds_of(dice.sample(SHORT, len(SHORT)), dice)
-
-
-def long_rounds(seed: int, minutes: float) -> Iterator[Round]:
-    """The least that gives a verdict, and more until the time is over."""
-    dice = random.Random(seed)
-    deadline = time.monotonic() + minutes * 60
-
-    def kinds() -> Iterator[str]:
-        yield from dice.sample(LONG, len(LONG))
-        while time.monotonic() < deadline:
-            yield dice.choice(LONG)
-
-    return rounds_of(kinds(), dice)
-
-
 @dataclass
 class Writer:
     """Writes jobs that never fire soon, one after the other, to nodes picked by chance; records what was answered.
+
+    `recent` gets the names, for those who read.
 
     A name is left alone after the first write that was not acknowledged, and after a few that were.  A write that
     found nobody to talk to was never sent, and is none.
@@ -136,26 +102,32 @@ class Writer:
     receiver: Receiver
     dice: random.Random
     writes: list[Write]
+    recent: deque[str]
 
     async def work(self, stop: asyncio.Event) -> None:
         names = 0
         while not stop.is_set():
             name = f"w{self.number}-{names}"
             names += 1
+            self.recent.append(name)
             for place in range(self.dice.randint(1, 4)):
                 deletes = place > 0 and self.dice.random() < 0.3
-                acknowledged = await self._write(name, None if deletes else f"{name} write {place}")
+                # dead nodes too, as a client would
+                node = self.dice.choice(tuple(self.cluster.nodes))
+                acknowledged = await self.write(node, name, None if deletes else f"{name} write {place}")
                 # A pace, not a wait: the writers must leave the machine to the cluster.
-                await asyncio.sleep(self.dice.uniform(*WRITE_PAUSE_SECONDS))
+                await asyncio.sleep(self.dice.uniform(*PAUSE_SECONDS))
                 if deletes or not acknowledged or stop.is_set():
                     break
 
-    async def _write(self, name: str, text: str | None) -> bool:
-        node = self.dice.choice(tuple(self.cluster.nodes))  # dead ones too, as a client would
+    async def write(self, node: str, name: str, text: str | None) -> bool:
+        """One PUT, or a DELETE without a text; whether it was acknowledged."""
         at, _ = await self.receiver.open()
         status: int | None = None
         revision: int | None = None
+        index: int | None = None
         job = None if text is None else idle_job(text, self.receiver.url)
+        began = time.monotonic_ns()
         try:
             answer = await self.cluster.request(
                 node, "DELETE" if job is None else "PUT", f"/v1/jobs/{name}", body=job, timeout=15
@@ -165,17 +137,46 @@ class Writer:
         except NO_ANSWER:
             pass
         else:
-            status = answer.status
+            status, index = answer.status, answer.index
             if status in (200, 201):
                 revision = answer.json["revision"]
-        self.writes.append(Write(name, text, status, node, at, revision))
+        self.writes.append(Write(name, text, status, node, at, revision, index, began, time.monotonic_ns()))
         return status in (200, 201, 204)
+
+
+@dataclass
+class Reader:
+    """Reads what was written lately, from nodes picked by chance, and records what was found or found missing."""
+
+    cluster: Cluster
+    dice: random.Random
+    reads: list[Read]
+    recent: deque[str]
+
+    async def work(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            if self.recent:
+                await self._read(self.dice.choice(tuple(self.cluster.nodes)), self.dice.choice(tuple(self.recent)))
+            await asyncio.sleep(self.dice.uniform(*PAUSE_SECONDS))  # as with the writers
+
+    async def _read(self, node: str, name: str) -> None:
+        began = time.monotonic_ns()
+        try:
+            answer = await self.cluster.request(node, "GET", f"/v1/jobs/{name}", timeout=15)
+        except NO_ANSWER:
+            return
+        ended = time.monotonic_ns()
+        if answer.status in (200, 404):
+            job = answer.json if answer.status == 200 else None
+            body, revision = (None, None) if job is None else (whole_text(job), job["revision"])
+            assert answer.index is not None, f"a read without an index: {answer}"
+            self.reads.append(Read(name, body, revision, node, answer.index, began, ended))
 
 
 def idle_job(text: str, url: str) -> dict[str, Any]:
     """A job that never fires during a test; `text` stands in it twice, so that half a write would show."""
     executor = {"type": "http", "url": f"{url}/hook"}
-    return {"schedule": "0 0 29 2 *", "executor": executor, "description": text, "labels": {"writer": text}}
+    return {"schedule": NEVER, "executor": executor, "description": text, "labels": {"writer": text}}
 
 
 class Campaign:
@@ -190,29 +191,35 @@ class Campaign:
         self.created: dict[str, int] = {}
         self.closed: dict[str, int] = {}
         self.writes: list[Write] = []
+        self.reads: list[Read] = []
+        self.recent: deque[str] = deque(maxlen=RECENT_NAMES)
+        self.faults: list[Fault] = []
         self.kills: list[Kill] = []
         self.leaders: list[str] = []
         self.ends: list[NodeEnd] = []
 
     async def run(self, rounds: Iterable[Round]) -> Evidence:
-        """Starts from a ready cluster; leaves all nodes alive, the jobs paused."""
+        """Starts from a ready cluster; leaves all nodes alive, jobs that fire no more."""
         await self._create_jobs()
         stop = asyncio.Event()
-        writers = [
-            asyncio.create_task(
-                Writer(i, self.cluster, self.receiver, random.Random(self.dice.random()), self.writes).work(stop)
-            )
-            for i in range(WRITERS)
-        ]
+        clients: list[Writer | Reader] = [self._writer(number) for number in range(WRITERS)]
+        clients += [Reader(self.cluster, self._die(), self.reads, self.recent) for _ in range(READERS)]
+        working = [asyncio.create_task(client.work(stop)) for client in clients]
         try:
-            await self._wait_fires()
+            await self.wait_fires()
             for each in rounds:
-                await self.fault(each)
+                await self._fault(each)
         finally:
             stop.set()
-            await asyncio.gather(*writers)
+            await asyncio.gather(*working)
         await self._settle()
         return await self._evidence()
+
+    def _die(self) -> random.Random:
+        return random.Random(self.dice.random())
+
+    def _writer(self, number: int) -> Writer:
+        return Writer(number, self.cluster, self.receiver, self._die(), self.writes, self.recent)
 
     async def _create_jobs(self) -> None:
         names = tuple(self.cluster.nodes)
@@ -232,78 +239,85 @@ class Campaign:
 
     # ---- faults ----
 
-    async def fault(self, each: Round) -> None:
-        """One round: the fault, its length, the end of it, and fires that have resumed before the next one."""
-        leader = await self.cluster.wait_leader(within=15)
+    async def _fault(self, each: Round) -> None:
+        """One round: the fault and its end, then what must be so after it, and some quiet."""
+        leader = await self.cluster.wait_leader(within=LEADER_SECONDS)
         self.leaders.append(leader)
         followers = [name for name in self.cluster.nodes if name != leader]
         self.dice.shuffle(followers)
-        if each.kind == "freeze":
-            await self._pause(followers, each.down_seconds)
-        elif each.kind == "stall":
-            await self._pause([leader], each.down_seconds)
-        else:
-            victims = {
-                "leader": [leader],
-                "follower": followers[:1],
-                "majority": [followers[0], leader],
-                "all": [*followers, leader],
-            }[each.kind]
-            down = [(await self._kill(victim, leader, each.in_flight), victim) for victim in victims]
-            if len(victims) == 1:
-                await self._wait_fires()  # those who are left go on without the dead
-            # The length of the outage is part of the plan; nothing is awaited here.
-            await asyncio.sleep(each.down_seconds)
-            for _, victim in down:
-                self.cluster.spawn(victim)
-            for place, victim in down:
-                await self.cluster.wait_ready(victim)
-                ready_at, _ = await self.receiver.open()
-                self.kills[place] = replace(self.kills[place], ready_at=ready_at)
-        await self._wait_fires()
+        sort = FAULTS[each.kind]
+        at = await self.now()
+        nodes = await sort.strike(self, each, leader, followers)
+        healed_at = await self.now()
+        self.faults.append(Fault(each.kind, nodes, at, healed_at, sort.ends_leases))
+        await self.cluster.wait_leader(within=LEADER_SECONDS)
+        await self.wait_fires()
+        await self._wait_caught_up()
         # The next fault falls into another part of the second, and of what is still being caught up.
         await asyncio.sleep(each.quiet_seconds)
 
-    async def _kill(self, victim: str, leader: str, in_flight: bool) -> int:
-        """SIGKILL; the place of its record in `kills`."""
-        role = "leader" if victim == leader else "follower"
+    async def _wait_caught_up(self) -> None:
+        """Until every node holds what any of them held just now."""
+        target = max([(await self.cluster.standing(name))[0] for name in self.cluster.nodes])
 
-        async def something_in_flight() -> bool:
-            _, waiting = await self.receiver.open()
-            return victim in waiting if role == "leader" else bool(waiting)
+        async def reached() -> bool:
+            seen = {name: (await self.cluster.standing(name))[0] for name in self.cluster.nodes}
+            assert min(seen.values()) >= target, f"they stand at {seen}, one stood at {target}"
+            return True
 
-        if in_flight:
-            await eventually(something_in_flight, within=10, what="a run is in flight")
-        at, _ = await self.receiver.open()
-        await self.cluster.kill(victim)
-        self.kills.append(Kill(victim, role, at, None))
+        await eventually(reached, within=CATCH_UP_SECONDS, what="every node has caught up")
+
+    async def write_once(self, node: str) -> int | None:
+        """One write with a name of its own, beside those of the writers; the status, None without an answer."""
+        known = len(self.writes)
+        name = f"once-{known}"
+        await self._writer(-1).write(node, name, f"{name} write 0")
+        return next((write.status for write in self.writes[known:] if write.name == name), None)
+
+    def dies(self, victim: str, leader: str, at: int) -> int:
+        """Note that a node's process ends now; the place of its record in `kills`."""
+        self.kills.append(Kill(victim, "leader" if victim == leader else "follower", at, None))
         return len(self.kills) - 1
 
-    async def _pause(self, names: Sequence[str], seconds: float) -> None:
-        for name in names:
-            self.cluster.sigstop(name)
-        # The length of the pause is part of the plan; nothing is awaited here.
-        await asyncio.sleep(seconds)
-        for name in names:
-            self.cluster.sigcont(name)
+    async def revive(self, down: dict[int, str]) -> None:
+        """Start these nodes again, each with its place in `kills`, and wait until they are ready."""
+        for victim in down.values():
+            self.cluster.spawn(victim)
+        for place, victim in down.items():
+            await self.cluster.wait_ready(victim)
+            self.kills[place] = replace(self.kills[place], ready_at=await self.now())
 
-    async def _wait_fires(self) -> None:
+    async def wait_in_flight(self, victim: str, leader: str) -> int:
+        """Until a run is in flight, on the victim if it leads; the receiver's clock."""
+
+        async def something() -> bool:
+            _, waiting = await self.receiver.open()
+            return victim in waiting if victim == leader else bool(waiting)
+
+        await eventually(something, within=10, what="a run is in flight")
+        return await self.now()
+
+    async def now(self) -> int:
+        """The receiver's clock, in milliseconds."""
+        return (await self.receiver.open())[0]
+
+    async def wait_fires(self) -> None:
         """Until something arrives that was due after now."""
-        since, _ = await self.receiver.open()
+        since = await self.now()
         start = len(await self.receiver.arrivals())
 
         async def arrived() -> bool:
             fresh = await self.receiver.arrivals(start=start)
             return any(milliseconds(arrival["scheduled_time"]) > since for arrival in fresh)
 
-        await eventually(arrived, within=20, what="something that fell due just now arrives")
+        await eventually(arrived, within=FIRE_SECONDS, what="something that fell due just now arrives")
 
     # ---- the end ----
 
     async def _settle(self) -> None:
-        """No more faults: every run gets its end, the jobs are paused, the nodes come to one state."""
-        self.leaders.append(await self.cluster.wait_leader(within=15))
-        healed_at, _ = await self.receiver.open()
+        """No more faults: every run gets its end, the jobs fire no more, the nodes come to one state."""
+        self.leaders.append(await self.cluster.wait_leader(within=LEADER_SECONDS))
+        healed_at = await self.now()
         asked = next(iter(self.cluster.nodes))
 
         async def no_old_run_active() -> bool:
@@ -314,8 +328,7 @@ class Campaign:
         await self._tolerantly(no_old_run_active)
         for place, name in enumerate(self.plans):
             node = tuple(self.cluster.nodes)[place % len(self.cluster.nodes)]
-            job = (await self.cluster.request(node, "POST", f"/v1/jobs/{name}/pause", body={})).expect(200).json
-            self.closed[name] = milliseconds(job["updated_at"])
+            self.closed[name] = await self._close(node, name)
 
         async def nothing_active() -> bool:
             active = await self._active(asked)
@@ -324,6 +337,13 @@ class Campaign:
 
         await self._tolerantly(nothing_active)
         await self._stand()
+
+    async def _close(self, node: str, name: str) -> int:
+        """Let a job fire no more; since when.  A pause would hold what fell due just before it."""
+        change = b'{"schedule": "%s"}' % NEVER.encode()
+        headers = {"Content-Type": "application/merge-patch+json"}
+        answer = await self.cluster.request(node, "PATCH", f"/v1/jobs/{name}", data=change, headers=headers)
+        return milliseconds(answer.expect(200).json["updated_at"])
 
     async def _tolerantly(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Waits as long as a settling may take; whoever has no end by then is the checker's to name."""
@@ -383,6 +403,9 @@ class Campaign:
             kills=tuple(self.kills),
             ends=tuple(self.ends),
             leaders=tuple(self.leaders),
+            reads=tuple(self.reads),
+            faults=tuple(self.faults),
+            not_injected=self.cluster.not_injected,
         )
 
 
@@ -408,9 +431,17 @@ def arrival_from_answer(row: dict[str, Any]) -> Arrival:
     )
 
 
-async def unleash(folder: Path, seed: int, rounds: Iterable[Round], history_runs: int = 1000) -> Evidence:
+async def unleash(
+    folder: Path,
+    seed: int,
+    rounds: Iterable[Round],
+    history_runs: int = 1000,
+    *,
+    make: Callable[..., Cluster] = Cluster,
+    extra: Sequence[str] = (),
+) -> Evidence:
     """A cluster and a receiver of their own under `folder`, one campaign, and an orderly end of all nodes."""
-    async with Receiver(folder) as receiver, Cluster(folder) as cluster:
+    async with make(folder, extra=extra) as cluster, Receiver(folder, cluster.place) as receiver:
         await cluster.start()
         evidence = await Campaign(cluster, receiver, seed, history_runs).run(rounds)
         evidence.save(folder / "evidence.json")

@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from tests.chaos import order
 from tests.chaos.history import ACTIVE_STATES, Arrival, Evidence, Job, Run, milliseconds
+from tests.chaos.order import ACKNOWLEDGED
 
 RESUME_MS = 10_000  # fires go on within this time of each kill
 CONVERGE_SECONDS = 30.0
-ACKNOWLEDGED = frozenset({200, 201, 204})
 CERTAINLY_NOT_WRITTEN = 503
 UNKNOWN = frozenset({None, 504})  # no answer at all, or: the outcome is not known
 NEVER_RAN_REASONS = frozenset({"misfire", "coalesced", "expired", "deadline", "no_node"})  # what may befall any job
@@ -41,8 +42,15 @@ class Needs:
     jobs_of_each_class: int = 5
     due_times: int = 1_000
     due_times_in_faults: int = 50
-    acknowledged_writes: int = 20
+    acknowledged_writes: int = 20  # inside faults
+    reads: int = 20
     leader_changes: int = 1
+    faults: tuple[str, ...] = ()  # kinds, each at least once, and healed
+
+    @staticmethod
+    def of_faults(kinds: Iterable[str]) -> Needs:
+        """What a run of these faults needs, whether they kill or not."""
+        return Needs(leader_kills=0, follower_kills=0, due_times=50, faults=tuple(kinds))
 
     @property
     def kills_in_flight(self) -> int:
@@ -54,6 +62,7 @@ class Verdict:
     violations: tuple[Violation, ...]
     shortfalls: tuple[str, ...]
     numbers: dict[str, float] = field(default_factory=dict)
+    not_injected: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
@@ -71,6 +80,7 @@ class Verdict:
             if len(examples) > SHOWN:
                 lines.append(f"  {rule}: and {len(examples) - SHOWN} more")
         lines += [f"too little: {text}" for text in self.shortfalls]
+        lines += [f"not injected: {text}" for text in self.not_injected]
         lines += [f"{name:<32}{value:g}" for name, value in self.numbers.items()]
         return "\n".join([*lines, f"verdict: {self.word}"])
 
@@ -311,10 +321,13 @@ def never_two_active(case: Case) -> Iterator[str]:
 
 
 def ends(case: Case) -> Iterator[str]:
-    """Every run has an end; a success was answered, a loss is the work of a kill of its node."""
-    deaths: dict[str, list[int]] = defaultdict(list)
+    """Every run has an end; a success was answered, a loss is the work of a kill or another fault of its node."""
+    blows: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for kill in case.evidence.kills:
-        deaths[kill.node].append(kill.at)
+        blows[kill.node].append((kill.at, kill.at))
+    for fault in case.evidence.faults:
+        for node in fault.nodes if fault.ends_leases else ():
+            blows[node].append((fault.at, fault.at if fault.healed_at is None else fault.healed_at))
     answered = {(arrival.run_id, arrival.token) for arrival in case.evidence.arrivals if arrival.answered}
     for run in case.evidence.runs:
         if run.state in ACTIVE_STATES:
@@ -327,31 +340,33 @@ def ends(case: Case) -> Iterator[str]:
             yield f"{run.job}: {run.id} stayed lost after {len(run.attempts)} attempts, though it is at_least_once"
         for row in run.attempts:
             if row.state == "lost" and not any(
-                (row.started_at is None or row.started_at <= at + 1000)
-                and (row.finished_at is None or at <= row.finished_at + 1000)
-                for at in deaths[row.node or ""]
+                (row.started_at is None or row.started_at <= end + 1000)
+                and (row.finished_at is None or begin <= row.finished_at + 1000)
+                for begin, end in blows[row.node or ""]
             ):
-                yield f"{run.job}: attempt {row.attempt} of {run.id} is lost, but {row.node} was not killed then"
+                yield f"{run.job}: attempt {row.attempt} of {run.id} is lost, but nothing befell {row.node} then"
 
 
 def resumption(case: Case) -> Iterator[str]:
-    """After each kill something that fell due after it arrives within 10 s, by the receiver's clock."""
-    for kill, gap in zip(case.evidence.kills, resumption_gaps(case), strict=True):
+    """After each kill, and after the end of each fault, what fell due after it arrives within 10 s."""
+    kills, faults = case.evidence.kills, case.evidence.faults
+    moments = [(f"kill of the {kill.role} {kill.node}", kill.at) for kill in kills]
+    moments += [
+        (f"end of {each.kind} of {each.nodes}", each.healed_at) for each in faults if each.healed_at is not None
+    ]
+    for (what, at), gap in zip(moments, resumption_gaps(case, [at for _, at in moments]), strict=True):
         if gap is None or gap > RESUME_MS:
-            yield f"kill of the {kill.role} {kill.node} at {kill.at}: fires resumed after {gap} ms"
+            yield f"{what} at {at}: fires resumed after {gap} ms"
 
 
-def resumption_gaps(case: Case) -> list[int | None]:
-    """For each kill the milliseconds until the first arrival of a time that was due after it, None if none came."""
+def resumption_gaps(case: Case, moments: Sequence[int]) -> list[int | None]:
+    """For each moment the ms until the first arrival of a time that was due after it, None if none came."""
     times = sorted((each.scheduled_time, each.arrived_at) for each in case.evidence.arrivals if each.scheduled_time)
     first_from = [arrived for _, arrived in times]  # the earliest arrival of this time or any later one
     for place in range(len(times) - 2, -1, -1):
         first_from[place] = min(first_from[place], first_from[place + 1])
-    places = [bisect_right(times, kill.at, key=lambda pair: pair[0]) for kill in case.evidence.kills]
-    return [
-        first_from[place] - kill.at if place < len(times) else None
-        for place, kill in zip(places, case.evidence.kills, strict=True)
-    ]
+    places = [bisect_right(times, at, key=lambda pair: pair[0]) for at in moments]
+    return [first_from[place] - at if place < len(times) else None for place, at in zip(places, moments, strict=True)]
 
 
 def one_state(case: Case) -> Iterator[str]:
@@ -401,6 +416,12 @@ def writes(case: Case) -> Iterator[str]:
 Remaining_ = tuple[str, int | None] | None  # (body, revision), None: there is no such job
 
 
+def reads(case: Case) -> Iterator[str]:
+    """Every linearizable read shows what its index says, and the indices agree with real time."""
+    yield from order.true_at_its_index(case.evidence)
+    yield from order.agrees_with_time(case.evidence)
+
+
 def _same(found: Remaining_, expected: Remaining_) -> bool:
     if found is None or expected is None:
         return found is expected
@@ -424,6 +445,7 @@ RULES: dict[str, Callable[[Case], Iterator[str]]] = {
         resumption,
         one_state,
         writes,
+        reads,
     )
 }
 
@@ -436,10 +458,12 @@ def numbers_of(case: Case) -> dict[str, float]:
     evidence = case.evidence
     roles = Counter(kill.role for kill in evidence.kills if kill.ready_at is not None)
     spans = [(kill.at, kill.ready_at) for kill in evidence.kills if kill.ready_at is not None]
+    spans += [(fault.at, fault.healed_at) for fault in evidence.faults if fault.healed_at is not None]
     counted_due = [time for job in case.counted for time in case.due[job.name]]
     statuses = Counter(write.status for write in evidence.writes)
     states = Counter(run.state for run in evidence.runs)
-    gaps = sorted(gap for gap in resumption_gaps(case) if gap is not None)
+    moments = [kill.at for kill in evidence.kills]
+    gaps = sorted(gap for gap in resumption_gaps(case, moments) if gap is not None)
     return {
         "leader_kills": roles["leader"],
         "follower_kills": roles["follower"],
@@ -453,8 +477,13 @@ def numbers_of(case: Case) -> dict[str, float]:
         ),
         "due_times": len(counted_due),
         "due_times_in_faults": sum(any(begin <= time <= end for begin, end in spans) for time in counted_due),
-        "acknowledged_writes": sum(number for status, number in statuses.items() if status in ACKNOWLEDGED),
+        "acknowledged_writes": sum(
+            write.status in ACKNOWLEDGED and any(begin <= write.at <= end for begin, end in spans)
+            for write in evidence.writes
+        ),
+        "reads": len(evidence.reads),
         "leader_changes": sum(one != other for one, other in pairwise(evidence.leaders)),
+        **{f"faults: {kind}": number for kind, number in Counter(fault.kind for fault in evidence.faults).items()},
         "arrivals": len(evidence.arrivals),
         "writes_answered_503": statuses[CERTAINLY_NOT_WRITTEN],
         "writes_unknown": sum(number for status, number in statuses.items() if status in UNKNOWN),
@@ -473,7 +502,7 @@ def judge(evidence: Evidence, needs: Needs | None = None) -> Verdict:
     case = Case(evidence)
     numbers = numbers_of(case)
     names = ["leader_kills", "follower_kills", "kills_in_flight", "counted_jobs", "jobs_of_each_class", "due_times"]
-    names += ["due_times_in_faults", "acknowledged_writes", "leader_changes"]
+    names += ["due_times_in_faults", "acknowledged_writes", "reads", "leader_changes"]
     shortfalls = [
         f"{name} {numbers[name]:g}, needed {getattr(asked, name)}"
         for name in names
@@ -484,5 +513,7 @@ def judge(evidence: Evidence, needs: Needs | None = None) -> Verdict:
         for job in case.evidence.jobs
         if job.history_runs <= len(case.due[job.name])
     ]
+    healed = {fault.kind for fault in evidence.faults if fault.healed_at is not None}
+    shortfalls += [f"no {kind}" for kind in asked.faults if kind not in healed]
     found = tuple(Violation(name, message) for name, rule in RULES.items() for message in rule(case))
-    return Verdict(found, tuple(shortfalls), numbers)
+    return Verdict(found, tuple(shortfalls), numbers, evidence.not_injected)

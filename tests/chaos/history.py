@@ -29,7 +29,7 @@ def optional_milliseconds(instant: str | None) -> int | None:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that fires.  Due are the times of `schedule` after `created_at` up to `closed_at`, when it was paused."""
+    """A job that fires.  Due are the times of `schedule` after `created_at` up to `closed_at`, when it got another."""
 
     name: str
     schedule: str
@@ -120,7 +120,8 @@ class Write:
     """One write of a job that never fires, sent once; `body` None is a DELETE, `status` None means no answer at all.
 
     The writes of one name are made one after the other, and a name is left alone after the first that was not
-    acknowledged: so what must be there at the end is known exactly.
+    acknowledged: so what must be there at the end is known exactly.  `began` and `ended` are nanoseconds by the
+    client's clock, `index` is where an acknowledged write says that it took effect.
     """
 
     name: str
@@ -129,6 +130,25 @@ class Write:
     node: str
     at: int
     revision: int | None = None
+    index: int | None = None
+    began: int = 0
+    ended: int = 0
+
+
+@dataclass(frozen=True)
+class Read:
+    """One linearizable read of a job that some writer writes, answered 200 or 404; `body` None: there is no such job.
+
+    `began` and `ended` as in a Write, `index` is where it was served.
+    """
+
+    name: str
+    body: str | None
+    revision: int | None
+    node: str
+    index: int
+    began: int
+    ended: int
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,17 @@ class Kill:
     role: str  # leader | follower
     at: int
     ready_at: int | None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, of one node or several; `healed_at` when nothing of it was left: the dead were ready again."""
+
+    kind: str
+    nodes: tuple[str, ...]
+    at: int
+    healed_at: int | None
+    ends_leases: bool = False  # it may last longer than a lease, so that what ran there may be lost
 
 
 @dataclass(frozen=True)
@@ -173,6 +204,9 @@ class Evidence:
     kills: tuple[Kill, ...]
     ends: tuple[NodeEnd, ...]
     leaders: tuple[str, ...] = ()  # as seen before each fault and at the end
+    reads: tuple[Read, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    not_injected: tuple[str, ...] = ()  # what this machine did not allow
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self)))
@@ -196,4 +230,7 @@ class Evidence:
                 for row in raw["ends"]
             ),
             leaders=tuple(raw["leaders"]),
+            reads=tuple(Read(**row) for row in raw["reads"]),
+            faults=tuple(Fault(**{**row, "nodes": tuple(row["nodes"])}) for row in raw["faults"]),
+            not_injected=tuple(raw["not_injected"]),
         )

@@ -1,6 +1,6 @@
 """A webhook receiver in a process of its own: what arrived, when, by its own clock.  Not here: what it means.
 
-Run by path it serves; imported it gives `Receiver`, which starts, asks and ends that process.
+Run as a module it serves; imported it gives `Receiver`, which starts, asks and ends that process.
 
     POST /hook?delay=0.6    records the arrival at once, answers 200 after that many seconds
     GET  /arrivals?from=7   {"arrivals": [...]}, in the order of arrival, from that number (0) on
@@ -22,6 +22,9 @@ from typing import Any, Self, TextIO
 import aiohttp
 from aiohttp import web
 
+from tests.cluster.place import HERE, Place
+
+ROOT = Path(__file__).resolve().parents[2]
 MAX_ARRIVALS = 2_000_000  # a bound for the long form: about 1 GiB
 
 
@@ -96,12 +99,12 @@ def application(book: Book) -> web.Application:
     return app
 
 
-async def serve(path: Path) -> None:
+async def serve(host: str, path: Path) -> None:
     """Serves until killed; prints its port as the first line."""
     with path.open("a") as file:
         runner = web.AppRunner(application(Book(file)), handler_cancellation=True, access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, host, 0)
         await site.start()
         print(runner.addresses[0][1], flush=True)
         await asyncio.Event().wait()
@@ -110,8 +113,9 @@ async def serve(path: Path) -> None:
 class Receiver:
     """The receiver's process, and questions to it; ends it on leaving."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "arrivals.jsonl"
+    def __init__(self, folder: Path, place: Place = HERE) -> None:
+        self._place = place
+        self.path = folder.resolve() / "arrivals.jsonl"
         self._errors = folder / "receiver.err"
         self._process: subprocess.Popen[str] | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -119,9 +123,10 @@ class Receiver:
 
     async def __aenter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._errors.open("ab") as errors:
+        with self._errors.open("ab") as errors, self._place.entered():
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).resolve()), "--file", str(self.path)],
+                [sys.executable, "-m", "tests.chaos.receiver", "--host", self._place.host, "--file", str(self.path)],
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -133,8 +138,8 @@ class Receiver:
         if not port.strip():
             self._end()
             raise RuntimeError(f"the receiver did not start: {self._errors.read_text()}")
-        self.url = f"http://127.0.0.1:{port.strip()}"
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+        self.url = f"http://{self._place.host}:{port.strip()}"
+        self._session = aiohttp.ClientSession(connector=self._place.connector())
         return self
 
     async def __aexit__(
@@ -174,5 +179,7 @@ class Receiver:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", required=True, help="the address to listen on")
     parser.add_argument("--file", type=Path, required=True, help="where arrivals are appended, one JSON line each")
-    asyncio.run(serve(parser.parse_args().file))
+    options = parser.parse_args()
+    asyncio.run(serve(options.host, options.file))

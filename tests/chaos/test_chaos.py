@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.campaign import short_rounds, unleash
+from tests.chaos.campaign import unleash
 from tests.chaos.checker import judge
+from tests.chaos.faults import short_rounds
 from tests.cluster.harness import Cluster, eventually
 
 SEED = 3  # the order of the faults; `scripts/chaos --seed N` runs others

@@ -12,7 +12,20 @@ from typing import Any
 import pytest
 
 from tests.chaos.checker import RULES, Needs, due_times, judge
-from tests.chaos.history import Arrival, Attempt, Evidence, Job, Kill, NodeEnd, Remaining, Run, Write, milliseconds
+from tests.chaos.history import (
+    Arrival,
+    Attempt,
+    Evidence,
+    Fault,
+    Job,
+    Kill,
+    NodeEnd,
+    Read,
+    Remaining,
+    Run,
+    Write,
+    milliseconds,
+)
 
 BEGIN = 1_900_000_020_000  # a whole minute
 SECONDS = 40
@@ -25,7 +38,10 @@ ENOUGH = Needs(
     due_times=100,
     due_times_in_faults=5,
     acknowledged_writes=3,
+    reads=4,
+    faults=("cut-leader", "wipe"),
 )
+CUT_AT = BEGIN + 32_000
 LOST_AT = BEGIN + 10_000  # the scheduled time whose runs meet the first kill of n1
 
 
@@ -84,16 +100,25 @@ def good() -> Evidence:
         arrivals=tuple(sorted(arrivals, key=lambda arrival: arrival.arrived_at)),
         runs=tuple(runs),
         writes=(
-            Write("w-1", "one", 201, "n1", BEGIN, 7),
-            Write("w-1", "two", 200, "n2", BEGIN, 8),
-            Write("w-2", "one", 201, "n1", BEGIN, 9),
-            Write("w-2", None, 204, "n1", BEGIN),
-            Write("w-3", "one", 201, "n1", BEGIN, 10),
-            Write("w-3", "two", 503, "n1", BEGIN),
-            Write("w-4", "one", 504, "n1", BEGIN),
-            Write("w-5", "one", None, "n1", BEGIN),
+            Write("w-1", "one", 201, "n1", CUT_AT, 7, 7, 0, 10),
+            Write("w-1", "two", 200, "n2", CUT_AT, 8, 8, 20, 30),
+            Write("w-2", "one", 201, "n1", CUT_AT, 9, 9, 0, 40),
+            Write("w-2", None, 204, "n1", CUT_AT, None, 10, 50, 60),
+            Write("w-3", "one", 201, "n1", CUT_AT, 11, 11, 50, 70),
+            Write("w-3", "two", 503, "n1", CUT_AT, None, 11, 80, 90),
+            Write("w-4", "one", 504, "n1", CUT_AT, None, 11, 80, 95),
+            Write("w-5", "one", None, "n1", CUT_AT, None, None, 80, 99),
         ),
-        remaining={"w-1": Remaining("two", 8), "w-3": Remaining("one", 10), "w-5": Remaining("one", 11)},
+        reads=(
+            Read("w-1", None, None, "n1", 6, 0, 5),
+            Read("w-1", "one", 7, "n2", 7, 21, 31),
+            Read("w-1", "two", 8, "n3", 8, 32, 33),
+            Read("w-2", None, None, "n3", 10, 61, 62),
+            Read("w-3", "one", 11, "n3", 11, 91, 92),
+            Read("w-5", None, None, "n3", 11, 93, 94),
+            Read("w-5", "one", 12, "n1", 13, 95, 98),
+        ),
+        remaining={"w-1": Remaining("two", 8), "w-3": Remaining("one", 11), "w-5": Remaining("one", 12)},
         kills=(
             Kill("n1", "leader", LOST_AT + 40, LOST_AT + 1500),
             Kill("n3", "follower", BEGIN + 15_030, BEGIN + 16_000),
@@ -101,6 +126,10 @@ def good() -> Evidence:
         ),
         ends=tuple(NodeEnd(name, 9100, "d", 1.0, {9099: "c", 9100: "d"}) for name in NODES),
         leaders=("n1", "n2", "n2"),
+        faults=(
+            Fault("cut-leader", ("n1",), CUT_AT, CUT_AT + 2_000, ends_leases=True),
+            Fault("wipe", ("n3",), BEGIN + 35_000, BEGIN + 36_000),
+        ),
     )
 
 
@@ -152,6 +181,12 @@ def with_write(evidence: Evidence, place: int, **changes: Any) -> Evidence:
     writes = list(evidence.writes)
     writes[place] = replace(writes[place], **changes)
     return replace(evidence, writes=tuple(writes))
+
+
+def with_read(evidence: Evidence, place: int, **changes: Any) -> Evidence:
+    reads = list(evidence.reads)
+    reads[place] = replace(reads[place], **changes)
+    return replace(evidence, reads=tuple(reads))
 
 
 def with_remaining(evidence: Evidence, name: str, remaining: Remaining | None) -> Evidence:
@@ -269,7 +304,7 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("ends", "gave no reason for that", lambda good: with_run(good, "most-1", 5, state="timed_out")),
     ("ends", "did not answer its last attempt", lambda good: with_arrival(good, "most-1", 5, answered=False)),
     ("ends", "stayed lost", lambda good: with_run(good, "least-1", 10, state="lost")),
-    ("ends", "was not killed then", lambda good: with_attempt(good, "most-1", 20, state="lost")),
+    ("ends", "nothing befell n2 then", lambda good: with_attempt(good, "most-1", 20, state="lost")),
     ("resumption", "resumed after 11000 ms", silent_after_last_kill),
     (
         "resumption",
@@ -289,6 +324,15 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("writes", "is there after", lambda good: with_remaining(good, "w-5", Remaining("neither", 11))),
     ("writes", "nobody wrote it", lambda good: with_remaining(good, "w-9", Remaining("one", 9))),
     ("writes", "was answered 500", lambda good: with_write(good, 7, status=500)),
+    ("reads", "at index 8; since index 8 it was", lambda good: with_read(good, 2, body="one", revision=7)),
+    ("reads", "at index 6; since index 0 it was", lambda good: with_read(good, 0, body="one", revision=7)),
+    ("reads", "at index 10; since index 10 it was", lambda good: with_read(good, 3, body="one", revision=9)),
+    ("reads", "at index 11; since index 11 it was", lambda good: with_read(good, 4, body="two", revision=11)),
+    ("reads", "at index 14; since index 13 it was", lambda good: with_read(good, 5, index=14)),
+    ("reads", "at index 13; since index 0 it was", lambda good: with_read(good, 6, body="neither")),
+    ("reads", "had ended at 7 before", lambda good: with_read(good, 0, began=11, ended=12)),
+    ("reads", "had ended at 10 before", lambda good: with_read(good, 3, index=9, body="one", revision=9)),
+    ("reads", "had ended at 8 before", lambda good: with_write(good, 2, began=31, index=8)),
 ]
 
 
@@ -340,9 +384,19 @@ def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
             lambda good: replace(good, jobs=tuple(replace(j, closed_at=BEGIN + 9_000) for j in good.jobs)),
             "due_times 36",
         ),
-        (lambda good: replace(good, kills=tuple(replace(k, ready_at=k.at) for k in good.kills)), "due_times_in_faults"),
-        (lambda good: replace(good, writes=good.writes[4:]), "acknowledged_writes"),
+        (
+            lambda good: replace(good, kills=tuple(replace(k, ready_at=k.at) for k in good.kills), faults=()),
+            "due_times_in_faults",
+        ),
+        (lambda good: replace(good, writes=good.writes[5:]), "acknowledged_writes"),
+        (lambda good: replace(good, writes=tuple(replace(w, at=BEGIN) for w in good.writes)), "acknowledged_writes 0"),
         (lambda good: replace(good, leaders=("n1", "n1")), "leader_changes"),
+        (lambda good: replace(good, reads=good.reads[:3]), "reads"),
+        (lambda good: replace(good, faults=good.faults[:1]), "no wipe"),
+        (
+            lambda good: replace(good, faults=(replace(good.faults[0], healed_at=None), good.faults[1])),
+            "no cut-leader",
+        ),
         (lambda good: replace(good, jobs=(replace(good.jobs[0], history_runs=20), *good.jobs[1:])), "keeps 20 rows"),
     ],
 )

@@ -26,6 +26,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from tests.cluster.place import HERE, Place
+
 T = TypeVar("T")
 
 SECRET = "a secret of this test cluster alone"
@@ -155,16 +157,17 @@ class Node:
     data: Path
     out: Path
     err: Path
+    place: Place = HERE
     process: subprocess.Popen[bytes] | None = None
     stopped: bool = field(default=False)  # by SIGSTOP
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self.place.host}:{self.http_port}"
 
     @property
     def raft(self) -> str:
-        return f"127.0.0.1:{self.raft_port}"
+        return f"{self.place.host}:{self.raft_port}"
 
     @property
     def alive(self) -> bool:
@@ -190,10 +193,13 @@ class Cluster:
     `extra` are flags for every node.  Data and logs lie under `folder`.  Entering starts nothing; `start` does.
     """
 
+    not_injected: tuple[str, ...] = ()  # of the faults of this sort of cluster: what this machine does not allow
+
     def __init__(
         self, folder: Path, *, size: int = 3, extra: Sequence[str] = (), allow_shell: bool = False, secret: str = SECRET
     ) -> None:
         self.folder = folder
+        self.place = HERE  # where its clients are
         self.extra = [*extra, *(["--allow-shell"] if allow_shell else [])]
         self.secret = secret
         self._ports = ReservedPorts(2 * size)
@@ -210,8 +216,7 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        connector = aiohttp.TCPConnector(force_close=True, limit=0)
-        self._session = aiohttp.ClientSession(connector=connector, middlewares=(sent_once,))
+        self._session = aiohttp.ClientSession(connector=self.place.connector(), middlewares=(sent_once,))
         return self
 
     async def __aexit__(
@@ -231,8 +236,8 @@ class Cluster:
     def command(self, name: str, extra: Sequence[str] = ()) -> list[str]:
         """The command line of one node, as api.md section 1 has it."""
         node = self.nodes[name]
-        peers = [part for peer in self.nodes.values() for part in ("--peer", f"{peer.name}={peer.raft}")]
-        own = ["--name", name, "--data-dir", str(node.data), "--http", f"127.0.0.1:{node.http_port}"]
+        peers = [part for peer in self.nodes for part in ("--peer", f"{peer}={self.told(name, peer)}")]
+        own = ["--name", name, "--data-dir", str(node.data), "--http", f"{node.place.host}:{node.http_port}"]
         return [
             *(sys.executable, "-m", "raftcron", "server"),
             *own,
@@ -241,6 +246,10 @@ class Cluster:
             *self.extra,
             *extra,
         ]
+
+    def told(self, name: str, peer: str) -> str:
+        """Where this node is told that the peer listens."""
+        return self.nodes[peer].raft
 
     def environment(self, secret: str | None = None) -> dict[str, str]:
         """The environment of a node: this one's, without whatever RAFTCRON_* it holds."""
@@ -251,7 +260,7 @@ class Cluster:
         """Starts one node's process and does not wait for anything."""
         node = self.nodes[name]
         assert not node.alive, f"{name} runs already"
-        with node.out.open("ab") as out, node.err.open("ab") as err:
+        with node.out.open("ab") as out, node.err.open("ab") as err, node.place.entered():
             node.process = subprocess.Popen(
                 self.command(name, extra),
                 env=self.environment(secret),

@@ -51,6 +51,21 @@ class State(NamedTuple):
         )
 
 
+def found_in(journal: Journal) -> State:
+    """What a journal that has just been opened holds."""
+    found = State(
+        tuple(journal),
+        journal.first_index if journal.needs_snapshot else 0,
+        journal.getCurrentTerm(),
+        journal.getVotedForNodeId(),
+    )
+    with suppress(FatalError):  # it has no name yet
+        identity = journal.identity
+        assert identity[:2] == ("n1", "disk-1")
+        return found._replace(cluster_id=identity.cluster_id, lives=identity.incarnation)
+    return found
+
+
 class Model:
     """One node's journal.  Every method may raise Died, if the disk was told so; then `recover` goes on."""
 
@@ -62,22 +77,14 @@ class Model:
         self.commit = 1
         self.snapshot: tuple[int, int] = (0, 0)  # index and term of its last entry; durable
         self.in_memory: list[Entry] = []
+        self.history = [(DIRECTORY / "000000000001.segment", self.state)]  # each state, and the newest segment then
 
     # ---- lives ---------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         self.journal = Journal.open(DIRECTORY, self.disk, self.segment_bytes)
         journal = self.journal
-        found = State(
-            tuple(journal),
-            journal.first_index if journal.needs_snapshot else 0,
-            journal.getCurrentTerm(),
-            journal.getVotedForNodeId(),
-        )
-        with suppress(FatalError):  # it has no name yet
-            identity = journal.identity
-            assert identity[:2] == ("n1", "disk-1")
-            found = found._replace(cluster_id=identity.cluster_id, lives=identity.incarnation)
+        found = found_in(journal)
         assert any(state.allows(found) for state in self.possible), (
             f"found {found}\nwhere one of these was possible:\n" + "\n".join(map(str, self.possible))
         )
@@ -100,8 +107,7 @@ class Model:
             self.commit = max(self.commit, index)
 
     def close(self) -> None:
-        self.journal._destroy()
-        self.possible = [self.state]
+        self._do(self.state, self.journal._destroy, durable=True)
         self.open()
 
     def recover(self, reaches_disk: Callable[[], bool] | None) -> None:
@@ -119,6 +125,7 @@ class Model:
             self.possible.append(then)
         action()
         self.state = then
+        self.history.append((max(self.disk.files), then))
         if durable:
             self.possible = [then]
 

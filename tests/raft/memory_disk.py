@@ -1,4 +1,4 @@
-"""A disk in memory for tests of the journal: it knows what is synced, loses the rest, and lets processes die in a call."""
+"""A disk in memory for tests of the journal: it knows what is synced, loses the rest, and lets processes die."""
 
 from __future__ import annotations
 

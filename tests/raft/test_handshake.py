@@ -114,9 +114,9 @@ def test_another_protocol_is_seen_in_its_first_bytes() -> None:
     """What is no opening is refused after eight bytes, not once it is as long as one; TLS is named."""
     with pytest.raises(HandshakeError, match="does not speak this protocol"):
         sides()[1].hear(b"GET / HT")
-    with pytest.raises(HandshakeError, match="it speaks TLS, .* --peer-cert"):
+    with pytest.raises(HandshakeError, match=r"it speaks TLS, .* --peer-cert"):
         sides()[1].hear(b"\x16\x03\x01\x02\x00\x01\x00\x01")
-    with pytest.raises(HandshakeError, match="nothing but TLS: .* --peer-cert"):
+    with pytest.raises(HandshakeError, match=r"nothing but TLS: .* --peer-cert"):
         sides()[0].hear(b"\x15")
 
 

@@ -146,6 +146,7 @@ def test_is_not_empty(change: str) -> None:
         journal.set_cluster_id("c-1")
     assert not journal.is_empty
 
+
 def test_roll_over() -> None:
     """A log of many segments reads as one, and goes on in the last of them."""
     disk = MemoryDisk()

@@ -128,7 +128,7 @@ def _script(seed: int) -> Callable[[Model], None]:
 
 @pytest.mark.parametrize("seed", range(16))
 def test_power_cut_in_every_call(seed: int) -> None:
-    """The process dies in each call of the disk in turn, the power with it or not, and again while the journal is opened.
+    """The process dies in each call of the disk, the power with it or not, and again while the journal is opened.
 
     Any pages, names and removals have reached the disk: nothing that was synced is lost, and life goes on.
     """

@@ -138,7 +138,7 @@ def test_addresses_are_what_was_told_then_the_settings_then_the_formation() -> N
 
 
 def test_a_node_ends_when_a_majority_does_not_let_it_in() -> None:
-    """One word is not enough, learners have none, and a word of welcome in between makes former ones old."""
+    """One word is not enough, a learner has none, and a word of welcome in between makes former ones old."""
     membership = formed(LEARNING)
     membership.turned_away("n2", "go")
     membership.turned_away("n2", "go away")
@@ -150,17 +150,14 @@ def test_a_node_ends_when_a_majority_does_not_let_it_in() -> None:
     formed(FORMED.without("n2").without("n3")).turned_away("n2", "it is the one voter's cluster")
 
 
-def test_of_two_the_removed_one_believes_the_other() -> None:
-    """There is nobody else to say so; but for another reason either may be the one that is wrong."""
-    two = FORMED.without("n3")
-    other = formed(two).admit
-    removed = formed(two, two.without("n2")).admit(hello("n2", cluster="c1", is_empty=False), None)
-    assert other(hello("n2", cluster="c1", is_empty=False), None) is None
-    assert removed is not None
-    left = formed(two, name="n2")
-    left.turned_away("n1", "n2 belongs to cluster c2")
-    with pytest.raises(ConfigurationError, match="removed from cluster c1"):
-        left.turned_away("n1", removed)
+def test_who_knows_of_a_removal_is_believed() -> None:
+    """It is committed where it is told, and where many were removed no majority is left; another's is not ours."""
+    lagging = formed(FOUR, name="n4", disk="d4")
+    telling = formed(FOUR, FOUR.without("n4"))
+    said = telling.admit(hello("n4", disk="d4", cluster="c1", is_empty=False), None) or ""
+    lagging.turned_away("n2", said.replace("d4", "d5"))
+    with pytest.raises(ConfigurationError, match=r"n4 with disk d4 was removed from cluster c1.*says n9"):
+        lagging.turned_away("n9", said)
 
 
 # ---- votes and the first formation -----------------------------------------------------------------------------------
@@ -573,6 +570,9 @@ def test_a_disk_that_was_given_up_takes_no_seat() -> None:
     ],
 )
 def test_a_learner_that_has_caught_up_votes(match_index: int, answered: list[str], is_promoted: bool) -> None:
-    """If it answers."""
-    command = formed(LEARNING).due(Ground(True, answered), lambda _: None, lambda _: match_index, 9_999)
+    """If it answers, and has at least the entry that gave it its seat."""
+    leader, ground = formed(AWAITED, LEARNING), Ground(True, answered)
+    command = leader.due(ground, lambda _: None, lambda _: match_index, 9_999)
     assert (command is not None and after(command) == FOUR) is is_promoted
+    assert leader.due(Ground(True, [*NAMES, "n4"]), lambda _: None, lambda _: 2, 3) is None
+    assert leader.due(Ground(True, [*NAMES, "n4"]), lambda _: None, lambda _: 3, 3) is not None

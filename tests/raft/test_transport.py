@@ -165,7 +165,10 @@ async def test_wrong_secret(world: World, caplog: pytest.LogCaptureFixture) -> N
 async def test_stranger_is_told_why(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A node that the members do not admit learns the reason, and logs it once."""
     n1, n2 = world.node("n1"), world.node("n2", admit=lambda hello: f"disk {hello.disk_id!r} is not known")
-    await world.start(n1, n2)
+    n2.meet("n1", 1)
+    await n2.start()
+    n1.meet("n2", n2.port)
+    await n1.start()
     await eventually(lambda: n1.transport.refusals)
     assert "refuses this node: disk 'disk of n1' is not known" in n1.transport.refusals["n2"]
     await asyncio.sleep(0.2)  # several more attempts

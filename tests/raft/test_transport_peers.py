@@ -180,11 +180,34 @@ async def test_a_name_that_cannot_be_one(world: World) -> None:
     assert n1.transport.connected("n2")
 
 
-async def test_a_new_peer_after_the_stop(world: World) -> None:
-    """A transport that is stopped dials nobody, whoever its peers become."""
-    n1, n2 = await alone(world, "n1"), await alone(world, "n2")
-    n1.meet("n2", 1)
-    await n2.transport.stop()
-    n2.meet("n1", n1.port)
-    await asyncio.sleep(0.05)
-    assert n1.events == n2.events == []
+class Doorbell:
+    """A port that counts who comes, and sends everybody away."""
+
+    def __init__(self) -> None:
+        self.rings = 0
+
+    async def open(self) -> int:
+        self.server = await asyncio.start_server(self._ring, "127.0.0.1", 0)
+        return int(self.server.sockets[0].getsockname()[1])
+
+    def _ring(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.rings += 1
+        writer.transport.abort()
+
+
+async def test_who_is_no_peer_any_more_is_not_dialled(world: World) -> None:
+    """Nothing is left of a removed peer's dialler, nor does one begin once the transport is stopped."""
+    n1, bell = await alone(world, "n1"), Doorbell()
+    port = await bell.open()
+    n1.meet("n2", port)
+    await eventually(lambda: bell.rings >= 2)
+    n1.part("n2")
+    await asyncio.sleep(0.02)  # what was under way
+    rings = bell.rings
+    await asyncio.sleep(0.2)  # several attempts, were there any
+    assert bell.rings == rings
+    await n1.transport.stop()
+    n1.meet("n0", port)
+    await asyncio.sleep(0.2)
+    assert bell.rings == rings
+    bell.server.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,27 @@ async def test_the_certificate_of_another_node(
     assert n2.events == impostor.events == []
 
 
+async def test_nothing_is_said_to_a_wrong_certificate(world: World, certificates: dict[str, PeerTls]) -> None:
+    """Who was dialled as n1 and shows the certificate of n3 gets no word, let alone a proof to guess the secret by."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates["n3"].certificate, certificates["n3"].key)
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            heard.append(await reader.read(65536))
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context)
+    n2 = world.node("n2", tls=certificates["n2"])
+    n2.meet("n1", server.sockets[0].getsockname()[1])
+    await n2.start()
+    await eventually(lambda: len(n2.transport.refusals) and len(heard) > 2)
+    server.close()
+    assert not any(heard)
+    assert "DNS:n1" in n2.transport.refusals["n1"]
+
+
 async def secured(node: Node, tls: PeerTls | None, ca: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A TLS connection to a node, with or without a certificate, up to where the client believes it stands."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -293,7 +316,7 @@ async def test_the_secret_is_asked_for_all_the_same(
     await world.start(n1, n2)
     await eventually(lambda: n1.transport.refusals and n2.transport.refusals)
     assert "RAFTCRON_CLUSTER_SECRET" in n1.transport.refusals["n2"]
-    assert said(caplog, "peer_unproven", "does not prove the cluster secret")
+    await eventually(lambda: said(caplog, "peer_unproven", "does not prove the cluster secret"))
     assert n1.events == n2.events == []
 
 
@@ -407,6 +430,29 @@ async def test_files_that_change(
     await connected(n1, n2)
     await eventually(lambda: serial(n2) != before)
     assert len(said(caplog, "peer_certificate_read", "changing.crt")) == 1
+
+
+def test_a_change_that_cannot_be_read_at_first(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that has no descriptor left keeps what it has, and reads the new files as soon as it can."""
+    caplog.set_level("INFO")
+    tls = authority.issue("n1", file="unread")
+    credentials = Credentials(tls, "n1")
+    before = credentials._contexts
+    authority.issue("n1", file="unread")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        for _ in range(3):
+            credentials.channel(is_dialling=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert credentials._contexts == before
+    credentials.channel(is_dialling=True)
+    assert credentials._contexts != before
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == [
+        "peer_certificate_kept:",
+        "peer_certificate_read",
+    ]
 
 
 def drop(node: Node) -> None:

@@ -1,0 +1,355 @@
+"""The faults of a campaign, by name: what each does to the cluster, what must hold meanwhile, and its end.
+
+    leader, follower, majority, all     SIGKILL; of a majority the leader dies last
+    in-snapshot, in-compaction          SIGKILL while a snapshot is being written, or the log cut behind it
+    wipe                                a follower starts on an empty disk, is refused, and gets its own one back
+    stall, long-stall                   SIGSTOP of the leader, for less or more than a lease
+    nap, long-nap                       the same of a follower
+    freeze                              SIGSTOP of both followers: the leader's proposals hang
+    cut-leader, cut-follower            nothing goes from it to its peers, nor back
+    mute-leader, deaf-leader            nothing goes from it, or nothing to it
+    cut-pair, cut-followers             one connection is cut: leader and follower, or two followers
+    power-leader, power-follower,
+    power-all                           what was not synced is gone; at once for all
+
+What is asserted here holds for that fault alone; what holds for all of them is the checker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.cluster.disks import DiskCluster
+from tests.cluster.harness import eventually
+from tests.cluster.network import CutCluster
+
+if TYPE_CHECKING:
+    from tests.chaos.campaign import Campaign
+
+ELECTION_SECONDS = 5.0  # at most, until the others have a leader, and a leader that is cut off knows that it is none
+
+
+WORK_SECONDS = 20.0  # until a node writes a snapshot, or cuts its log
+TRIES = 8
+
+
+class Round(NamedTuple):
+    """One fault: its kind, whether it waits for runs in flight, how long it lasts, how long is quiet after it."""
+
+    kind: str
+    in_flight: bool
+    down_seconds: float
+    quiet_seconds: float
+
+
+Strike = Callable[["Campaign", Round, str, list[str]], Awaitable[tuple[str, ...]]]
+
+
+class Sort(NamedTuple):
+    """`strike(campaign, round, leader, followers)` does it, ends it and gives the nodes that it befell."""
+
+    strike: Strike
+    ends_leases: bool = False
+
+
+# ---- plans -----------------------------------------------------------------------------------------------------------
+
+SHORT = ("leader",) * 8 + ("follower",) * 4 + ("majority",) * 2 + ("freeze", "stall")  # 10 leaders, 6 followers die
+LONG = (*SHORT, "all")
+
+
+def rounds_of(kinds: Iterable[str], dice: random.Random) -> Iterator[Round]:
+    """Every second round waits for runs in flight.
+
+    Where nobody can commit, that lasts for more than the 2 s that a write is held, so that 503 is seen; a stalled
+    leader sleeps for longer than an election takes, and far shorter than its lease.
+    """
+    for place, kind in enumerate(kinds):
+        is_brief = kind in ("leader", "follower")
+        yield Round(
+            kind, place % 2 == 0 or not is_brief, dice.uniform(0.1, 0.8) if is_brief else 2.3, dice.uniform(0.1, 1.2)
+        )
+
+
+def short_rounds(seed: int) -> Iterator[Round]:
+    """The least that gives a verdict, in an order of its own for each seed."""
+    dice = random.Random(seed)
+    return rounds_of(dice.sample(SHORT, len(SHORT)), dice)
+
+
+def long_rounds(seed: int, minutes: float, more: Iterable[str] = ()) -> Iterator[Round]:
+    """The least that gives a verdict, and more until the time is over; `more` kinds beside those that need no root."""
+    dice = random.Random(seed)
+    deadline = time.monotonic() + minutes * 60
+    choice = (*LONG, *more)
+
+    def kinds() -> Iterator[str]:
+        yield from dice.sample(choice, len(choice))
+        while time.monotonic() < deadline:
+            yield dice.choice(choice)
+
+    return rounds_of(kinds(), dice)
+
+
+# ---- death -----------------------------------------------------------------------------------------------------------
+
+
+async def _kill(campaign: Campaign, each: Round, leader: str, victims: list[str]) -> tuple[str, ...]:
+    """SIGKILL of these, one after the other; those who are left go on before the dead come back."""
+    down = {}
+    for victim in victims:
+        at = await campaign.wait_in_flight(victim, leader) if each.in_flight else await campaign.now()
+        await campaign.cluster.kill(victim)
+        down[campaign.dies(victim, leader, at)] = victim
+    if len(victims) == 1:
+        await campaign.wait_fires()
+    # The length of the outage is part of the plan; nothing is awaited here, nor in the pauses and cuts below.
+    await asyncio.sleep(each.down_seconds)
+    await campaign.revive(down)
+    return tuple(victims)
+
+
+async def kill_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _kill(campaign, each, leader, [leader])
+
+
+async def kill_follower(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _kill(campaign, each, leader, followers[:1])
+
+
+async def kill_majority(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _kill(campaign, each, leader, [followers[0], leader])
+
+
+async def kill_all(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _kill(campaign, each, leader, [*followers, leader])
+
+
+async def _seen_at_work(is_at_work: Callable[[], bool], what: str) -> None:
+    """Looks without a pause to speak of: what is waited for lasts for milliseconds."""
+
+    async def seen() -> bool:
+        return is_at_work()
+
+    await eventually(seen, within=WORK_SECONDS, what=what, every=0.0005)
+
+
+async def kill_in_snapshot(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    """Again until one died so that its snapshot was left unfinished."""
+    victim = campaign.dice.choice([leader, *followers])
+    folder = campaign.cluster.nodes[victim].data / "snapshots"
+    for _ in range(TRIES):
+        await _seen_at_work(lambda: any(folder.glob("*.writing")), f"{victim} writes a snapshot")
+        await campaign.cluster.kill(victim)
+        at = await campaign.now()
+        is_unfinished = any(folder.glob("*.writing"))
+        await campaign.revive({campaign.dies(victim, leader, at): victim})
+        if is_unfinished:
+            return (victim,)
+        leader = await campaign.cluster.wait_leader(within=ELECTION_SECONDS)
+    raise AssertionError(f"{victim} was never killed in the middle of a snapshot")
+
+
+async def kill_in_compaction(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    """As soon as the first of the segments that go has gone."""
+    victim = campaign.dice.choice([leader, *followers])
+    folder = campaign.cluster.nodes[victim].data / "journal"
+    first = min(folder.glob("*.segment"))
+    await _seen_at_work(lambda: not first.exists(), f"{victim} cuts its log")
+    await campaign.cluster.kill(victim)
+    at = await campaign.now()
+    await campaign.revive({campaign.dies(victim, leader, at): victim})
+    return (victim,)
+
+
+async def wipe(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    """A node that lost its disk is a stranger: it ends by itself, and says what replaces it."""
+    victim = followers[0]
+    node = campaign.cluster.nodes[victim]
+    at = await campaign.now()
+    await campaign.cluster.kill(victim)
+    place = campaign.dies(victim, leader, at)
+    kept = Path(f"{node.data}.kept")
+    node.data.rename(kept)
+    before = len(node.output)
+    campaign.cluster.spawn(victim)
+    code = await campaign.cluster.wait_exit(victim)
+    said = node.output[before:]
+    assert code == 2, f"exit code {code}: {said}"
+    assert f"raftcron cluster replace {victim}" in said, said
+    await campaign.wait_fires()
+    shutil.rmtree(node.data)
+    kept.rename(node.data)
+    await campaign.revive({place: victim})
+    return (victim,)
+
+
+# ---- pauses ----------------------------------------------------------------------------------------------------------
+
+
+async def _pause(campaign: Campaign, each: Round, names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        campaign.cluster.sigstop(name)
+    await asyncio.sleep(each.down_seconds)
+    for name in names:
+        campaign.cluster.sigcont(name)
+    return tuple(names)
+
+
+async def pause_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    if each.in_flight:
+        await campaign.wait_in_flight(leader, leader)
+    return await _pause(campaign, each, [leader])
+
+
+async def pause_follower(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _pause(campaign, each, followers[:1])
+
+
+async def pause_followers(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _pause(campaign, each, followers)
+
+
+# ---- cuts ------------------------------------------------------------------------------------------------------------
+
+
+def _cuttable(campaign: Campaign) -> CutCluster:
+    assert isinstance(campaign.cluster, CutCluster), "the connections of this cluster cannot be cut"
+    return campaign.cluster
+
+
+async def _depose(campaign: Campaign, each: Round, leader: str) -> tuple[str, ...]:
+    """The leader has just been cut off: the others go on, it steps down and refuses, and comes back as a follower."""
+    cluster = _cuttable(campaign)
+    successor = await cluster.wait_leader(other_than=leader, within=ELECTION_SECONDS)
+
+    async def stepped_down() -> bool:
+        return (await cluster.status(leader))["leader"] != leader
+
+    await eventually(stepped_down, within=ELECTION_SECONDS, what=f"{leader} knows that it leads no more")
+    if each.kind == "cut-leader":
+        assert (status := await campaign.write_once(leader)) == 503, f"{leader} is alone and answers a write {status}"
+    await campaign.wait_fires()
+    await asyncio.sleep(each.down_seconds)
+    term = (await cluster.status(successor))["term"]
+    cluster.heal()
+    await _follows(campaign, leader, successor, term)
+    return (leader,)
+
+
+async def _follows(campaign: Campaign, name: str, leader: str, term: int) -> None:
+    """A node that was cut off comes back: it follows the leader that there is, and no term has passed."""
+    cluster = campaign.cluster
+
+    async def follows() -> bool:
+        return (await cluster.status(name))["leader"] == leader
+
+    await eventually(follows, within=ELECTION_SECONDS, what=f"{name} follows {leader}")
+    seen = {each: await cluster.status(each) for each in (leader, name)}
+    stood = {each: (status["leader"], status["term"]) for each, status in seen.items()}
+    assert set(stood.values()) == {(leader, term)}, f"{name} came back to {leader} in term {term}: {stood}"
+
+
+async def cut_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    _cuttable(campaign).isolate(leader)
+    return await _depose(campaign, each, leader)
+
+
+async def mute_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    for peer in followers:
+        _cuttable(campaign).cut(leader, peer)
+    return await _depose(campaign, each, leader)
+
+
+async def deaf_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    for peer in followers:
+        _cuttable(campaign).cut(peer, leader)
+    return await _depose(campaign, each, leader)
+
+
+async def _part(campaign: Campaign, each: Round, leader: str, one: str, others: list[str]) -> tuple[str, ...]:
+    """A cut that leaves the leader a majority deposes nobody, neither while it lasts nor when it ends."""
+    cluster = _cuttable(campaign)
+    term = (await cluster.status(leader))["term"]
+    cluster.part([one], others)
+    await campaign.wait_fires()
+    await asyncio.sleep(each.down_seconds)
+    status = await cluster.status(leader)
+    assert (status["leader"], status["term"]) == (leader, term), f"a cut of {one} and {others} deposed {leader}"
+    cluster.heal()
+    await _follows(campaign, one, leader, term)
+    return (one, *others)
+
+
+async def cut_follower(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _part(campaign, each, leader, followers[0], [followers[1], leader])
+
+
+async def cut_pair(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _part(campaign, each, leader, followers[0], [leader])
+
+
+async def cut_followers(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _part(campaign, each, leader, followers[0], [followers[1]])
+
+
+# ---- power -----------------------------------------------------------------------------------------------------------
+
+
+async def _cut_power(campaign: Campaign, each: Round, leader: str, victims: list[str]) -> tuple[str, ...]:
+    assert isinstance(campaign.cluster, DiskCluster), "the nodes of this cluster have no disks of their own"
+    at = await campaign.now()
+    down = {campaign.dies(victim, leader, at): victim for victim in victims}
+    await campaign.cluster.cut_power(*victims)
+    await asyncio.sleep(each.down_seconds)
+    await campaign.revive(down)
+    return tuple(victims)
+
+
+async def power_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _cut_power(campaign, each, leader, [leader])
+
+
+async def power_follower(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _cut_power(campaign, each, leader, followers[:1])
+
+
+async def power_all(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    return await _cut_power(campaign, each, leader, [leader, *followers])
+
+
+CUTS = {
+    "cut-leader": Sort(cut_leader, ends_leases=True),
+    "mute-leader": Sort(mute_leader, ends_leases=True),
+    "deaf-leader": Sort(deaf_leader, ends_leases=True),
+    "cut-follower": Sort(cut_follower),
+    "cut-pair": Sort(cut_pair),
+    "cut-followers": Sort(cut_followers),
+}
+POWER_CUTS = {
+    "power-leader": Sort(power_leader),
+    "power-follower": Sort(power_follower),
+    "power-all": Sort(power_all),
+}
+FAULTS = {
+    "leader": Sort(kill_leader),
+    "follower": Sort(kill_follower),
+    "majority": Sort(kill_majority),
+    "all": Sort(kill_all),
+    "wipe": Sort(wipe),
+    "in-snapshot": Sort(kill_in_snapshot),
+    "in-compaction": Sort(kill_in_compaction),
+    "stall": Sort(pause_leader),
+    "long-stall": Sort(pause_leader, ends_leases=True),
+    "nap": Sort(pause_follower),
+    "long-nap": Sort(pause_follower, ends_leases=True),
+    "freeze": Sort(pause_followers),
+    **CUTS,
+    **POWER_CUTS,
+}

@@ -1,0 +1,115 @@
+"""Connections that are cut, whole or in one direction: the majority goes on, nobody else is deposed, one history."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.campaign import unleash
+from tests.chaos.checker import Needs, judge
+from tests.chaos.faults import CUTS, Round
+from tests.cluster.harness import Cluster, eventually
+from tests.cluster.network import CutCluster, NamespacedCluster, ProxiedCluster, best_cut_cluster, why_no_namespaces
+
+SHORT_LEASE = ("--lease", "2s", "--lease-margin", "500ms")
+LONGER_THAN_A_TIMEOUT_SECONDS = 2.0  # and than the lease
+NEVER = {"schedule": "0 0 29 2 *", "executor": {"type": "http", "url": "http://127.0.0.1:9/"}}
+KINDS = {"namespaces": NamespacedCluster, "proxies": ProxiedCluster}
+
+
+@pytest.fixture(params=KINDS)
+def make(request: pytest.FixtureRequest) -> type[CutCluster]:
+    """Both sorts of clusters that can be cut."""
+    if request.param == "namespaces" and (reason := why_no_namespaces()) is not None:
+        pytest.skip(f"no network namespaces: {reason}; the cuts are made by proxies")
+    return KINDS[request.param]
+
+
+async def heard(cluster: Cluster, name: str) -> list[str]:
+    """The peers that a node is connected to, by its own word."""
+    return [each["name"] for each in (await cluster.status(name))["members"] if each["alive"] and each["name"] != name]
+
+
+async def test_cuts_cut_what_they_say(tmp_path: Path, make: type[CutCluster]) -> None:
+    """Uncut all hear each other; a node that is cut off hears nobody, the others do, clients reach all; then it heals.
+
+    Otherwise the tests below would judge a network that was never cut.
+    """
+    async with make(tmp_path) as cluster:
+        await cluster.start()
+        away, other = await cluster.followers()
+        leader = await cluster.wait_leader()
+        term = (await cluster.status(leader))["term"]
+        for name in cluster.nodes:
+            await cluster.put_job(name, f"at-{name}", **NEVER)
+        cluster.isolate(away)
+
+        async def parted() -> bool:
+            seen = {name: await heard(cluster, name) for name in cluster.nodes}
+            assert seen == {away: [], other: [leader], leader: [other]}, seen
+            return True
+
+        await eventually(parted, within=15, what=f"{away} hears nobody, the others each other")
+        await cluster.put_job(other, "meanwhile", **NEVER)
+        stale = (await cluster.request(away, "GET", "/v1/jobs?consistency=stale")).expect(200).json
+        assert {job["name"] for job in stale["items"]} == {f"at-{name}" for name in cluster.nodes}
+        cluster.heal()
+        await cluster.wait_converged(within=30)
+        status = await cluster.status(away)
+        assert (status["leader"], status["term"]) == (leader, term)
+
+
+async def test_one_history_through_cuts_of_every_sort(tmp_path: Path) -> None:
+    """Leader cut off, mute, deaf; follower cut off; one connection cut: as faults.py says of each, and one history."""
+    began = time.monotonic()
+    rounds = [
+        Round(kind, in_flight=False, down_seconds=LONGER_THAN_A_TIMEOUT_SECONDS, quiet_seconds=0.3) for kind in CUTS
+    ]
+    evidence = await unleash(tmp_path, 1, rounds, make=best_cut_cluster(), extra=SHORT_LEASE)
+    verdict = judge(evidence, Needs.of_faults(CUTS))
+    print(verdict.table())
+    print(f"{time.monotonic() - began:.1f} s")
+    assert verdict.word == "passed", f"\n{verdict.table()}\nevidence: {tmp_path / 'evidence.json'}"
+
+
+@pytest.mark.parametrize("is_alone", [False, True], ids=["from the leader", "from all"])
+async def test_in_an_idle_cluster_too_a_cut_deposes_nobody(tmp_path: Path, is_alone: bool) -> None:
+    """A follower whose log lacks nothing would get votes: that the others hear the leader is all that refuses them."""
+    async with best_cut_cluster()(tmp_path) as cluster:
+        await cluster.start()
+        leader = await cluster.wait_leader()
+        away, _ = await cluster.followers()
+        await cluster.wait_converged()
+        term = (await cluster.status(leader))["term"]
+        cluster.part([away], cluster.others(away) if is_alone else [leader])
+        # Longer than the longest election time-out, both times: whoever wants to stand has stood.
+        await asyncio.sleep(LONGER_THAN_A_TIMEOUT_SECONDS)
+        assert (await cluster.status(leader))["term"] == term
+        cluster.heal()
+        await asyncio.sleep(LONGER_THAN_A_TIMEOUT_SECONDS)
+        for name in cluster.nodes:
+            status = await cluster.status(name)
+            assert (status["leader"], status["term"]) == (leader, term)
+
+
+async def test_broken_connections_depose_nobody(tmp_path: Path) -> None:
+    """Connections that are reset, again and again, come back at once; the leader and its term stay, writes go on."""
+    async with ProxiedCluster(tmp_path) as cluster:
+        await cluster.start()
+        leader = await cluster.wait_leader()
+        term = (await cluster.status(leader))["term"]
+        peers = await cluster.followers()
+        for place, peer in enumerate(peers * 3):
+            cluster.proxies.break_connections(leader, peer)
+            await cluster.put_job(peer, f"job-{place}", **NEVER)
+        cluster.proxies.break_connections(*peers)
+        # Longer than the longest election time-out: who had begun to stand would have stood.
+        await asyncio.sleep(1.5)
+        for name in cluster.nodes:
+            status = await cluster.status(name)
+            assert (status["leader"], status["term"]) == (leader, term)
+            assert len(await heard(cluster, name)) == 2
+        await cluster.wait_converged(within=30)
