@@ -138,7 +138,7 @@ def test_the_engine_s_own_cut_and_rewind_are_noticed(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(guard, "judge_append", append)
     monkeypatch.setattr(guard, "judge_answer", answer)
-    with pytest.raises(AssertionError, match=r"counted for|cannot be cut"):
+    with pytest.raises(AssertionError, match=r"counted for|cannot be cut|the log is cut from"):
         sweep(range(2), 500)
 
 
@@ -159,7 +159,7 @@ def test_contradicting_refusals_are_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(guard, "judge_append", append)
     monkeypatch.setattr(guard, "judge_answer", answer)
     with pytest.raises(AssertionError, match=r"applied \d+ of \d+"):
-        sweep(range(5, 6), 500)
+        sweep(range(3, 4), 500)
 
 
 def test_a_disk_forgets_what_was_not_synced() -> None:
