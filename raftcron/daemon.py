@@ -23,6 +23,7 @@ from raftcron.clock import Clock, SystemClock
 from raftcron.config import Settings
 from raftcron.core.commands import Announce, Finished
 from raftcron.core.model import FAILED, SUCCEEDED
+from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors.registry import Registry, Surroundings
 from raftcron.executors.remnants import Remnant, clean_up
@@ -215,6 +216,8 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
             version=__version__,
             slots=settings.slots,
             process_slots=settings.process_slots,
+            croniter_version=CRONITER_VERSION,
+            tzdata_version=TZDATA_VERSION,
         ),
     )
 

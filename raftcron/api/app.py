@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from raftcron.api import cluster, health, jobs, metrics, problems, respond, runs
+from raftcron.api import calendars, cluster, health, jobs, metrics, problems, respond, runs, schedules
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import sessions
 from raftcron.api.guard import Guard
@@ -29,12 +29,23 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/v1/jobs/{name:[^/]+}", jobs.delete),
     ("POST", "/v1/jobs/{name:[^/]+}/pause", jobs.pause),
     ("POST", "/v1/jobs/{name:[^/]+}/resume", jobs.resume),
+    ("POST", "/v1/jobs/{name:[^/]+}/skip-next", jobs.skip_next),
+    ("GET", "/v1/jobs/{name:[^/]+}/next", jobs.next_),
     ("GET", "/v1/jobs/{name:[^/]+}/runs", runs.list_of_job),
     ("POST", "/v1/jobs/{name:[^/]+}/runs", runs.create),
     ("GET", "/v1/runs", runs.list_),
     ("GET", "/v1/runs/{id:[^/]+}", runs.get),
     ("POST", "/v1/runs/{id:[^/]+}/cancel", runs.cancel),
+    ("POST", "/v1/schedules:explain", schedules.explain),
+    ("GET", "/v1/calendars", calendars.list_),
+    ("GET", "/v1/calendars/{name:[^/]+}", calendars.get),
+    ("PUT", "/v1/calendars/{name:[^/]+}", calendars.put),
+    ("DELETE", "/v1/calendars/{name:[^/]+}", calendars.delete),
     ("GET", "/v1/cluster", cluster.get),
+    ("POST", "/v1/cluster/members", cluster.add),
+    ("DELETE", "/v1/cluster/members/{name:[^/]+}", cluster.remove),
+    ("POST", "/v1/cluster/members/{name:[^/]+}/replace", cluster.replace),
+    ("POST", "/v1/cluster/transfer", cluster.transfer),
     ("GET", "/livez", health.live),
     ("GET", "/readyz", health.ready),
     ("GET", "/metrics", metrics.get),

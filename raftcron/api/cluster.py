@@ -1,4 +1,4 @@
-"""/v1/cluster: what this node knows of the cluster, also without a quorum."""
+"""/v1/cluster: what this node knows of the cluster, also without a quorum; who belongs to it, and who leads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 from aiohttp import web
 
 from raftcron import __version__
-from raftcron.api import respond
+from raftcron.api import bodies, respond
 from raftcron.api.context import NODE, NodeContext
-from raftcron.api.query import Query
-from raftcron.ports import LogStatus, Member, Role
+from raftcron.api.forward import write
+from raftcron.api.query import Query, idempotency_key
+from raftcron.ports import LogStatus, Member, Role, Standing
 
 
 async def get(request: web.Request) -> web.Response:
@@ -24,16 +25,84 @@ async def get(request: web.Request) -> web.Response:
             "term": status.term,
             "epoch": node.machine.state.epoch,
             "commit_index": status.commit_index,
-            "members": [_member(node, status, member) for member in status.members],
+            "members": _members(node),
             "digests": _digests(node),
+            "editions": [
+                {"name": edition.name, "version": edition.version, "since": edition.since}
+                for edition in node.machine.state.editions.values()
+            ],
         }
     )
 
 
+async def add(request: web.Request) -> web.Response:
+    """Await a new member: 202, or 200 where it votes already."""
+    node, body = request.app[NODE], await _body(request)
+    content = bodies.decode(body)
+
+    async def use() -> web.Response:
+        name, index = await node.members.add(content)
+        return _changed(node, name, index)
+
+    return await write(request, body, use)
+
+
+async def remove(request: web.Request) -> web.Response:
+    node, body, name = request.app[NODE], await _body(request), request.match_info["name"]
+
+    async def use() -> web.Response:
+        index = await node.members.remove(name)
+        return web.Response(status=web.HTTPNoContent.status_code, headers={respond.INDEX: str(index)})
+
+    return await write(request, body, use)
+
+
+async def replace(request: web.Request) -> web.Response:
+    """Await an empty data directory in a member's place: 202."""
+    node, body, name = request.app[NODE], await _body(request), request.match_info["name"]
+    content = bodies.decode(body, may_be_empty=True)
+
+    async def use() -> web.Response:
+        return _changed(node, name, await node.members.replace(name, content))
+
+    return await write(request, body, use)
+
+
+async def transfer(request: web.Request) -> web.Response:
+    node, body = request.app[NODE], await _body(request)
+    content = bodies.decode(body, may_be_empty=True)
+
+    async def use() -> web.Response:
+        return respond.value({"leader": await node.members.transfer(content)})
+
+    return await write(request, body, use)
+
+
+async def _body(request: web.Request) -> bytes:
+    """An idempotency key is taken and not kept: what is asked for twice is done once by itself, or refused."""
+    Query(request, ())
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    idempotency_key(request, body)
+    return body
+
+
+def _changed(node: NodeContext, name: str, index: int) -> web.Response:
+    members = _members(node)
+    is_done = any(member["name"] == name and member["standing"] == Standing.VOTER for member in members)
+    status = web.HTTPOk.status_code if is_done else web.HTTPAccepted.status_code
+    return respond.value({"members": members}, status, {respond.INDEX: str(index)})
+
+
+def _members(node: NodeContext) -> list[dict[str, Any]]:
+    status = node.log.status()
+    return [_member(node, status, member) for member in status.members]
+
+
 def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, Any]:
     is_self = member.name == node.name
-    announced = node.machine.state.nodes.get(member.name)
-    heard = node.peers.get(member.name)
+    is_awaited = member.standing is Standing.AWAITED  # what is known of its name is another node's
+    announced = None if is_awaited else node.machine.state.nodes.get(member.name)
+    heard = None if is_awaited else node.peers.get(member.name)
     applied: int | None
     digest: str | None
     if is_self:
@@ -41,10 +110,14 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
     else:
         role = Role.LEADER if member.name == status.leader else Role.FOLLOWER
         applied, digest = (None, None) if heard is None else (heard.applied_index, heard.digest)
+    croniter, tzdata = ("", "") if announced is None else (announced.croniter_version, announced.tzdata_version)
+    if is_self:
+        croniter, tzdata = node.machine.editions
     return {
         "name": member.name,
-        "role": role.value,
-        "http": node.advertise if is_self else None if announced is None else announced.http,
+        "role": role.value if member.standing is Standing.VOTER else "learner",
+        "standing": member.standing.value,
+        "http": node.advertise if is_self else (member.http or None) if announced is None else announced.http,
         "raft": member.address,
         "alive": is_self or member.connected,
         "applied_index": applied,
@@ -52,6 +125,8 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
         "incarnation": node.log.incarnation if is_self else None if announced is None else announced.incarnation,
         "clock_offset_ms": 0 if is_self else None if heard is None else heard.clock_offset_ms,
         "version": __version__ if is_self else None if announced is None else announced.version,
+        "croniter": croniter or None,
+        "tzdata": tzdata or None,
     }
 
 

@@ -10,9 +10,11 @@ from aiohttp import web
 from raftcron.clock import Clock
 from raftcron.executors.registry import Registry
 from raftcron.ports import Log
+from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.listing import Listing
 from raftcron.runtime.machine import Machine
+from raftcron.runtime.members import Members
 from raftcron.runtime.presence import PeerInfo
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
@@ -25,7 +27,8 @@ class NodeContext:
 
     `listen` and `advertise` are `host:port`; `is_ready` says that a barrier of this process has applied; `fresh_at`
     is a boot-clock instant at which this node held all that was committed, None while it knows of none;
-    `loop_stall_seconds` is the longest time that something has held the loop.
+    `loop_stall_seconds` is the longest time that something has held the loop; `lease_left` is for how many seconds
+    more a node may hold a lease, by what a leader knows.
     """
 
     name: str
@@ -43,13 +46,19 @@ class NodeContext:
     hold_seconds: float = 2.0  # how long a write waits for a leader to be known, and an answer for its own index
     fresh_at: Callable[[], float | None] = lambda: None
     loop_stall_seconds: Callable[[], float] = lambda: 0.0
+    lease_left: Callable[[str], float] = lambda _: 0.0
     reads: Reads = field(init=False)
     service: Service = field(init=False)
+    calendars: Calendars = field(init=False)
     listing: Listing = field(init=False)
+    members: Members = field(init=False)
 
     def __post_init__(self) -> None:
         self.reads = Reads(self.log, self.machine, self.clock, self.fresh_at)
         self.listing = Listing(self.machine)
+        self.members = Members(
+            node=self.name, log=self.log, machine=self.machine, reads=self.reads, lease_left=self.lease_left
+        )
         self.service = Service(
             node=self.name,
             machine=self.machine,
@@ -58,6 +67,7 @@ class NodeContext:
             reads=self.reads,
             registry=self.registry,
         )
+        self.calendars = Calendars(machine=self.machine, time=self.time, service=self.service)
 
 
 NODE = web.AppKey("node", NodeContext)

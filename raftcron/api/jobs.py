@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from raftcron.api import bodies, respond
@@ -10,8 +12,10 @@ from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
 from raftcron.core.fields import shown
 from raftcron.errors import NotFoundError
+from raftcron.runtime.forecast import AHEAD_MAX
 from raftcron.runtime.listing import JOB_STATES, SORTS, JobFilter
-from raftcron.runtime.views import job_view
+from raftcron.runtime.service import NEXT_SHOWN, Preview
+from raftcron.runtime.views import coming_view, instant, job_view
 
 
 async def get(request: web.Request) -> web.Response:
@@ -54,7 +58,7 @@ async def put(request: web.Request) -> web.Response:
     if query.flag("dry_run"):
         point = await node.reads.at()
         preview = await node.service.preview_job(name, content, expected)
-        return respond.value({"dry_run": True, **preview._asdict()}, headers=respond.at(point))
+        return respond.value({"dry_run": True, **_preview_view(preview)}, headers=respond.at(point))
     key = idempotency_key(request, body)
 
     async def use() -> web.Response:
@@ -127,6 +131,44 @@ async def resume(request: web.Request) -> web.Response:
         return respond.job(request, name, await node.service.resume_job(name, content, expected, key))
 
     return await write(request, body, use)
+
+
+async def skip_next(request: web.Request) -> web.Response:
+    Query(request, ())
+    node, name = request.app[NODE], request.match_info["name"]
+    expected = precondition(request)
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        return respond.job(request, name, await node.service.skip_next(name, content, expected, key))
+
+    return await write(request, body, use)
+
+
+async def next_(request: web.Request) -> web.Response:
+    """The coming fires; none while the job is paused."""
+    query = Query(request, (*READ, "count"))
+    node, name = request.app[NODE], request.match_info["name"]
+    count = query.whole("count", NEXT_SHOWN, 0, AHEAD_MAX)
+    assert count is not None, "it has a default"
+    point = await respond.read_point(request, query)
+    found = await node.service.coming(name, count)
+    return respond.value({"items": [coming_view(one) for one in found]}, headers=respond.at(point))
+
+
+def _preview_view(preview: Preview) -> dict[str, Any]:
+    moved = preview.shift
+    return {
+        "result": preview.result,
+        "job": preview.job,
+        "next": [instant(at) for at in preview.next],
+        "changes": preview.changes,
+        "gained": [instant(at) for at in moved.gained],
+        "lost": [instant(at) for at in moved.lost],
+        "moved": [{"from": instant(old), "to": instant(new)} for old, new in moved.moved],
+        "compared_through": instant(moved.through),
+    }
 
 
 def _label(text: str) -> tuple[str, str]:

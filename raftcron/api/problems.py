@@ -29,11 +29,11 @@ RETRY_AFTER_SECONDS = 1.0  # of a 503 that names no other
 
 # What the contract has and this version has not.
 _LATER = re.compile(
-    r"/|/openapi\.json|/v1/(jobs:apply|schedules:explain|events|backup|restore|audit"
-    r"|jobs/[^/]+/(skip-next|next|why|backfill)"
+    r"/|/openapi\.json|/v1/(jobs:apply|events|backup|restore|audit"
+    r"|jobs/[^/]+/(why|backfill)"
     r"|runs/[^/]+/(output|retry|finish|heartbeat)"
-    r"|cluster/(members(/.+)?|transfer|drain|accept-time)"
-    r"|(tokens|calendars|groups|secrets)(/.+)?)"
+    r"|cluster/(drain|accept-time)"
+    r"|(tokens|groups|secrets)(/.+)?)"
 )
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from raftcron.api.context import NODE
 from raftcron.api.query import Query
 from raftcron.core.commands import Done
-from raftcron.core.model import Job
+from raftcron.core.model import Calendar, Job
 from raftcron.runtime.listing import Page
 from raftcron.runtime.reads import ReadPoint
 from raftcron.runtime.views import job_view
@@ -41,8 +41,8 @@ def at(point: ReadPoint) -> dict[str, str]:
     return headers
 
 
-def etag(job: Job) -> str:
-    return f'"{job.revision}"'
+def etag(record: Job | Calendar) -> str:
+    return f'"{record.revision}"'
 
 
 def written(done: Done) -> dict[str, str]:

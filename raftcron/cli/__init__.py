@@ -17,7 +17,8 @@ main = Root(
         "server": ("raftcron.cli.server:server", "Run one node."),
         "job": ("raftcron.cli.job:job", "List, apply, pause, run and delete jobs."),
         "run": ("raftcron.cli.run:run", "Look at runs."),
-        "cluster": ("raftcron.cli.cluster:cluster", "Look at the cluster."),
+        "schedule": ("raftcron.cli.schedule:schedule", "Say what a schedule means; asks no node."),
+        "cluster": ("raftcron.cli.cluster:cluster", "Look at the cluster, and change who belongs to it."),
         "version": ("raftcron.cli.version:version", "Print the version."),
     },
 )

@@ -27,6 +27,7 @@ COLUMNS: Final = {
     "NEXT": "next_fire_at",
     "LAST": "last_run.state",
 }
+NEXT_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "DUE": "due_at", "LOCAL": "local", "NOTES": "notes"}
 
 
 @click.group()
@@ -136,6 +137,19 @@ def run(
     print_one(started, output, "id")
     if is_awaited and started["state"] != "succeeded":
         raise click.exceptions.Exit(AWAITED_RUN_FAILED)
+
+
+@job.command("next")
+@click.argument("name")
+@click.option("--count", type=click.IntRange(0, 1_000), default=10, show_default=True, help="How many fires.")
+@printed
+@remote
+def next_(addr: Sequence[str], output: str, name: str, count: int) -> None:
+    """Show the coming fires of a job; none while it is paused."""
+    items = client(addr).request("GET", path("jobs", name, "next"), query={"count": str(count)}).body["items"]
+    if output == "table":
+        items = [one | {"notes": "; ".join(note["message"] for note in one["notes"])} for one in items]
+    print_list(items, output, "scheduled_time", NEXT_COLUMNS)
 
 
 def _await(look: Callable[[], dict[str, Any]], found: dict[str, Any]) -> dict[str, Any]:

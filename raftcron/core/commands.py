@@ -30,7 +30,10 @@ class Summary(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Decision(Struct, array_like=True, frozen=True, gc=False):
-    """What becomes of every N of one job in (watermark, through], under one revision of its definition."""
+    """What becomes of every N of one job in (watermark, through], under one revision of what its times follow from.
+
+    `revision` is the newest of the job's and those of the calendars that it names, as is `seen_revision` below.
+    """
 
     uid: int
     revision: int
@@ -67,6 +70,8 @@ class Announce(Struct, array_like=True, frozen=True, tag=2):
     version: str
     slots: int
     process_slots: int
+    croniter_version: str = ""
+    tzdata_version: str = ""
 
 
 class PutJob(Struct, array_like=True, frozen=True, tag=3):
@@ -201,6 +206,34 @@ class Cancel(Struct, array_like=True, frozen=True, tag=16):
     key: Key | None = None
 
 
+class PutCalendar(Struct, array_like=True, frozen=True, tag=17):
+    """Create or replace; `decisions` are those of all its jobs due through `holds_from`, under what it said before."""
+
+    name: str
+    definition: bytes
+    holds_from: int
+    decisions: list[Decision] = []
+    seen_revision: int | None = None  # of the calendar; None: there was none
+    key: Key | None = None
+
+
+class DeleteCalendar(Struct, array_like=True, frozen=True, tag=18):
+    """Refused while a job names it."""
+
+    name: str
+    seen_revision: int
+    key: Key | None = None
+
+
+class SkipNext(Struct, array_like=True, frozen=True, tag=19):
+    """The undecided times of a job that will be skipped, instead of those that were asked for before."""
+
+    name: str
+    times: list[int]
+    seen_revision: int
+    key: Key | None = None
+
+
 Command = (
     Lead
     | Announce
@@ -218,6 +251,9 @@ Command = (
     | Expire
     | Requeue
     | Cancel
+    | PutCalendar
+    | DeleteCalendar
+    | SkipNext
 )
 
 

@@ -11,22 +11,39 @@ knows neither.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from raftcron.core.cron import uses_hash
 from raftcron.core.fields import CHECKS, NAME_RULE, Walk, escape, kind_of, name_fault, near, shown
-from raftcron.core.instant import parse_duration
-from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, UNLIMITED, Policy
+from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339
+from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, UNLIMITED, Policy, Recurrence
 from raftcron.errors import Fault
 
 SCHEDULES_MAX = 16
 DEFINITION_BYTES_MAX = 1 << 20  # one command holds a job
+REMEMBERED_BYTES = 8 << 10  # the longest definition whose meaning is cached
+
+T = TypeVar("T")
 
 SERVER_SET = frozenset(
-    {"uid", "revision", "created_at", "updated_at", "next_fire_at", "last_run", "stats", "pause_note", "pause_until"}
+    {
+        "uid",
+        "revision",
+        "created_at",
+        "updated_at",
+        "state",
+        "next_fire_at",
+        "last_run",
+        "stats",
+        "pause_note",
+        "pause_until",
+        "skips",
+    }
 )
 
 DEFAULTS: Mapping[str, Any] = {
@@ -62,25 +79,11 @@ NOT_YET: Mapping[str, frozenset[str]] = {
     "misfire": frozenset({"policy", "max"}),
     "overlap": frozenset({"max_running", "queue"}),
     "placement": frozenset({"on", "tags", "shards", "priority"}),
-    "dst": frozenset({"gap", "fold"}),
 }
-NOT_YET_WHOLE = frozenset(
-    {
-        "start_deadline",
-        "isolation",
-        "group",
-        "hash_key",
-        "exclude",
-        "jitter",
-        "start_at",
-        "end_at",
-        "max_runs",
-        "after",
-        "join",
-        "alerts",
-    }
-)
+NOT_YET_WHOLE = frozenset({"start_deadline", "isolation", "group", "after", "join", "alerts"})
 NOT_YET_VALUES: Mapping[str, frozenset[str]] = {"/overlap/policy": frozenset({"queue", "replace"})}
+
+_EVERY = re.compile(r"@every\s+(?P<interval>\S+)(?:\s+from\s+(?P<from>\S+))?", re.ASCII | re.IGNORECASE)
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
 _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -133,6 +136,7 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
     if owner is not None:
         walk.text("/owner", owner, 256)
     _check_fields(walk, written)
+    _check_spans(walk, written)
     _check_not_yet(walk, written)
     if "executor" in written:
         if not isinstance(written["executor"], dict):
@@ -181,6 +185,23 @@ def _check_fields(walk: Walk, written: Mapping[str, Any]) -> None:
                 CHECKS[f"{pointer}/{inner}"](walk, f"{pointer}/{inner}", value[inner])
         else:
             CHECKS[pointer](walk, pointer, value)
+
+
+def _check_spans(walk: Walk, written: Mapping[str, Any]) -> None:
+    """What two fields say together; what one of them says wrongly is said already."""
+    if any(fault.pointer.startswith(("/start_at", "/end_at", "/jitter", "/misfire")) for fault in walk.faults):
+        return
+    start_at, end_at = written.get("start_at"), written.get("end_at")
+    if start_at is not None and end_at is not None and parse_rfc3339(end_at) < parse_rfc3339(start_at):
+        walk.fault("/end_at", f"{end_at} lies before start_at, {start_at}: no time is between them")
+    jitter = parse_duration(written.get("jitter", DEFAULTS["jitter"]))
+    window = written.get("misfire", {}).get("window", DEFAULTS["misfire"]["window"])
+    if jitter > parse_duration(window):
+        walk.fault(
+            "/jitter",
+            f"is {format_duration(jitter)}, longer than misfire.window, {format_duration(parse_duration(window))}, "
+            "after which a run may no longer start: make it shorter, or the window longer",
+        )
 
 
 def _check_not_yet(walk: Walk, written: Mapping[str, Any]) -> None:
@@ -248,14 +269,25 @@ def expand(stored: bytes) -> dict[str, Any]:
     return whole
 
 
-@functools.lru_cache(maxsize=1_024)
+def _remembered(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """What short definitions mean is cached; long ones are read anew, since 1,024 of those could take a GiB."""
+    cached = functools.lru_cache(maxsize=1_024)(parse)
+
+    @functools.wraps(parse)
+    def parsed(stored: bytes) -> T:
+        return cached(stored) if len(stored) <= REMEMBERED_BYTES else parse(stored)
+
+    return parsed
+
+
+@_remembered
 def executor_of(stored: bytes) -> Mapping[str, Any]:
     """The executor object alone; shared, so it must not be changed."""
     executor: dict[str, Any] = _decode(stored)["executor"]
     return MappingProxyType(executor)
 
 
-@functools.lru_cache(maxsize=1_024)
+@_remembered
 def policy_of(stored: bytes) -> Policy:
     """What canonical bytes mean; equal policies are one object."""
     whole = expand(stored)
@@ -266,10 +298,8 @@ def policy_of(stored: bytes) -> Policy:
     window_ms = parse_duration(misfire["window"])
     alone = whole["delivery"] == AT_MOST_ONCE and overlap["policy"] == "allow" and max_running == UNLIMITED
     said = {
-        "schedules": tuple(schedules),
-        "timezone": whole["timezone"],
-        "gap": whole["dst"]["gap"],
-        "fold": whole["dst"]["fold"],
+        "recurrence": _recurrence_of(whole, schedules),
+        "max_runs": whole["max_runs"] or UNLIMITED,
         "delivery": whole["delivery"],
         "max_attempts": retry["max_attempts"] or (5 if at_least_once else 1),
         "backoff_ms": parse_duration(retry["backoff"]),
@@ -290,6 +320,31 @@ def policy_of(stored: bytes) -> Policy:
     return _shared(msgspec.convert(said, Policy))  # which checks the types
 
 
+def _recurrence_of(whole: Mapping[str, Any], schedules: list[str]) -> Recurrence:
+    """What a whole definition says of its times.  Reads no calendar: that is for the leader."""
+    every = [match for text in schedules if (match := _EVERY.fullmatch(text.strip())) is not None]
+    said = {
+        "schedules": tuple(schedules),
+        "timezone": whole["timezone"],
+        "gap": whole["dst"]["gap"],
+        "fold": whole["dst"]["fold"],
+        "hash_key": whole["hash_key"],
+        "start_at": None if whole["start_at"] is None else parse_rfc3339(whole["start_at"]),
+        "end_at": None if whole["end_at"] is None else parse_rfc3339(whole["end_at"]),
+        "exclude": tuple(whole["exclude"]),
+        "jitter_ms": parse_duration(whole["jitter"]),
+        "is_anchored": any(match["from"] is None for match in every),
+        "is_hashed": any(uses_hash(text) for text in schedules if not text.strip().startswith("@")),
+        "end_intervals": tuple(
+            parse_duration(match["interval"].lower()) for match in every if (match["from"] or "").lower() == "last_end"
+        ),
+    }
+    recurrence = msgspec.convert(said, Recurrence)
+    if len(_recurrences) > 65_536:
+        _recurrences.clear()
+    return _recurrences.setdefault(recurrence, recurrence)
+
+
 def stored_fault(stored: bytes) -> str | None:
     """Why bytes that the log holds are no definition; None if they are one."""
     try:
@@ -299,6 +354,7 @@ def stored_fault(stored: bytes) -> str | None:
     return None
 
 
+_recurrences: dict[Recurrence, Recurrence] = {}
 _policies: dict[Policy, Policy] = {}
 
 

@@ -22,6 +22,7 @@ from raftcron.core.cron import (
     Field,
     FieldText,
     split_fields,
+    uses_hash,
 )
 from raftcron.core.instant import MAX_MS, MIN_MS, format_duration, rfc3339
 from raftcron.core.schedule import (
@@ -38,7 +39,7 @@ from raftcron.core.zone import FAR_FUTURE_S, Segment
 
 MANY_FIRES = 1_440  # a day; more than one a minute gets a note
 DST_HORIZON_S = 400 * 86_400  # how far ahead jumps of the clock are looked for: every yearly rule comes up once
-MAX_NEXT = 500  # instants that one explanation lists at most
+MAX_NEXT = 1_000  # instants that one explanation lists at most
 
 _MONTH_NAMES = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
                 "November", "December")  # fmt: skip
@@ -93,14 +94,24 @@ def describe(schedule: Schedule) -> str:
             parts.append("in " + _listed(_runs(fields.months, lambda month: _MONTH_NAMES[month - 1])))
         if fields.years is not None:
             parts.append("in " + _listed(_runs(fields.years, str)))
-        return ", ".join(parts) + f", {schedule.timezone}" + ("" if schedule.timezone == "UTC" else " time")
+        parts.append(schedule.timezone + ("" if schedule.timezone == "UTC" else " time"))
+        if uses_hash(expression(schedule.text)):
+            key = f"`{schedule.hash_key}`" if schedule.hash_key else "an empty hash_key"
+            parts.append(f"with H drawn from {key}")
+        return ", ".join(parts)
     return "only when asked"
+
+
+def describe_all(schedules: Sequence[Schedule]) -> str:
+    """The same of several together."""
+    return "; and ".join(dict.fromkeys(describe(schedule) for schedule in schedules))
 
 
 def notes(schedule: Schedule, from_ms: int) -> list[Note]:
     """What may surprise about a schedule, as seen from an instant."""
     found: list[Note] = []
-    if schedule.never_fires(from_ms):
+    is_over = schedule.never_fires(from_ms)
+    if is_over:
         found.append(Note("never_fires", f"no time after {rfc3339(from_ms)} matches: it never fires"))
     if isinstance(schedule, CronSchedule):
         parts = split_fields(expression(schedule.text))
@@ -108,7 +119,7 @@ def notes(schedule: Schedule, from_ms: int) -> list[Note]:
             _six_fields(parts),
             _uneven_steps(parts),
             _dom_and_dow(parts, schedule.fields),
-            _short_months(parts, schedule.fields),
+            () if is_over else _short_months(parts, schedule.fields),
             _dst(schedule, from_ms // 1000),
         )
         fields = schedule.fields
@@ -120,6 +131,12 @@ def notes(schedule: Schedule, from_ms: int) -> list[Note]:
     if a_day > MANY_FIRES:
         found.append(Note("many_fires", f"it fires {a_day:,} times a day"))
     return found
+
+
+def notes_among(schedule: Schedule, others: Sequence[Schedule], from_ms: int) -> list[Note]:
+    """What may surprise about one of several schedules: each note says of which one."""
+    found = notes(schedule, from_ms)
+    return found if len(others) == 1 else [Note(code, f"`{schedule.text}`: {message}") for code, message in found]
 
 
 # ---- words -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ TEXT_MAX = 4_096  # characters
 LIST_MAX = 64  # labels, tags, calendars, parents, alerts: of each
 HISTORY_RUNS_MAX = 100_000
 ATTEMPTS_MAX = 1_000
+EXCLUDE_MAX = 16  # calendars of one job
 COUNT_MAX = 1_000_000
 DURATION_MAX_MS = 10 * 366 * 86_400_000
 
@@ -82,12 +83,12 @@ class Walk:
                 self.fault(f"{pointer}/{escape(key)}", "a name here has 1 to 128 characters")
             self.text(f"{pointer}/{escape(key)}", text, 256)
 
-    def each(self, pointer: str, value: Any, check: Check) -> None:
+    def each(self, pointer: str, value: Any, check: Check, most: int = LIST_MAX) -> None:
         """An array."""
         if not isinstance(value, list):
             self.fault(pointer, f"must be an array, not {kind_of(value)}")
-        elif len(value) > LIST_MAX:
-            self.fault(pointer, f"has {len(value)} entries, at most {LIST_MAX} are taken")
+        elif len(value) > most:
+            self.fault(pointer, f"has {len(value)} entries, at most {most} are taken")
         else:
             for place, item in enumerate(value):
                 check(self, f"{pointer}/{place}", item)
@@ -123,7 +124,7 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def name_fault(name: Any) -> str | None:
-    """What is wrong with a job's name, or None."""
+    """What is wrong with a name (of a job, a calendar), or None."""
     if not isinstance(name, str):
         return f"must be a string, not {kind_of(name)}"
     if NAME.fullmatch(name) is None:
@@ -173,6 +174,14 @@ def _parent(walk: Walk, pointer: str, value: Any) -> None:
     walk.choice(f"{pointer}/on", value.get("on", "success"), ("success", "failure", "any"))
 
 
+def _calendars(walk: Walk, pointer: str, value: Any) -> None:
+    walk.each(pointer, value, Walk.name, EXCLUDE_MAX)
+    names = value if isinstance(value, list) else []
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            walk.fault(f"{pointer}/{place}", f"{shown(name)} is there twice")
+
+
 def _object(walk: Walk, pointer: str, value: Any) -> None:
     if not isinstance(value, dict):
         walk.fault(pointer, f"must be an object, not {kind_of(value)}")
@@ -205,7 +214,7 @@ CHECKS: Mapping[str, Check] = {
     "/dst/gap": _choice("run_after", "skip"),
     "/dst/fold": _choice("first", "last", "both"),
     "/hash_key": _or_null(_text(256)),
-    "/exclude": _each(Walk.name),
+    "/exclude": _calendars,
     "/jitter": _duration(),
     "/start_at": _or_null(Walk.instant),
     "/end_at": _or_null(Walk.instant),

@@ -94,10 +94,7 @@ def _parts(state: State) -> Iterator[tuple[str, Any]]:
     for name in TABLES:
         for rows in _cut(state, getattr(state, name).values()):
             yield name, rows
-    places = {run_id: place for place, run_id in enumerate(state.runs)}
-    for name in ORDERS:
-        for order in _cut_order(state.order(name), places):
-            yield name, order
+    yield from _cut_orders(state)
 
 
 def _cut(state: State, records: Iterable[Record]) -> Iterator[list[Raw]]:
@@ -122,23 +119,22 @@ def _cut(state: State, records: Iterable[Record]) -> Iterator[list[Raw]]:
         yield rows
 
 
-def _cut_order(lists: Iterable[tuple[str | int, Iterable[str]]], places: dict[str, int]) -> Iterator[Order]:
-    """Ids as places, as many together as a reader takes in one slice; a long list goes on in the next one."""
-    order: Order = []
-    work = 0
-    for key, ids in lists:
-        row: list[int | str] = [places.get(run_id, run_id) for run_id in ids]
-        written = 0
-        while written < len(row) or written == 0:
-            part = row[written : written + PLACES_WORK * (BLOCK_WORK - work)]
-            order.append((key, part))
-            written += len(part) or 1  # an empty list is one row
-            work += 1 + len(part) // PLACES_WORK
+def _cut_orders(state: State) -> Iterator[tuple[str, Order]]:
+    """Lists of run ids as places in the table of runs, as many together as a reader takes in one slice."""
+    orders = {name: list(state.order(name)) for name in ORDERS}
+    wanted = {run_id for lists in orders.values() for _, ids in lists for run_id in ids}
+    places = {run_id: place for place, run_id in enumerate(state.runs) if run_id in wanted} if wanted else {}
+    for name, lists in orders.items():
+        order: Order = []
+        work = 0
+        for key, ids in lists:
+            order.append((key, [places.get(run_id, run_id) for run_id in ids]))
+            work += 1 + len(ids) // PLACES_WORK
             if work >= BLOCK_WORK:
-                yield order
+                yield name, order
                 order, work = [], 0
-    if order:
-        yield order
+        if order:
+            yield name, order
 
 
 # ---- and back -------------------------------------------------------------------------------------------------------
@@ -155,7 +151,7 @@ class Reader:
         self._ids: list[str] = []  # of runs, by place
         self._digest = 0  # sum over the records so far
         self._hashed = blake2b(digest_size=16)
-        self._meanings = _Meanings()
+        self._meanings = Meanings()
         self._words: dict[Any, Any] = {}
 
     def feed(self, block: bytes) -> list[Meant]:
@@ -207,10 +203,11 @@ class Reader:
             jobs = self._records(name, rows)
             return self._pass_on(list(zip(jobs, map(self._meanings.of, jobs), strict=True)))
         found = self._rest()
-        if name == "runs":
-            self._take_runs(self._records(name, rows))
-        elif name in TABLES:
-            self._records(name, rows)
+        records = self._records(name, rows) if name in TABLES else []
+        self._take_runs(self._runs)  # those of the block before, for the same reason
+        self._runs = records if name == "runs" else []
+        if name in TABLES:
+            pass
         elif name in ORDERS:
             self._take_order(name, _order(rows))
         elif name == _HEAD:
@@ -244,7 +241,7 @@ class Reader:
         jobs all grow at the same number of jobs; so they get the same jobs one block apart."""
         self._line.insert(0, jobs)
         state = self.state
-        state.by_uid.update((job.uid, job) for job, _ in self._line[1])
+        state.by_uid.update([(job.uid, job) for job, _ in self._line[1]])
         for job, policy in self._line[2]:
             if policy.recurrence.exclude:
                 state.know_job(job, policy)
@@ -259,7 +256,7 @@ class Reader:
     def _take_runs(self, runs: list[Run]) -> None:
         """Make equal values one object, as they are where entries have made the rows: a row would take half as much
         again.  Instants and log indexes are shared within a block."""
-        jobs, words, numbers = self.state.by_uid, self._words, dict[Any, Any]()
+        jobs, restore, words, numbers = self.state.by_uid, self.state.restore_run, self._words, dict[Any, Any]()
         if len(words) >= WORDS_KNOWN:
             words.clear()
         word, number = words.setdefault, numbers.setdefault
@@ -294,7 +291,7 @@ class Reader:
                     attempt.finished_at = finished_at
                 attempt.started_index = number(attempt.started_index, attempt.started_index)
                 attempt.finished_index = number(attempt.finished_index, attempt.finished_index)
-        self.state.tails_bytes += sum([len(run.output_tail) for run in runs])
+            restore(run, job)
         self._ids += [run.id for run in runs]
 
     def _take_order(self, name: str, order: Order) -> None:
@@ -303,7 +300,7 @@ class Reader:
             restore(name, key, [ids[place] if isinstance(place, int) else place for place in places])
 
 
-class _Meanings:
+class Meanings:
     """Policies of definitions; much faster than `policy_of` where definitions differ in what no policy depends on."""
 
     def __init__(self) -> None:

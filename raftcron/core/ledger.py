@@ -13,12 +13,15 @@ import calendar
 import functools
 import importlib.resources
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from raftcron.core.cron import CronFields
+from raftcron.core.exclusion import Exclusion, exclusion_of
+from raftcron.core.model import Calendar, Job, Policy
 from raftcron.core.schedule import AtSchedule, CronSchedule, EverySchedule, Schedule
+from raftcron.core.times import schedules_of
 
 _DAY_S = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -29,20 +32,57 @@ _FIRST_S = (date.min.toordinal() + 2 - _EPOCH_DAY) * _DAY_S
 _LAST_S = (date.max.toordinal() - 2 - _EPOCH_DAY) * _DAY_S
 
 
-def count(schedules: Sequence[Schedule], after_ms: int, through_ms: int, anchor_ms: int) -> int:
+def owed(job: Job, policy: Policy, calendars: Mapping[str, Calendar], editions_since: int = 0) -> int | None:
+    """How many times a job owed since it counts, and has passed: what it fired and skipped, if nothing is lost.
+
+    None where that cannot be told: `from last_end`, or something changed under the job (a calendar, the edition of the
+    tz data) and its counters begin anew when it is looked at next.  `max_runs` needs no look: nothing passes after it.
+    """
+    recurrence = policy.recurrence
+    changes = [editions_since, *(calendars[name].revision for name in recurrence.exclude)]
+    if recurrence.end_intervals or max(changes) > job.counted_index:
+        return None
+    return count(
+        schedules_of(policy, job.name),
+        job.counted_from,
+        job.decided_through,
+        job.anchor,
+        start_at=recurrence.start_at,
+        end_at=recurrence.end_at,
+        exclusions=[exclusion_of(calendars[name]) for name in recurrence.exclude],
+    )
+
+
+def count(
+    schedules: Sequence[Schedule],
+    after_ms: int,
+    through_ms: int,
+    anchor_ms: int,
+    *,
+    start_at: int | None = None,
+    end_at: int | None = None,
+    exclusions: Sequence[Exclusion] = (),
+) -> int:
     """The number of distinct times that the schedules of one job name in (after, through], milliseconds UTC.
 
-    `anchor_ms` is the job's anchor for `@every`.  Schedules `from last_end` cannot be recounted: ValueError.
-    Some 5 microseconds a day; where `@every` stands beside another schedule, some 20 microseconds for each of its
-    times.
+    Only those from `start_at` to `end_at` count, and none that an exclusion covers.  `anchor_ms` is the job's anchor
+    for `@every`.  Schedules `from last_end` cannot be recounted: ValueError.
+    Some 5 microseconds a day, 100 with exclusions; where `@every` stands beside another schedule or an exclusion, some
+    20 microseconds for each of its times.
     """
     if any(schedule.from_last_end for schedule in schedules):
         raise ValueError("a schedule `from last_end` has no calendar of its own; leave its job out")
+    if start_at is not None:
+        after_ms = max(after_ms, start_at - 1)
+    if end_at is not None:
+        through_ms = min(through_ms, end_at)
     if through_ms <= after_ms:
         return 0
     different = list(dict.fromkeys(schedules))
     crons = [schedule for schedule in different if isinstance(schedule, CronSchedule)]
     others = [schedule for schedule in different if isinstance(schedule, EverySchedule | AtSchedule)]
+    if exclusions:
+        return _count_allowed(crons, others, after_ms, through_ms, anchor_ms, exclusions)
     total = _count_crons(crons, after_ms // 1000 + 1, through_ms // 1000 + 1)
     if not others:
         return total
@@ -132,6 +172,82 @@ def _part(bits: int, start: int, end: int) -> int:
     if end <= 0 or start >= bits.bit_length():
         return 0
     return (bits if end >= bits.bit_length() else bits & ((1 << end) - 1)) >> max(start, 0)
+
+
+# ---- exclusions --------------------------------------------------------------------------------------------------
+
+
+def _count_allowed(
+    crons: list[CronSchedule],
+    others: list[EverySchedule | AtSchedule],
+    after_ms: int,
+    through_ms: int,
+    anchor_ms: int,
+    exclusions: Sequence[Exclusion],
+) -> int:
+    """The same where something is excluded: each UTC day is laid out, each `@every` looked at one by one."""
+    apart = {at for schedule in others for at in _each_other(schedule, after_ms, through_ms, anchor_ms)}
+    total = sum(
+        not any(_covers(exclusion, at) for exclusion in exclusions)
+        and (at % 1000 != 0 or not _count_crons(crons, at // 1000, at // 1000 + 1))
+        for at in apart
+    )
+    start, end = max(after_ms // 1000 + 1, _FIRST_S), min(through_ms // 1000 + 1, _LAST_S)
+    named = {day: _named_on(crons, day) for day in range(start // _DAY_S - 2, start // _DAY_S + 2)}
+    excluded = {day: _excluded_on(exclusions, day) for day in named}
+    for day in range(start // _DAY_S, end // _DAY_S + 1) if crons else ():
+        named[day + 2], excluded[day + 2] = _named_on(crons, day + 2), _excluded_on(exclusions, day + 2)
+        # Bit 0 of a wall-clock day is the UTC second two days before it.
+        bits = _around(named, day) & ~_around(excluded, day)
+        total += _part(bits, max(start - day * _DAY_S, 0), min(end - day * _DAY_S, _DAY_S)).bit_count()
+        del named[day - 2], excluded[day - 2]
+    return total
+
+
+def _around(laid_out: dict[int, int], day: int) -> int:
+    """What the wall-clock days around a UTC day have on it and behind it, bit 0 being its first second."""
+    found = 0
+    for wall_day, bits in laid_out.items():
+        shift = (wall_day - 2 - day) * _DAY_S
+        found |= bits << shift if shift >= 0 else bits >> -shift
+    return found
+
+
+def _named_on(crons: list[CronSchedule], day: int) -> int:
+    when = date.fromordinal(day + _EPOCH_DAY)
+    found = 0
+    for cron in crons:
+        if _day_matches(cron.fields, when):
+            found |= _lay_out(cron, _zone(cron.timezone), day, (day - 2) * _DAY_S)
+    return found
+
+
+def _excluded_on(exclusions: Sequence[Exclusion], day: int) -> int:
+    """What is excluded of a wall-clock day: each time that the clock shows, on each pass, and nothing in a gap."""
+    origin, midnight = (day - 2) * _DAY_S, day * _DAY_S
+    found = 0
+    for exclusion in exclusions:
+        clock = (1 << _DAY_S) - 1 if day in exclusion.dates else 0
+        for fields in exclusion.fields:
+            if _day_matches(fields, date.fromordinal(day + _EPOCH_DAY)):
+                clock |= _clock_of_all((fields,))
+        for lo, hi, first, second in _spans(_zone(exclusion.timezone), midnight, midnight + _DAY_S) if clock else ():
+            if first >= second:
+                shown = (clock & ((1 << hi - midnight) - 1)) >> (lo - midnight)
+                found |= shown << (lo - first - origin) | shown << (lo - second - origin)
+    return found
+
+
+def _covers(exclusion: Exclusion, at_ms: int) -> bool:
+    """Whether the clock on the wall shows something that is excluded."""
+    wall = (_EPOCH + timedelta(seconds=at_ms // 1000)).replace(tzinfo=UTC).astimezone(_zone(exclusion.timezone))
+    return wall.date().toordinal() - _EPOCH_DAY in exclusion.dates or any(
+        wall.hour in fields.hours
+        and wall.minute in fields.minutes
+        and wall.second in fields.seconds
+        and _day_matches(fields, wall.date())
+        for fields in exclusion.fields
+    )
 
 
 # ---- a day on which the clock jumps ------------------------------------------------------------------------------

@@ -44,23 +44,39 @@ REASON_DEADLINE: Final = "deadline"
 REASON_DELETED: Final = "deleted"
 REASON_CANCELLED: Final = "cancelled"
 REASON_PAUSED: Final = "paused"
+REASON_REQUESTED: Final = "requested"
 
 AT_MOST_ONCE: Final = "at_most_once"
 AT_LEAST_ONCE: Final = "at_least_once"
 
-UNLIMITED: Final = 0  # of Policy.max_running
+UNLIMITED: Final = 0  # of Policy.max_running and Policy.max_runs
 
 
 # ---- records -------------------------------------------------------------------------------------------------------
 
 
-class Policy(Struct, frozen=True, gc=False):
-    """What a definition says, parsed and resolved; shared between all jobs that say the same."""
+class Recurrence(Struct, frozen=True, gc=False, cache_hash=True):
+    """What a definition says of its times; shared between all jobs that say the same."""
 
     schedules: tuple[str, ...]
     timezone: str
     gap: str
     fold: str
+    hash_key: str | None  # None: the job's name
+    start_at: int | None  # no time before it is owed
+    end_at: int | None  # nor one after it
+    exclude: tuple[str, ...]  # names of calendars
+    jitter_ms: int
+    is_anchored: bool  # some `@every` counts from the anchor that the job keeps
+    is_hashed: bool  # some schedule holds an `H`
+    end_intervals: tuple[int, ...]  # of `@every ... from last_end`, milliseconds
+
+
+class Policy(Struct, frozen=True, gc=False):
+    """What a definition says, parsed and resolved; shared between all jobs that say the same."""
+
+    recurrence: Recurrence
+    max_runs: int  # UNLIMITED or at least 1
     delivery: str
     max_attempts: int
     backoff_ms: int
@@ -83,7 +99,7 @@ class Job(Struct, array_like=True, gc=False):
     """A named, durable definition and how far it has been decided."""
 
     name: str
-    uid: int  # never changes; (log index << 12) | place in the entry
+    uid: int  # never changes; (place in the entry << 48) | log index: low bits that differ make dictionaries fast
     revision: int  # log index of its last change
     created_at: int
     updated_at: int
@@ -91,6 +107,7 @@ class Job(Struct, array_like=True, gc=False):
     anchor: int  # of @every
     decided_through: int  # the watermark: every N <= this is decided; never goes back
     counted_from: int
+    counted_index: int = 0  # log index of the newest change that `counted_from` takes in
     paused: bool = False
     pause_note: str = ""
     pause_until: int | None = None
@@ -104,7 +121,31 @@ class Job(Struct, array_like=True, gc=False):
     timed_out: int = 0
     cancelled: int = 0
     lost: int = 0
+    fire_count: int = 0  # scheduled times that became runs, over the job's life: what max_runs bounds
+    skips: tuple[int, ...] = ()  # instants that were asked to be skipped and are not decided yet, ascending
+    last_end: int | None = None  # what `from last_end` counts from; None while such a job's scheduled run is active
     owner: str | None = None
+    digest: int = 0
+
+
+class Calendar(Struct, array_like=True, gc=False):
+    """A named exclusion calendar: when the jobs that name it owe nothing."""
+
+    name: str
+    revision: int  # log index of its last change
+    created_at: int
+    updated_at: int
+    definition: bytes  # canonical, see exclusion.py
+    holds_from: int  # times up to here were decided under what it said before
+    digest: int = 0
+
+
+class Edition(Struct, array_like=True, gc=False):
+    """Which edition of something leaders reckon with (`croniter`, `tzdata`), and since which entry of the log."""
+
+    name: str
+    version: str
+    since: int
     digest: int = 0
 
 
@@ -142,7 +183,7 @@ class Run(Struct, array_like=True, gc=False):
     is_process: bool = False  # takes one of a node's process slots
     started_at: int | None = None
     finished_at: int | None = None
-    not_before: int = 0  # a waiting retry is queued again from then on
+    not_before: int = 0  # a waiting retry is queued again from then on; a queued run waits out its jitter
     exit_code: int | None = None
     status_code: int | None = None
     error: str | None = None
@@ -173,6 +214,8 @@ class Node(Struct, array_like=True, gc=False):
     process_slots: int
     announced_at: int
     announced_index: int
+    croniter_version: str = ""
+    tzdata_version: str = ""
     digest: int = 0
 
 

@@ -5,84 +5,137 @@ The planner knows calendar and watermark; overlap and slots are judged in `apply
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from raftcron.core.commands import Decision, Fire, Summary
-from raftcron.core.model import CAUSE_CATCH_UP, REASON_COALESCED, REASON_EXPIRED, REASON_PAUSED, Job, Policy
-from raftcron.core.schedule import Schedule, summary_of
-from raftcron.core.timeline import Group, schedules_of
+from raftcron.core.model import (
+    CAUSE_CATCH_UP,
+    REASON_COALESCED,
+    REASON_EXPIRED,
+    REASON_PAUSED,
+    REASON_REQUESTED,
+    Job,
+    Policy,
+)
+from raftcron.core.schedule import Schedule
+from raftcron.core.timeline import MOMENTS_PER_DECISION, Group
+from raftcron.core.times import Times, schedules_of, times_of
 
 SETTLED_FIRES = 5_000  # in one entry with an edit: about 100 KiB, and 100 ms of apply at the most
 
 
 def decide(job: Job, policy: Policy, group: Group, now: int) -> Decision | None:
-    """What becomes of the job's undecided instants at or before now; None if there is none.
+    """What becomes of the job's undecided times that are due at `now`; None if there is none.
 
     Within the grace each fires, late or not.  Older ones speak through the misfire policy `once`: one run for the
-    latest, or the first on-time one, stands for all; what is older than the window is one `expired` row.
+    latest, or the first on-time one, stands for all; what is older than the window is one `expired` row.  What was
+    asked to be skipped is skipped, whatever else holds.
     """
-    first = group.next_after(job.decided_through)
+    watermark = group.watermark(job)
+    first = group.next_after(watermark)
     if first is None or first > now:
         return None
-    grace_from = now - policy.grace_ms
-    if first >= grace_from:
-        on_time = group.moments(job.decided_through, now)
-        return Decision(job.uid, job.revision, on_time[-1], [Fire(at, at) for at in on_time])
-    return _misfire(job, policy, group, now, grace_from)
+    through, late_through = now, now - policy.grace_ms - 1
+    if policy.recurrence.jitter_ms:
+        through = group.due_through(job.uid, through, first)
+        late_through = group.due_through(job.uid, late_through, first)
+        if first > through:
+            return None
+    if first <= late_through or (job.skips and job.skips[0] <= through):
+        return _weigh(job, policy, group, now, through, late_through)
+    on_time = group.moments(watermark, through)
+    fires = [Fire(at, group.due_at(job.uid, at)) for at in on_time]
+    return Decision(job.uid, max(job.revision, group.revision), on_time[-1], fires)
 
 
-def _misfire(job: Job, policy: Policy, group: Group, now: int, grace_from: int) -> Decision:
-    schedules, anchor = group.schedules, group.anchor
+def _weigh(job: Job, policy: Policy, group: Group, now: int, through: int, late_through: int) -> Decision | None:
+    """Times that were missed, or that were asked to be skipped, with those on time behind them."""
+    times, uid, watermark = group.times, job.uid, group.watermark(job)
     window_from = now - policy.window_ms
-    summaries: list[Summary] = []
-    fires: list[Fire] = []
-    expired = summary_of(schedules, job.decided_through, min(window_from, grace_from) - 1, anchor)
-    if expired is not None:
-        summaries.append(Summary(REASON_EXPIRED, *expired))
-    missed = summary_of(schedules, max(job.decided_through, window_from - 1), grace_from - 1, anchor)
-    on_time = group.moments(max(job.decided_through, grace_from - 1), now)
-    if on_time:
-        fires = [Fire(at, at) for at in on_time]
-        if missed is not None:
-            summaries.append(Summary(REASON_COALESCED, *missed))
-            fires[0] = Fire(on_time[0], on_time[0], missed_count=missed[2], missed_first=missed[0])
-    elif missed is not None:
-        first, last, count = missed
-        fires = [Fire(last, last, CAUSE_CATCH_UP, count - 1, first if count > 1 else None)]
-        if count > 1:
-            before_last = summary_of(schedules, first - 1, last - 1, anchor)
-            assert before_last is not None, "count > 1 instants, so one lies before the last"
-            summaries.append(Summary(REASON_COALESCED, *before_last))
+    on_time = group.moments(max(watermark, late_through), through)
+    if len(on_time) == MOMENTS_PER_DECISION:
+        through = on_time[-1]
+    requested = [at for at in job.skips if watermark < at <= through and times.names(at)]
+    expired = _rows(times, REASON_EXPIRED, watermark, min(window_from - 1, late_through), requested)
+    missed = list(_rows(times, REASON_COALESCED, max(watermark, window_from - 1), late_through, requested))
+    fires = [Fire(at, group.due_at(uid, at)) for at in on_time if at not in requested]
+    if missed and fires:
+        count = sum(row.count for row in missed)
+        fires[0] = Fire(fires[0].scheduled_time, fires[0].due_at, missed_count=count, missed_first=missed[0].first)
+    elif missed:
+        fires = [_catch_up(group, uid, missed)]
+    summaries = [*expired, *missed, *(Summary(REASON_REQUESTED, at, at, 1) for at in requested)]
+    summaries.sort(key=_first)
     ends = [fire.scheduled_time for fire in fires] + [summary.last for summary in summaries]
-    return Decision(job.uid, job.revision, max(ends), fires, summaries)
+    return Decision(uid, max(job.revision, group.revision), max(ends), fires, summaries)
+
+
+def _catch_up(group: Group, uid: int, missed: list[Summary]) -> Fire:
+    """One run for the latest of the missed times, which leaves their rows."""
+    row = missed.pop()
+    count = row.count - 1 + sum(other.count for other in missed)
+    first = missed[0].first if missed else row.first
+    if row.count > 1:
+        rest = group.times.summary(row.first - 1, row.last - 1)
+        assert rest is not None, "of several times one lies before the last"
+        missed.append(Summary(row.reason, *rest))
+    return Fire(row.last, group.due_at(uid, row.last), CAUSE_CATCH_UP, count, first if count else None)
+
+
+def _rows(times: Times, reason: str, after: int, through: int, apart: Iterable[int]) -> Iterator[Summary]:
+    """The times in (after, through] as rows, but for some that stand apart: a row ends before each of those."""
+    for at in (*apart, None):
+        until = through if at is None else min(at - 1, through)
+        if until > after and (row := times.summary(after, until)) is not None:
+            yield Summary(reason, *row)
+        after = after if at is None else max(after, at)
+
+
+def _first(summary: Summary) -> int:
+    return summary.first
 
 
 def settle(job: Job, policy: Policy, group: Group | None, now: int) -> list[Decision]:
-    """All decisions for instants at or before now, to stand in one entry with an edit, a pause or a delete.
+    """All decisions for times at or before now, to stand in one entry with an edit, a pause or a delete.
 
-    `group` is None for a job that is paused (it owes nothing) or that this node cannot read.  Beyond SETTLED_FIRES
-    the result is only a part, which `is_part` tells: it has to be decided by itself before the rest is looked at.
+    `group` is None for a job that owes nothing (paused, over) or that this node cannot read.  A time that still waits
+    for its jitter becomes a run that is queued until then.  Beyond SETTLED_FIRES the result is only a part, which
+    `is_part` tells: it has to be decided by itself before the rest is looked at.
     """
     if group is None or job.paused:
         return []
-    decision = decide(job, policy, group, now)
-    if decision is None:
+    first = group.next_after(group.watermark(job))
+    if first is None or first > now:
         return []
-    fires, through = list(decision.fires), decision.through
+    revision = max(job.revision, group.revision)
+    decision = decide(job, policy, group, now) or Decision(job.uid, revision, group.watermark(job))
+    fires, summaries, through = list(decision.fires), list(decision.summaries), decision.through
     at = group.next_after(through)
     while at is not None and at <= now and len(fires) < SETTLED_FIRES:  # more than one decision of the leader's loop
-        fires.append(Fire(at, at))
+        if at in job.skips:
+            summaries.append(Summary(REASON_REQUESTED, at, at, 1))
+        else:
+            fires.append(Fire(at, group.due_at(job.uid, at)))
         through = at
         at = group.next_after(at)
-    return [Decision(job.uid, job.revision, through, fires, decision.summaries)]
+    if not fires and not summaries:
+        return []
+    return [Decision(job.uid, revision, through, fires, summaries)]
 
 
 def is_part(decisions: list[Decision]) -> bool:
     """Whether `settle` stopped at its bound, so that more may be owed."""
-    return any(len(decision.fires) >= SETTLED_FIRES for decision in decisions)
+    return sum(len(decision.fires) for decision in decisions) >= SETTLED_FIRES
 
 
-def paused_summary(job: Job, policy: Policy, now: int) -> Summary | None:
-    """The times that were not owed while the job was paused; None if there were none."""
-    found = summary_of(schedules_of(policy, job.name), job.decided_through, now, job.anchor)
+def paused_summary(job: Job, policy: Policy, now: int, times: Times | None = None) -> Summary | None:
+    """The times that were not owed while the job was paused; None if there were none.
+
+    `times` are the job's, where the caller's timeline has told them.
+    """
+    if times is None:
+        times = times_of(policy.recurrence, schedules_of(policy, job.name), job.anchor)
+    found = times.summary(max(job.decided_through, times.floor), now)
     return None if found is None else Summary(REASON_PAUSED, *found)
 
 

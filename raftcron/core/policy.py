@@ -36,3 +36,12 @@ def backoff_ms(policy: Policy, run: Run) -> int:
 def start_deadline(policy: Policy, run: Run) -> int:
     """The last instant at which this run may start for the first time."""
     return run.scheduled_time + policy.start_deadline_ms
+
+
+def jitter_of(uid: int, scheduled_time: int, span_ms: int) -> int:
+    """How long after its scheduled time a job is due, in milliseconds: 0 to span - 1, the same on every node.
+
+    blake2b of both, so that jobs of one schedule spread evenly and one job takes another place each time.
+    """
+    draw = blake2b(b"%d %d" % (uid, scheduled_time), digest_size=8, person=b"jitter").digest()
+    return int.from_bytes(draw, "little") % max(1, span_ms)

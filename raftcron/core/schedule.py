@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "between_of",
+    "each_of",
     "known_zone",
     "next_of",
     "parse",
@@ -429,13 +431,16 @@ def previous_of(schedules: Sequence[Schedule], before_ms: int, anchor_ms: int) -
 
 def between_of(schedules: Sequence[Schedule], after_ms: int, through_ms: int, anchor_ms: int, limit: int) -> list[int]:
     """The times of all the schedules in (after, through], oldest first, equal ones once, at most `limit`."""
-    found: list[int] = []
+    return list(itertools.islice(each_of(schedules, after_ms, through_ms, anchor_ms), max(limit, 0)))
+
+
+def each_of(schedules: Sequence[Schedule], after_ms: int, through_ms: int, anchor_ms: int) -> Iterator[int]:
+    """The same without a limit, each time worked out when it is asked for."""
+    last = None
     for at in heapq.merge(*(_times(schedule, after_ms, through_ms, anchor_ms) for schedule in schedules)):
-        if len(found) >= limit:
-            break
-        if not found or at != found[-1]:
-            found.append(at)
-    return found
+        if at != last:
+            yield at
+        last = at
 
 
 def _times(schedule: Schedule, after_ms: int, through_ms: int, anchor_ms: int) -> Iterator[int]:

@@ -1,7 +1,10 @@
 """All that the log has made: jobs, runs, nodes, keys and counters, with read-only questions and the digest.
 
-Only `core.apply` changes it.  Records and counters are what a snapshot will carry; the indexes beside them are derived
-and are rebuilt from the records.
+Only `core.apply` changes it.  Records, counters and orders are what a snapshot carries (image.py); the rest is derived.
+
+A new kind of record: a struct whose first field is its key, a dictionary by that key in `State`, a line in TABLES.
+An index of runs whose order the records do not tell: a line in ORDERS and `restore`.  With either, and with a new
+field of a record (behind all others, with a default), IMAGE_VERSION rises: an older release refuses what it would lose.
 
 The digest (semantics I7) is the sum modulo 2^128 of a hash of each record.  Code that changes a record calls `touch`
 or `forget` on it; `seal` brings the digest up to date once an entry, so that the cost is one hash a changed record.
@@ -10,7 +13,9 @@ or `forget` on it; `seal` brings the digest up to date once an entry, so that th
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import pairwise
 
 import msgspec
 
@@ -18,9 +23,12 @@ from raftcron.core import definition
 from raftcron.core.model import (
     CAUSE_CATCH_UP,
     CAUSE_MANUAL,
+    COUNTED_CAUSES,
     ENDED,
     ON_A_NODE,
     QUEUED,
+    Calendar,
+    Edition,
     Job,
     Key,
     Node,
@@ -35,11 +43,21 @@ KEY_YOUTH_MS = 120_000  # a key younger than this never leaves for want of room
 KEY_LIFE_MS = 24 * 3600 * 1000
 ORPHANS_KEPT = 10_000  # runs of deleted jobs
 TAILS_BYTES_KEPT = 64 << 20  # output tails of all runs together
+ORDER_SLICE = 2_000  # ids, some 2 ms of work for whoever takes them in
 
 _encode = msgspec.msgpack.Encoder().encode
 
-Record = Job | Run | Node | Key
-_HASHERS = {kind: blake2b(digest_size=16, person=kind.__name__.encode()) for kind in (Job, Run, Node, Key)}
+Record = Job | Run | Node | Key | Calendar | Edition
+TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times follow from goes before the jobs
+    "editions": Edition,
+    "calendars": Calendar,
+    "jobs": Job,
+    "runs": Run,
+    "nodes": Node,
+    "keys": Key,
+}
+ORDERS = ("orphans", "tails", "queued", "waiting", "on_node", "history")
+_HASHERS = {kind: blake2b(digest_size=16, person=kind.__name__.encode()) for kind in TABLES.values()}
 
 
 def newest_first(run: Run) -> tuple[int, int, str]:
@@ -47,13 +65,24 @@ def newest_first(run: Run) -> tuple[int, int, str]:
     return (-run.log_index, -run.scheduled_time, run.id)
 
 
+def encoded(record: Record) -> bytes:
+    """A record's bytes, as they are hashed and as a snapshot carries them: without its digest."""
+    kept, record.digest = record.digest, 0
+    data = _encode(record)
+    record.digest = kept
+    return data
+
+
+def hasher(kind: type[Record]) -> blake2b:
+    """Hashes the bytes of one record of this kind, once copied: half as dear as a new one."""
+    return _HASHERS[kind]
+
+
 def record_hash(record: Record) -> int:
     """The 128-bit hash of a record's encoded bytes, with its kind in front."""
-    kept, record.digest = record.digest, 0
-    hasher = _HASHERS[type(record)].copy()  # half as dear as a new one
-    hasher.update(_encode(record))
-    record.digest = kept
-    return int.from_bytes(hasher.digest(), "little")
+    hashing = hasher(type(record)).copy()
+    hashing.update(encoded(record))
+    return int.from_bytes(hashing.digest(), "little")
 
 
 def _head_hash(epoch: int, lead_index: int, cluster_time: int, next_token: int, leader: str) -> int:
@@ -77,6 +106,8 @@ class State:
         self.lead_index = 0
         self.cluster_time = 0
         self.next_token = 1
+        self.editions: dict[str, Edition] = {}
+        self.calendars: dict[str, Calendar] = {}
         self.jobs: dict[str, Job] = {}
         self.runs: dict[str, Run] = {}
         self.nodes: dict[str, Node] = {}
@@ -87,8 +118,9 @@ class State:
         # derived
         self.by_uid: dict[int, Job] = {}
         self.policies: dict[int, Policy] = {}
+        self.calendar_jobs: dict[str, dict[int, None]] = {}  # by name of the calendar: uids of the jobs that name it
         self.active: dict[int, dict[str, Run]] = {}  # uid -> runs that have not ended, oldest first
-        self.history: dict[int, deque[str]] = {}  # uid -> rows that have ended and are kept, in order of their end
+        self.history: dict[int, list[str]] = {}  # uid -> rows that have ended and are kept, in order of their end
         self.on_node: dict[str, dict[str, Run]] = {}  # assigned, running or cancelling
         self.processes: dict[str, int] = {}  # of those, how many are processes
         self.queued: dict[str, Run] = {}
@@ -96,7 +128,7 @@ class State:
         self.queues: dict[tuple[bool, bool], dict[str, Run]] = {
             (is_process, is_paced): {} for is_process in (False, True) for is_paced in (False, True)
         }
-        self.waiting: dict[str, Run] = {}
+        self.waiting: dict[str, Run] = {}  # for a retry's back-off, or for their jitter
         # the digest
         self.digest = 0
         self._head: tuple[int, int, int, int, str] | None = None
@@ -104,6 +136,7 @@ class State:
         self._touched: dict[int, Record] = {}
         # what entries have changed since somebody looked; cleared by the runtime
         self.touched_jobs: set[int] = set()
+        self.touched_calendars: set[str] = set()
         self.touched_runs: set[str] = set()
 
     # ---- questions
@@ -135,6 +168,18 @@ class State:
         job = self.by_uid.get(run.uid)
         return job is not None and job.paused and run.cause != CAUSE_MANUAL
 
+    def revision_of(self, job: Job) -> int:
+        """The newest revision of what the job's times follow from: its own, or that of a calendar it names."""
+        revision = job.revision
+        for name in self.policies[job.uid].recurrence.exclude:
+            revision = max(revision, self.calendars[name].revision)
+        return revision
+
+    @property
+    def editions_since(self) -> int:
+        """The log index from which on leaders have reckoned with the present croniter and tz data."""
+        return max((edition.since for edition in self.editions.values()), default=0)
+
     def runs_of(self, uid: int) -> list[Run]:
         """The rows kept for a job, newest first."""
         rows = [self.runs[run_id] for run_id in self.history.get(uid, ())]
@@ -156,9 +201,16 @@ class State:
 
     def add_job(self, job: Job) -> None:
         self.jobs[job.name] = job
-        self.by_uid[job.uid] = job
-        self.policies[job.uid] = definition.policy_of(job.definition)
+        self.know_job(job, definition.policy_of(job.definition))
         self.touch_job(job)
+
+    def know_job(self, job: Job, policy: Policy) -> None:
+        """The job is among the jobs, and this is what its definition means now."""
+        self._forget_calendars(job)
+        self.by_uid[job.uid] = job
+        self.policies[job.uid] = policy
+        for name in policy.recurrence.exclude:
+            self.calendar_jobs.setdefault(name, {})[job.uid] = None
 
     def touch_job(self, job: Job) -> None:
         self._touched[id(job)] = job
@@ -170,6 +222,7 @@ class State:
 
     def remove_job(self, job: Job) -> None:
         """The job goes; its rows stay readable by id among the orphans."""
+        self._forget_calendars(job)
         del self.jobs[job.name]
         del self.by_uid[job.uid]
         del self.policies[job.uid]
@@ -211,6 +264,14 @@ class State:
             elif node is not None:
                 run.node = node
             self._index(run)
+
+    def release(self, run: Run) -> None:
+        """A run that waits for its back-off or its jitter is queued, and may start."""
+        del self.waiting[run.id]
+        run.state, run.not_before = QUEUED, 0
+        self._index(run)
+        self._touched[id(run)] = run
+        self.touched_runs.add(run.id)
 
     def keep_tail(self, run: Run, tail: bytes) -> None:
         """Keep the end of a run's output; the oldest tails of the cluster leave first."""
@@ -263,7 +324,60 @@ class State:
             digest += self._head_hash
         self.digest = digest % MODULUS
 
+    # ---- into a snapshot and from it: for image.py alone
+
+    def order(self, name: str) -> Iterable[tuple[str | int, list[str]]]:
+        """One of ORDERS as lists of run ids, by node or uid; of the history only what the order of rows does not tell.
+
+        Those that belong to nothing come ORDER_SLICE at a time.
+        """
+        if name == "on_node":
+            return ((node, list(runs)) for node, runs in self.on_node.items())
+        if name == "history":
+            rows_of = ((job.uid, self.history.get(job.uid, [])) for job in self.jobs.values())
+            return ((uid, rows) for uid, rows in rows_of if not self._is_in_order(rows))
+        ids = list(getattr(self, name))
+        return (("", ids[at : at + ORDER_SLICE]) for at in range(0, len(ids), ORDER_SLICE))
+
+    def restore_run(self, run: Run, job: Job | None) -> None:
+        """The next row, into what the order of rows tells."""
+        if run.state not in ENDED:
+            self.active.setdefault(run.uid, {})[run.id] = run
+        elif job is not None:
+            rows = self.history.get(run.uid)
+            if rows is None:
+                self.history[run.uid] = [run.id]
+            else:
+                rows.append(run.id)
+        self.tails_bytes += len(run.output_tail)
+
+    def restore(self, name: str, key: str | int, ids: list[str]) -> None:
+        """The next list of one of ORDERS; all rows are there.  KeyError: one that should be is not."""
+        if name == "history":
+            self.history[int(key)] = ids
+        elif name in ("orphans", "tails"):
+            getattr(self, name).extend(ids)
+        else:
+            if name == "on_node":
+                self.on_node[str(key)] = {}  # also where nothing runs now
+            for run_id in ids:
+                self._index(self.runs[run_id])
+
+    def _is_in_order(self, rows: list[str]) -> bool:
+        """Whether rows of one job ended one after the other as they were decided."""
+        if len(rows) < 2:
+            return True
+        return all(first < second for first, second in pairwise(self.runs[run_id].log_index for run_id in rows))
+
     # ---- indexes
+
+    def _forget_calendars(self, job: Job) -> None:
+        policy = self.policies.get(job.uid)
+        for name in () if policy is None else policy.recurrence.exclude:
+            users = self.calendar_jobs[name]
+            users.pop(job.uid, None)
+            if not users:
+                del self.calendar_jobs[name]
 
     def _index(self, run: Run) -> None:
         state = run.state
@@ -272,7 +386,7 @@ class State:
             self.on_node.setdefault(node, {})[run.id] = run
             if run.is_process:
                 self.processes[node] = self.processes.get(node, 0) + 1
-        elif state == QUEUED:
+        elif state == QUEUED and not run.not_before:
             self.queued[run.id] = run
             self.queues[_kind(run)][run.id] = run
         else:
@@ -285,7 +399,7 @@ class State:
             del self.on_node[node][run.id]
             if run.is_process:
                 self.processes[node] -= 1
-        elif state == QUEUED:
+        elif state == QUEUED and not run.not_before:
             del self.queued[run.id]
             del self.queues[_kind(run)][run.id]
         else:
@@ -296,17 +410,26 @@ class State:
         if job is None:
             self._keep_orphan(run.id)
             return
+        policy = self.policies[run.uid]
+        if policy.recurrence.end_intervals and run.cause in COUNTED_CAUSES:
+            self._note_end(job, run)
         rows = self.history.get(run.uid)
         if rows is None:
-            rows = self.history[run.uid] = deque()
+            rows = self.history[run.uid] = []  # a deque would take 600 bytes more a job
         rows.append(run.id)
-        kept = max(1, self.policies[run.uid].history_runs)
+        kept = max(1, policy.history_runs)
         while len(rows) > kept:
-            oldest = rows.popleft()
+            oldest = rows.pop(0)
             if oldest == job.last_run and len(rows) >= kept:
                 rows.append(oldest)  # the last run is kept for ever; one row at most is moved
-                oldest = rows.popleft()
+                oldest = rows.pop(0)
             self._drop(self.runs[oldest])
+
+    def _note_end(self, job: Job, run: Run) -> None:
+        """For schedules `from last_end`: what came of a scheduled time is over, and no other run of it is active."""
+        if not any(other.cause in COUNTED_CAUSES for other in self.active.get(job.uid, {}).values()):
+            job.last_end = max(job.last_end or 0, run.finished_at or 0)
+            self.touch_job(job)
 
     def _keep_orphan(self, run_id: str) -> None:
         self.orphans.append(run_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 DAY_S = 86_400
@@ -42,6 +42,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._masks: list[DayMask] = []
+        self._excluded: list[DayMask] = []
         self._grids: defaultdict[int, set[_Grid]] = defaultdict(set)  # by their milliseconds within the second
 
     def add_days(self, mask: DayMask) -> None:
@@ -60,33 +61,69 @@ class Tally:
             first_ms = anchor_ms + k * interval_ms
             self._grids[first_ms % 1000].add(_Grid(first_ms // 1000, interval_ms * parts // 1000))
 
+    def exclude_days(self, mask: DayMask) -> None:
+        """Seconds that do not count, whatever the sources say."""
+        self._excluded.append(mask)
+
+    def first(self, midnight: int, after_ms: int) -> int | None:
+        """The first instant after `after_ms` within the UTC day that begins at second `midnight`."""
+        found = None
+        for residue_ms, masks in self._residues():
+            day = self._of_day(masks, midnight)
+            start = (after_ms - residue_ms) // 1000 + 1 - midnight
+            day = day >> start << start if start > 0 else day
+            if day:
+                at = (midnight + (day & -day).bit_length() - 1) * 1000 + residue_ms
+                found = at if found is None else min(found, at)
+        return found
+
+    def last(self, midnight: int, before_ms: int) -> int | None:
+        """The last instant before `before_ms` within the UTC day that begins at second `midnight`."""
+        found = None
+        for residue_ms, masks in self._residues():
+            day = cut(self._of_day(masks, midnight), 0, -((residue_ms - before_ms) // 1000) - midnight)
+            if day:
+                at = (midnight + day.bit_length() - 1) * 1000 + residue_ms
+                found = at if found is None else max(found, at)
+        return found
+
     def count(self, after_ms: int, through_ms: int) -> int:
         """The number of distinct instants in (after, through]."""
         total = 0
-        for residue_ms in self._grids.keys() | ({0} if self._masks else set()):
+        for residue_ms, masks in self._residues():
             # The whole seconds t with after < t * 1000 + residue <= through.
             start = (after_ms - residue_ms) // 1000 + 1
             end = (through_ms - residue_ms) // 1000 + 1
-            masks = list(self._masks) if residue_ms == 0 else []
             grids = self._grids.get(residue_ms, set())
-            if not masks and len(grids) == 1:
+            if len(masks) == len(grids) == 1 and not self._excluded:
                 total += next(iter(grids)).count(start, end)
             elif start < end:
-                total += _count_days(masks + [grid.mask for grid in grids], start, end)
+                total += self._count_days(masks, start, end)
         return total
 
+    def _residues(self) -> Iterator[tuple[int, list[DayMask]]]:
+        """The sources by their milliseconds within the second."""
+        for residue_ms in self._grids.keys() | ({0} if self._masks else set()):
+            masks = list(self._masks) if residue_ms == 0 else []
+            yield residue_ms, masks + [grid.mask for grid in self._grids.get(residue_ms, set())]
 
-def _count_days(masks: list[DayMask], start: int, end: int) -> int:
-    """Distinct seconds start <= t < end of all the masks."""
-    total = 0
-    for midnight in range(start - start % DAY_S, end, DAY_S):
-        union = 0
+    def _of_day(self, masks: list[DayMask], midnight: int) -> int:
+        union = excluded = 0
+        for mask in self._excluded:
+            excluded |= mask(midnight)
         for mask in masks:
             union |= mask(midnight)
-        if midnight < start or midnight + DAY_S > end:
-            union = cut(union, start - midnight, end - midnight)
-        total += union.bit_count()
-    return total
+        return union & ~excluded
+
+    def _count_days(self, masks: list[DayMask], start: int, end: int) -> int:
+        """Distinct seconds start <= t < end of all the masks."""
+        total = 0
+        for midnight in range(start - start % DAY_S, end, DAY_S):
+            union = self._of_day(masks, midnight)
+            if midnight < start or midnight + DAY_S > end:
+                union = cut(union, start - midnight, end - midnight)
+            total += union.bit_count()
+        return total
 
 
 def cut(mask: int, start: int, end: int) -> int:

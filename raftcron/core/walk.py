@@ -1,8 +1,9 @@
 """From parsed cron fields to the next or previous wall-clock second that they allow; knows no zones.
 
-croniter walks ordinary fields.  What it lacks or reads otherwise than raftcron (semantics.md section 8) is decided by
-the Calendar here: rules that depend on the month (`L`, `15W`, `5#2`), years, and day-of-month together with
-day-of-week.  Wall-clock seconds are counted since 1970-01-01T00:00:00 of the clock on the wall.
+croniter walks the clock.  The days, of which it lacks some and reads others otherwise than raftcron (semantics.md
+section 8), are decided by the Calendar here: rules that depend on the month (`L`, `15W`, `5#2`), years, and
+day-of-month together with day-of-week.  Wall-clock seconds are counted since 1970-01-01T00:00:00 of the clock on the
+wall.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from datetime import date
 
 from croniter import CroniterBadDateError, croniter
 
-from raftcron.core.cron import DAY, HOUR, LAST, MINUTE, MONTH, SECOND, WEEKDAY, CronFields, Field
+from raftcron.core.cron import HOUR, LAST, MINUTE, SECOND, CronFields, Field
 
 CRONITER_VERSION = importlib.metadata.version("croniter")
 
@@ -134,27 +135,18 @@ class Walk:
     def __init__(self, fields: CronFields, *, calendar_only: bool = False) -> None:
         self.fields = fields
         self.calendar = Calendar(fields)
-        # croniter may walk the day fields too where it reads them as raftcron does: plain numbers, only one field of
-        # the two restricted, every year.
+        # Where every day matches and has several times croniter walks on from day to day by itself; to look for days it
+        # takes 50 times as long as the calendar does.
         self.plain = (
             not calendar_only
-            and fields.day_and
-            and (len(fields.days) == 31 or len(fields.weekdays) == 7)
-            and not (fields.day_rules or fields.nth_weekdays or fields.years is not None)
-            and self.calendar.next_day(0) is not None  # else croniter would search 50 years each time it is asked
+            and (len(fields.days), len(fields.months), len(fields.weekdays), fields.years) == (31, 12, 7, None)
+            and len(fields.hours) * len(fields.minutes) * len(fields.seconds) > 1
         )
         self.first_clock = (fields.hours[0] * 60 + fields.minutes[0]) * 60 + fields.seconds[0]
         self.last_clock = (fields.hours[-1] * 60 + fields.minutes[-1]) * 60 + fields.seconds[-1]
-        days = (fields.days, fields.months, fields.weekdays) if self.plain else ((), (), ())
+        clock = ((SECOND, fields.seconds), (MINUTE, fields.minutes), (HOUR, fields.hours))
         self._croniter = croniter(
-            " ".join(
-                _croniter_text(field, numbers)
-                for field, numbers in zip(
-                    (SECOND, MINUTE, HOUR, DAY, MONTH, WEEKDAY),
-                    (fields.seconds, fields.minutes, fields.hours, *days),
-                    strict=True,
-                )
-            ),
+            " ".join([*(_croniter_text(field, numbers) for field, numbers in clock), "* * *"]),
             0.0,
             second_at_beginning=True,
         )
@@ -254,6 +246,5 @@ def _nearest_weekday(day: int, first_weekday: int, length: int) -> int:
 
 
 def _croniter_text(field: Field, numbers: tuple[int, ...]) -> str:
-    """A field as croniter reads it: plain numbers, or `*` for all of them."""
-    size = 7 if field is WEEKDAY else field.high - field.low + 1
-    return "*" if not numbers or len(numbers) == size else ",".join(map(str, numbers))
+    """A field of the clock as croniter reads it: plain numbers, or `*` for all of them."""
+    return "*" if len(numbers) == field.high + 1 else ",".join(map(str, numbers))

@@ -247,7 +247,7 @@ class Engine:
         self._elections.start()
         self._troubles.put_off("formation", 1.0)  # the others may be starting too
         self._beat()
-        if not self._others and self._may_vote():
+        if not self._others and self._may_stand():
             self._elections.soon()
         self._getting_ready = self._loop.create_task(self._get_ready())
 
@@ -328,7 +328,7 @@ class Engine:
         if self._core.is_leader:
             self._propose_leadership()
             self._roster.beat(self._core)
-        elif not self._may_vote():
+        elif self._membership.newest is None and not self._may_vote():
             self._troubles.say("formation", self._why_not_formed())
         self._kick()
 
@@ -465,7 +465,7 @@ class Engine:
         hello = self._transport.hello_of(peer)
         if hello is None:
             return
-        could_vote = self._may_vote()
+        could_stand = self._may_stand()
         self._membership.heard(hello)
         before = self._lives.get(peer, hello.incarnation)
         self._lives[peer] = hello.incarnation
@@ -476,7 +476,7 @@ class Engine:
             self._elections.reborn(peer)
         else:
             self._elections.back(peer)
-        if not could_vote and self._may_vote():
+        if not could_stand and self._may_stand():
             self._elections.soon()
         if self._core.is_leader:
             self._propose_leadership()

@@ -70,10 +70,12 @@ class LeaseKeeper:
 
     def is_silent(self, node: str) -> bool:
         """Whether a whole lease has passed since the node was last heard, or since this node leads."""
-        return (
-            self._clock.boot() - max(self._heard.get(node, self._led_since), self._led_since)
-            >= self._times.lease_seconds
-        )
+        return self.seconds_left(node) == 0
+
+    def seconds_left(self, node: str) -> float:
+        """For how long the node may still hold a lease; 0 if it certainly holds none."""
+        since = max(self._heard.get(node, self._led_since), self._led_since)
+        return max(0.0, since + self._times.lease_seconds - self._clock.boot())
 
     def heard_at(self, node: str) -> float | None:
         """When the node was last heard in this lead; None if it was not."""

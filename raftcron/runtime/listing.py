@@ -1,7 +1,7 @@
 """Pages of jobs and of runs: in order, by keys, in slices that never hold the loop; a cursor is the last item's key.
 
 The order is kept beside the state: dictionaries of the state keep the order of the log, so what is new stands at their
-ends, and what is gone is passed over.
+ends, and what is gone is passed over.  What was there before (a snapshot) is put in order when somebody asks.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ PAGE_MAX = 1_000
 PAGE_BYTES = 8 << 20  # a page ends early beyond this
 SLICE = 500  # records looked at in one turn of the loop, some microseconds each: about 2 ms
 VIEWS_SLICE = 50  # records rendered in one turn: about 2 ms
+MADE_AT = (1 << 48) - 1  # of a job's uid: the log index at which it was made
 COMPACT_FROM = 1_024  # dead places that are not worth a sweep
 
 SORTS = ("name", "next_fire_at", "updated_at")
@@ -65,23 +66,43 @@ class Page(NamedTuple):
 
 
 class Listing:
-    """The order of one node's jobs and runs; `fires` counts scheduled times that became runs in this process's life."""
+    """The order of one node's jobs and runs; `fires` counts scheduled times that became runs by entries, not by
+    snapshots, in this process's life."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._names: list[str] = []
-        self._new_names: list[str] = []
-        self._names_through = -1  # jobs created up to this index are known
-        self._run_ids: list[str] = []  # oldest first
-        self._run_indexes = array("q")  # log indexes of the same
         self.fires = 0
+        self._ordering = asyncio.Lock()
         machine.observe(self)
-        self.state_changed(())
+        self.state_replaced()
 
     def state_changed(self, runs: Iterable[str]) -> None:
         """Take in what is new: it stands at the ends of the state's dictionaries."""
         self._take_names()
         self._take_runs()
+
+    def state_replaced(self) -> None:
+        """Begin anew: what stands in the state now is put in order when somebody asks for it."""
+        state = self._machine.state
+        self._names: list[str] = []
+        self._new_names: list[str] = []
+        self._run_ids: list[str] = []  # oldest first
+        self._run_indexes = array("q")  # log indexes of the same
+        self._begun_at = self._names_through = self._runs_through = state.index  # what later entries made is taken in
+        self._is_complete = not state.jobs and not state.runs  # and so is what was there before
+
+    async def _complete(self) -> None:
+        """Take in what was there before as well, in slices: at a million records it is seconds of work."""
+        async with self._ordering:
+            while not self._is_complete:
+                state, begun_at = self._machine.state, self._begun_at
+                names = await _sorted(list(state.jobs))
+                run_ids, run_indexes = await _in_order(list(state.runs.values()), begun_at)
+                if state is self._machine.state:
+                    self._names = names  # some of them perhaps among the new names too
+                    self._run_ids = run_ids + self._run_ids
+                    self._run_indexes = run_indexes + self._run_indexes
+                    self._is_complete = True
 
     # ---- jobs
 
@@ -96,13 +117,12 @@ class Listing:
         count: bool = False,
     ) -> Page:
         """A page of jobs in ascending order of `sort`; `total` is exact without filters, or where `count` asks."""
-        jobs = self._machine.state.jobs
         after: tuple[Any, ...] | None = None
         if cursor is not None:
             after = tuple(_read_cursor(cursor, sort, (str,) if sort == "name" else (int, str)))
         if sort == "name" and (wanted.is_empty or not count):
             found = await self._names_after("" if after is None else after[0], wanted, limit + 1)
-            total = len(jobs) if wanted.is_empty else None
+            total = len(self._machine.state.jobs) if wanted.is_empty else None
         else:
             found, matching = await self._smallest(wanted, sort, after, limit + 1)
             total = matching if count or wanted.is_empty else None
@@ -112,7 +132,7 @@ class Listing:
         for number, key in enumerate(found):
             if number == limit or size > PAGE_BYTES:
                 return Page(items, _cursor(sort, last), total)
-            job = jobs.get(key[-1])
+            job = self._machine.state.jobs.get(key[-1])
             last = key
             if job is not None:
                 items.append(msgspec.json.encode(render(job)))
@@ -123,10 +143,11 @@ class Listing:
 
     async def _names_after(self, after: str, wanted: JobFilter, limit: int) -> list[tuple[Any, ...]]:
         """The keys of the first matching jobs behind a name; no name is empty."""
-        jobs = self._machine.state.jobs
         found: list[tuple[Any, ...]] = []
         while len(found) < limit:
-            names = self._sorted_names()
+            if not self._is_complete:
+                await self._complete()
+            jobs, names = self._machine.state.jobs, self._sorted_names()
             position = bisect.bisect_right(names, after)
             chunk = names[position : position + SLICE]
             for name in chunk:
@@ -183,19 +204,14 @@ class Listing:
         )
 
     def state_of(self, job: Job) -> str:
-        """One of JOB_STATES: `ended` is a job that no time and no hand will start again, so `@manual` is active."""
-        if job.paused:
-            return "paused"
-        if next_fire_at(job, self._machine.timeline) is not None:
-            return "active"
-        schedules = self._machine.state.policy(job.uid).schedules
-        return "active" if any(text.strip().lower() == "@manual" for text in schedules) else "ended"
+        """One of JOB_STATES."""
+        return self._machine.timeline.state_of(job, self._machine.state.policy(job.uid))
 
     def _take_names(self) -> None:
         jobs = self._machine.state.jobs
         newest = self._names_through
         for name in reversed(jobs):
-            created = jobs[name].uid >> 12
+            created = jobs[name].uid & MADE_AT
             if created <= self._names_through:
                 break
             newest = max(newest, created)
@@ -218,6 +234,8 @@ class Listing:
     async def runs(self, wanted: RunFilter, limit: int, cursor: str | None, render: Callable[[Run], Any]) -> Page:
         """A page of runs, newest first; `total` is exact without filters."""
         after = None if cursor is None else tuple(_read_cursor(cursor, "runs", (int, int, str)))
+        if not self._is_complete:
+            await self._complete()
         runs = self._machine.state.runs
         page = _Rendering(limit, render)
         position = len(self._run_ids) if after is None else bisect.bisect_right(self._run_indexes, -after[0])
@@ -236,7 +254,10 @@ class Listing:
                 turn = 0
                 known, log_index = self._run_ids, self._run_indexes[position]
                 await asyncio.sleep(0)
-                if known is not self._run_ids:  # swept meanwhile: find the place again
+                if known is not self._run_ids:  # swept or replaced meanwhile: find the place again
+                    if not self._is_complete:
+                        await self._complete()
+                    runs = self._machine.state.runs
                     position = bisect.bisect_right(self._run_indexes, log_index)
                     after = page.last or after
         return page.result(None, total)
@@ -271,23 +292,21 @@ class Listing:
     async def run_counts(self) -> dict[str, int]:
         """How many rows there are of each state."""
         counts: dict[str, int] = {}
-        runs = self._machine.state.runs
-        for number, run_id in enumerate(self._run_ids[:]):
-            run = runs.get(run_id)
-            if run is not None:
-                counts[run.state] = counts.get(run.state, 0) + 1
+        for number, run in enumerate(list(self._machine.state.runs.values())):
+            counts[run.state] = counts.get(run.state, 0) + 1
             if number % (SLICE * 10) == SLICE * 10 - 1:
                 await asyncio.sleep(0)
         return counts
 
     def _take_runs(self) -> None:
         runs = self._machine.state.runs
-        known = self._run_indexes[-1] if self._run_indexes else -1
         fresh: list[Run] = []
         for run in reversed(runs.values()):
-            if run.log_index <= known:
+            if run.log_index <= self._runs_through:
                 break
             fresh.append(run)
+        if fresh:
+            self._runs_through = fresh[0].log_index
         fresh.sort(key=newest_first, reverse=True)
         for run in fresh:
             self._run_ids.append(run.id)
@@ -298,6 +317,38 @@ class Listing:
             kept = [place for place, run_id in enumerate(self._run_ids) if run_id in runs]
             self._run_indexes = array("q", (self._run_indexes[place] for place in kept))
             self._run_ids = [self._run_ids[place] for place in kept]
+
+
+async def _sorted(names: list[str]) -> list[str]:
+    """Names in order: parted between evenly drawn ones, then part by part."""
+    marks = sorted(names[SLICE::SLICE])
+    parts: list[list[str]] = [[] for _ in range(len(marks) + 1)]
+    for start in range(0, len(names), SLICE):
+        for name in names[start : start + SLICE]:
+            parts[bisect.bisect_left(marks, name)].append(name)
+        await asyncio.sleep(0)
+    ordered: list[str] = []
+    for part in parts:
+        ordered += sorted(part)
+        await asyncio.sleep(0)
+    return ordered
+
+
+async def _in_order(rows: list[Run], through: int) -> tuple[list[str], array[int]]:
+    """Ids and log indexes of rows of entries up to `through`, oldest first; the state has them entry by entry."""
+    run_ids: list[str] = []
+    run_indexes = array("q")
+    begin = 0
+    while begin < len(rows) and rows[begin].log_index <= through:
+        end = begin
+        while end < len(rows) and (end < begin + SLICE or rows[end].log_index == rows[end - 1].log_index):
+            end += 1
+        part = sorted(rows[begin:end], key=newest_first, reverse=True)
+        run_ids += [run.id for run in part if run.log_index <= through]
+        run_indexes.extend(run.log_index for run in part if run.log_index <= through)
+        begin = end
+        await asyncio.sleep(0)
+    return run_ids, run_indexes
 
 
 class _Rendering:

@@ -44,6 +44,7 @@ class Machine:
         self.state = State()
         self.timeline = Timeline(self.state.calendars)
         self.applied_index = 0  # of the log; entries that are not for this machine count too
+        self.editions = (CRONITER_VERSION, TZDATA_VERSION)  # what this node reckons with
         self.incarnation = 0  # of this node's process; set before the log starts
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)
         self.spaced_digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)  # at indices divisible by 1,024
@@ -59,7 +60,7 @@ class Machine:
         self._observers.append(observer)
 
     def leadership(self, term: int) -> bytes:
-        command = Lead(self._node, self.incarnation, term, __version__, CRONITER_VERSION, TZDATA_VERSION)
+        command = Lead(self._node, self.incarnation, term, __version__, *self.editions)
         return encode_entry(Entry(self.state.epoch, self._time.now_ms(), command))
 
     def apply(self, index: int, body: bytes) -> Outcome:

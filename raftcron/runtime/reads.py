@@ -102,6 +102,10 @@ class Reads:
             if not future.done():
                 future.set_result(None)
 
+    def state_replaced(self) -> None:
+        """A snapshot has brought this node on."""
+        self.state_changed(())
+
     def _applied_index(self) -> int:
         """Of the log as well: it may end with entries that the machine is not asked to apply."""
         return max(self._machine.state.index, self._machine.applied_index)

@@ -20,6 +20,7 @@ from raftcron.core.commands import (
     Decision,
     Expire,
     Lose,
+    PauseJob,
     Place,
     Requeue,
     Token,
@@ -42,6 +43,8 @@ QUEUE_DEEP = 5_000  # queued runs; a few seconds of work
 DECIDE_WITHIN_MS = 2_000  # well inside the default grace of 10 s
 ASSIGNMENTS_PER_ENTRY = 500
 SWEEP_SECONDS = 1.0  # how often silent nodes and passed deadlines are looked for
+PAUSES_PER_SWEEP = 100  # jobs whose times cannot be told
+NOTE_MAX = 1_000  # characters of a pause's note
 SCAN_PER_SWEEP = 20_000  # queued runs whose deadline is looked at in one sweep
 
 
@@ -70,6 +73,7 @@ class Scheduler:
         self._deciding: set[int] = set()  # jobs with a decision under way
         self._assigning: set[str] = set()
         self._moving: set[str] = set()  # runs being requeued or expired
+        self._pausing: set[str] = set()  # jobs that are being paused because they cannot be read
         self._losing: dict[str, asyncio.Future[int]] = {}  # nodes whose loss is under way
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep = 0
@@ -120,6 +124,10 @@ class Scheduler:
         if (at is not None and at < self._asleep_until) or self._wanted(runs):
             self._wake.set()
 
+    def state_replaced(self) -> None:
+        """Nothing to keep: no leader is behind its own log, and each lead begins anew with the state that it finds."""
+        self._wake.set()
+
     # ---- planning
 
     def step(self, now: int) -> Iterator[Command]:
@@ -132,6 +140,7 @@ class Scheduler:
             self._next_sweep = now + int(SWEEP_SECONDS * 1000)
             yield from self._lose()
             yield from self._expire(now)
+            yield from self._pause_unreadable()
         if self._machine.state.waiting:
             yield from self._requeue(now)
 
@@ -159,12 +168,16 @@ class Scheduler:
             decision = None
             if job is not None and group is not None:
                 policy = state.policy(uid)
-                alike = (id(group), id(policy), job.decided_through)  # all of them live as long as this step
-                if alike not in plans:
-                    plans[alike] = self._plan(job, policy, group, now)
-                plan = plans[alike]
-                if plan is not None:
-                    decision = Decision(uid, job.revision, plan.through, plan.fires, plan.summaries)
+                if policy.recurrence.jitter_ms or job.skips:
+                    decision = self._plan(job, policy, group, now)
+                else:
+                    alike = (id(group), id(policy), group.watermark(job))  # all of them live as long as this step
+                    if alike not in plans:
+                        plans[alike] = self._plan(job, policy, group, now)
+                    plan = plans[alike]
+                    if plan is not None:
+                        revision = max(job.revision, group.revision)
+                        decision = Decision(uid, revision, plan.through, plan.fires, plan.summaries)
             if decision is None:
                 self._deciding.discard(uid)
                 continue
@@ -181,7 +194,7 @@ class Scheduler:
             return planner.decide(job, policy, group, now)
         except Exception as error:
             self._machine.timeline.unreadable[job.uid] = repr(error)
-            log.exception("job_unplannable job=%s schedules=%s", job.name, policy.schedules)
+            log.exception("job_unplannable job=%s schedules=%s", job.name, policy.recurrence.schedules)
             return None
 
     def _assign(self, now: int) -> Iterator[Command]:
@@ -236,6 +249,19 @@ class Scheduler:
         self._moving.update(ids)
         yield from (Expire(part) for part in _parts(ids))
 
+    def _pause_unreadable(self) -> Iterator[Command]:
+        """Jobs whose times this node cannot tell owe nothing until somebody looks after them (semantics 8)."""
+        state, timeline = self._machine.state, self._machine.timeline
+        for uid, reason in list(islice(timeline.unreadable.items(), PAUSES_PER_SWEEP)):
+            job = state.by_uid.get(uid)
+            if job is None or job.paused:
+                timeline.unreadable.pop(uid)
+            elif job.name not in self._pausing:
+                note = f"paused by the cluster: leader {self._node} cannot tell its times: {reason}"[:NOTE_MAX]
+                log.error("job_unreadable job=%s reason=%s action=paused", job.name, reason)
+                self._pausing.add(job.name)
+                yield PauseJob(job.name, [], state.revision_of(job), note)
+
     def _requeue(self, now: int) -> Iterator[Command]:
         ids = [
             run.id
@@ -281,6 +307,8 @@ class Scheduler:
             self._moving.difference_update(command.runs)
         elif isinstance(command, Lose):
             self._losing.pop(command.node, None)
+        elif isinstance(command, PauseJob):
+            self._pausing.discard(command.name)
         self._wake.set()
 
     # ---- details
@@ -293,6 +321,7 @@ class Scheduler:
         self._deciding.clear()
         self._assigning.clear()
         self._moving.clear()
+        self._pausing.clear()
         self._losing.clear()
         self._next_sweep = 0
         self._allowance_at = self._time.now_ms()

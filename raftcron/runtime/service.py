@@ -6,14 +6,17 @@ They run on the leader.  What a command says of the calendar is worked out here,
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from raftcron.core import definition, planner
 from raftcron.core.apply.context import replay
+from raftcron.core.apply.jobs import SKIPS_MAX
+from raftcron.core.coming import Coming, ahead_of, coming_of
 from raftcron.core.commands import (
     Cancel,
     Command,
@@ -26,14 +29,15 @@ from raftcron.core.commands import (
     PutJob,
     Refused,
     ResumeJob,
+    SkipNext,
     Summary,
     Trigger,
 )
 from raftcron.core.fields import escape, kind_of, name_fault, near, shown
-from raftcron.core.instant import parse_duration
-from raftcron.core.model import Job, Key, Policy
-from raftcron.core.schedule import ScheduleError, known_zone, parse
-from raftcron.core.timeline import schedules_of
+from raftcron.core.judge import ScheduleJudge, never_fires
+from raftcron.core.model import Calendar, Job, Key, Policy
+from raftcron.core.schedule import ScheduleError
+from raftcron.core.times import Times, schedules_of
 from raftcron.errors import (
     ConfigurationError,
     ConflictError,
@@ -47,11 +51,13 @@ from raftcron.errors import (
     TooManyError,
 )
 from raftcron.executors.registry import Registry
+from raftcron.runtime import forecast
 from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.forecast import Shift
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
-from raftcron.runtime.views import instant, job_fields
+from raftcron.runtime.views import job_fields
 
 LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
 ARGS_BYTES_MAX = 64 << 10  # a command gets them as one environment variable, of which Linux takes 128 KiB
@@ -59,27 +65,25 @@ NOTE_MAX = 1_000  # characters of a pause's note
 NEXT_SHOWN = 10  # coming times that a dry run shows
 DEFINITION_BYTES_MAX = definition.DEFINITION_BYTES_MAX
 
-_LAST_END = re.compile(r"@every\s+\S+\s+from\s+last_end", re.IGNORECASE | re.ASCII)
-
 
 class Precondition(NamedTuple):
-    """What the request demands of the job's revision: If-Match and If-None-Match.  None: nothing."""
+    """What the request demands of the revision of a job or a calendar: If-Match and If-None-Match.  None: nothing."""
 
     match: frozenset[int] | None = None
     must_exist: bool = False  # If-Match: *
     none_match: frozenset[int] = frozenset()
     must_create: bool = False  # If-None-Match: *
 
-    def check(self, name: str, job: Job | None) -> None:
-        """Raises RevisionError where the job, as it is, does not meet it."""
-        there = "there is no such job" if job is None else f"it is at revision {job.revision}"
-        if self.must_exist and job is None:
-            raise RevisionError(f"If-Match: * asks for a job {name!r}: {there}")
-        if self.match is not None and (job is None or job.revision not in self.match):
+    def check(self, name: str, record: Job | Calendar | None, kind: str = "job") -> None:
+        """Raises RevisionError where the record, as it is, does not meet it."""
+        there = f"there is no such {kind}" if record is None else f"it is at revision {record.revision}"
+        if self.must_exist and record is None:
+            raise RevisionError(f"If-Match: * asks for a {kind} {name!r}: {there}")
+        if self.match is not None and (record is None or record.revision not in self.match):
             asked = ", ".join(map(str, sorted(self.match))) or "one of another kind"
-            raise RevisionError(f"job {name!r} is not at revision {asked}: {there}; get it again and merge")
-        if job is not None and (self.must_create or job.revision in self.none_match):
-            raise RevisionError(f"If-None-Match forbids to replace job {name!r}: {there}")
+            raise RevisionError(f"{kind} {name!r} is not at revision {asked}: {there}; get it again and merge")
+        if record is not None and (self.must_create or record.revision in self.none_match):
+            raise RevisionError(f"If-None-Match forbids to replace {kind} {name!r}: {there}")
 
 
 class Preview(NamedTuple):
@@ -87,8 +91,9 @@ class Preview(NamedTuple):
 
     result: str  # created, replaced, or unchanged
     job: dict[str, Any]
-    next: list[str]
+    next: list[int]
     changes: list[dict[str, Any]]
+    shift: Shift  # of the times to come; nothing is gained by a job that is new
 
 
 class Service:
@@ -115,7 +120,7 @@ class Service:
             precondition.check(name, job)
             return self._put(name, job, self._checked(body, name, job), precondition.must_create, key)
 
-        done = await self._write(key, look)
+        done = await self.write(key, look)
         return done if isinstance(done, Done) else _refuse(done, exists=RevisionError)
 
     async def create_job(self, body: Any, key: Key | None) -> Done:
@@ -132,7 +137,7 @@ class Service:
                 )
             return self._put(name, None, checked, True, key)
 
-        return _taken(await self._write(key, look))
+        return taken(await self.write(key, look))
 
     async def patch_job(self, name: str, patch: Any, precondition: Precondition, key: Key | None) -> Done:
         """Merge into what was written (RFC 7396).  Raises InvalidError, NotFoundError, RevisionError."""
@@ -143,7 +148,7 @@ class Service:
             job = self._found(name, job)
             return self._put(name, job, self._checked(merged(job, patch), name, job), False, key)
 
-        return _taken(await self._write(key, look))
+        return taken(await self.write(key, look))
 
     async def delete_job(self, name: str, *, cancel_running: bool, precondition: Precondition, key: Key | None) -> Done:
         """No start commits after this.  Raises NotFoundError, RevisionError."""
@@ -153,9 +158,9 @@ class Service:
             precondition.check(name, job)
             job = self._found(name, job)
             decisions = self._settled(job, self._time.now_ms())
-            return DeleteJob(name, decisions, job.revision, None, cancel_running, key)
+            return DeleteJob(name, decisions, self._machine.state.revision_of(job), None, cancel_running, key)
 
-        return _taken(await self._write(key, look))
+        return taken(await self.write(key, look))
 
     async def pause_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """The schedule stops; body `{note, until}`.  Raises InvalidError, NotFoundError."""
@@ -172,9 +177,10 @@ class Service:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
             job = self._found(name, job)
-            return PauseJob(name, self._settled(job, self._time.now_ms()), job.revision, note, None, key)
+            decisions = self._settled(job, self._time.now_ms())
+            return PauseJob(name, decisions, self._machine.state.revision_of(job), note, None, key)
 
-        return _taken(await self._write(key, look))
+        return taken(await self.write(key, look))
 
     async def resume_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """The schedule goes on from now; body `{catch_up}`.  Raises InvalidError, NotFoundError."""
@@ -189,10 +195,44 @@ class Service:
             precondition.check(name, job)
             job = self._found(name, job)
             now = self._time.now_ms()
-            paused = planner.paused_summary(job, self._machine.state.policy(job.uid), now) if job.paused else None
-            return ResumeJob(name, job.revision, now, paused, key)
+            try:
+                paused = self._paused_summary(job, now) if job.paused else None
+            except ScheduleError as error:
+                raise ConflictError(f"job {name!r} cannot be resumed: its times cannot be told: {error}") from None
+            return ResumeJob(name, self._machine.state.revision_of(job), now, paused, key)
 
-        return _taken(await self._write(key, look))
+        return taken(await self.write(key, look))
+
+    async def skip_next(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
+        """The next `count` times will be skipped, instead of those asked for before; body `{count}`, 1 unless said.
+
+        0 takes back what was asked for.  Raises InvalidError, NotFoundError, ConflictError where no time is ahead.
+        """
+        count = _fields(body, {"count"}).get("count", 1)
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= SKIPS_MAX:
+            raise _invalid("/count", f"is {shown(count)}: use a whole number from 0 to {SKIPS_MAX}")
+
+        def look() -> Command:
+            state, now = self._machine.state, self._time.now_ms()
+            job = state.jobs.get(name)
+            precondition.check(name, job)
+            job = self._found(name, job)
+            ahead = self._ahead(job, count, now) if count else []
+            return SkipNext(name, ahead, state.revision_of(job), key)
+
+        return taken(await self.write(key, look))
+
+    def _ahead(self, job: Job, count: int, now: int) -> list[int]:
+        """The next times of a job, as many as there are of `count`, but one at least."""
+        if job.paused:
+            raise ConflictError(f"job {job.name!r} is paused, so no time is ahead of it: resume it first")
+        policy, times = self._machine.state.policy(job.uid), self._times(job)
+        found = [one.scheduled_time for one in coming_of(job, policy, times, now, count)]
+        if not found:
+            raise ConflictError(f"no time is ahead of job {job.name!r} that could be skipped")
+        if policy.recurrence.end_intervals and len(found) < count:
+            raise _invalid("/count", f"times `from last_end` are known one at a time: use at most {len(found)}")
+        return found
 
     async def preview_job(self, name: str, body: Any, precondition: Precondition) -> Preview:
         """What a PUT would do now; writes nothing, so any node can tell.  Raises as put_job."""
@@ -209,7 +249,29 @@ class Service:
             if job is not None and before[field] != value
         ]
         result = "created" if job is None else "replaced" if changes else "unchanged"
-        return Preview(result, after, [] if paused else self._coming(name, stored, job), changes)
+        policy, now = definition.policy_of(stored), self._time.now_ms()
+        if job is None:
+            ahead = forecast.begin(self._machine.state, name, policy, now)
+            return Preview(result, after, [] if paused else _scheduled(ahead), changes, forecast.UNMOVED)
+        old = None if job.paused else self._known(job)
+        new = None
+        if not paused:
+            future, times = forecast.edited(self._machine.state, job, policy, now)
+            new = (future, policy, times)
+        found = [] if new is None else _scheduled(ahead_of(*new, now))
+        moved = await forecast.shift(old, new, now) if changes else forecast.UNMOVED
+        return Preview(result, after, found, changes, moved)
+
+    async def coming(self, name: str, count: int) -> list[Coming]:
+        """The next `count` times of a job, as far as they are known; none while it is paused.
+
+        Raises NotFoundError; ConflictError where this node cannot tell its times.
+        """
+        job = self._found(name, self._machine.state.jobs.get(name))
+        if job.paused:
+            return []
+        policy, times = self._machine.state.policy(job.uid), self._times(job)
+        return await forecast.in_turns(ahead_of(job, policy, times, self._time.now_ms()), count)
 
     # ---- runs
 
@@ -227,7 +289,7 @@ class Service:
             self._found(name, self._machine.state.jobs.get(name))
             return Trigger(name, self._place(), args, overlap == "allow", key)
 
-        return _taken(await self._write(key, look))
+        return taken(await self.write(key, look))
 
     async def cancel_run(self, run_id: str, key: Key | None) -> Done:
         """Cancel an active run.  Raises NotFoundError, ConflictError where it has ended."""
@@ -237,11 +299,11 @@ class Service:
                 raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
             return Cancel(run_id, key)
 
-        return _taken(await self._write(key, look))
+        return taken(await self.write(key, look))
 
     # ---- the way of a write
 
-    async def _write(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
+    async def write(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
         """Look, propose, and look again where the state has moved on meanwhile.
 
         A refusal that rests on a look alone is given only after a quorum has confirmed what was looked at: a leader
@@ -305,13 +367,14 @@ class Service:
             policy = definition.policy_of(stored)
             through = planner.first_watermark(schedules_of(policy, name), policy, now)
         elif job.paused and checked.paused is False:
-            resumed = planner.paused_summary(job, self._machine.state.policy(job.uid), now)
+            with contextlib.suppress(ScheduleError):  # it may have been paused for that, and this write mends it
+                resumed = self._paused_summary(job, now)
         return PutJob(
             name=name,
             definition=stored,
             decided_through=through,
             decisions=[] if job is None else self._settled(job, now),
-            seen_revision=None if job is None else job.revision,
+            seen_revision=None if job is None else self._machine.state.revision_of(job),
             must_create=must_create,
             paused=checked.paused,
             resumed=resumed,
@@ -323,6 +386,12 @@ class Service:
         """What was due until now, decided under the definition as it stands."""
         machine = self._machine
         return planner.settle(job, machine.state.policy(job.uid), machine.timeline.group_of(job.uid), now)
+
+    def _paused_summary(self, job: Job, now: int) -> Summary | None:
+        """What was not owed during a pause.  Raises ScheduleError where this node cannot tell."""
+        machine = self._machine
+        policy = machine.state.policy(job.uid)
+        return planner.paused_summary(job, policy, now, machine.timeline.times(job, policy))
 
     def _place(self) -> Place:
         return Place(self._node, self._machine.incarnation)
@@ -336,12 +405,18 @@ class Service:
     def _checked(self, body: Any, name: str | None, job: Job | None) -> definition.Checked:
         """The body, if nothing is wrong with it.  `job` is what it would replace."""
         kept = None if job is None else self._machine.state.policy(job.uid)
-        judge = _ScheduleJudge(name or "", self._time.now_ms(), body, kept)
+        now, calendars = self._time.now_ms(), self._machine.state.calendars
+        judge = ScheduleJudge(name or _name_in(body), now, body, kept, calendars)
         checked = definition.check(body, name, judge, self._judge_executor)
         faults = dict.fromkeys([*checked.faults, *judge.faults])
         if name is not None and (problem := name_fault(name)) is not None:
             faults = {Fault("/name", f"of the path: {problem}"): None, **faults}
-        not_yet = dict.fromkeys([*checked.not_yet, *judge.not_yet])
+        not_yet = dict.fromkeys(checked.not_yet)
+        if not faults:
+            policy = definition.policy_of(definition.canonical(checked.written))
+            if kept is None or kept.recurrence != policy.recurrence:
+                fault = never_fires(policy, name or _name_in(body), now, calendars)
+                faults = {} if fault is None else {fault: None}
         if faults:
             raise InvalidError(
                 f"the job has {_counted(len(faults))}; nothing was written",
@@ -365,75 +440,27 @@ class Service:
             [finding.fault for finding in findings if finding.code != "invalid"],
         )
 
-    def _coming(self, name: str, stored: bytes, job: Job | None) -> list[str]:
-        policy = definition.policy_of(stored)
-        schedules = schedules_of(policy, name)
-        now = self._time.now_ms()
-        anchor = -(-now // 1000) * 1000 if job is None else job.anchor
-        coming: list[str] = []
-        begin = None if job is not None else planner.first_watermark(schedules, policy, now)
-        at = now if begin is None else begin
-        while len(coming) < NEXT_SHOWN:
-            times = [time for schedule in schedules if (time := schedule.next(at, anchor)) is not None]
-            if not times:
-                break
-            at = min(times)
-            coming.append(instant(at) or "")
-        return coming
-
-
-class _ScheduleJudge:
-    """Judges the schedules of one body; `faults` is what concerns the zone alone, `not_yet` what is not built.
-
-    A schedule that the job has already may be over (an `@at` that has fired): writing the job again must not fail.
-    """
-
-    def __init__(self, name: str, now: int, body: Any, kept: Policy | None) -> None:
-        self._name = name
-        self._kept = kept
-        self.faults: list[Fault] = []
-        self.not_yet: list[Fault] = []
-        self._now = self._window_from = now
-        if not isinstance(body, dict):
-            return
-        zone = body.get("timezone", "UTC")
-        if isinstance(zone, str) and not known_zone(zone):
-            try:
-                parse("@manual", zone)
-            except ScheduleError as error:
-                self.faults.append(Fault("/timezone", str(error)))
-        self._window_from = now - _window_ms(body)
-        said = body.get("schedule")
-        for place, text in enumerate(said if isinstance(said, list) else [said]):
-            if isinstance(text, str) and _LAST_END.search(text) is not None:
-                pointer = f"/schedule/{place}" if isinstance(said, list) else "/schedule"
-                self.not_yet.append(Fault(pointer, "`from last_end` is not supported yet: use a fixed interval"))
-
-    def __call__(self, text: str, zone: str) -> str | None:
+    def _times(self, job: Job) -> Times:
         try:
-            schedule = parse(text, zone if known_zone(zone) else "UTC", hash_key=self._name)
+            return self._machine.timeline.times(job, self._machine.state.policy(job.uid))
         except ScheduleError as error:
-            return str(error)
-        kept = self._kept
-        if kept is not None and text in kept.schedules and zone == kept.timezone:
-            return None
-        if schedule.never_fires(self._window_from - 1 if schedule.kind == "at" else self._now):
-            return (
-                "lies in the past, further than misfire.window reaches: it would never fire"
-                if schedule.kind == "at"
-                else "never fires: no coming date matches it"
-            )
+            raise ConflictError(f"the times of job {job.name!r} cannot be told: {error}") from None
+
+    def _known(self, job: Job) -> tuple[Job, Policy, Times] | None:
+        """A job with its times; None where this node cannot tell them."""
+        with contextlib.suppress(ConflictError):
+            return job, self._machine.state.policy(job.uid), self._times(job)
         return None
 
 
-def _window_ms(body: Mapping[str, Any]) -> int:
-    """How far back a missed time still counts, as the body has it; the default where that cannot be read."""
-    misfire = body.get("misfire")
-    window = misfire.get("window") if isinstance(misfire, dict) else None
-    try:
-        return parse_duration(definition.DEFAULTS["misfire"]["window"] if window is None else window)
-    except (ValueError, TypeError):
-        return 0
+def _scheduled(ahead: Iterable[Coming]) -> list[int]:
+    return [one.scheduled_time for one in itertools.islice(ahead, NEXT_SHOWN)]
+
+
+def _name_in(body: Any) -> str:
+    """The name that a body carries, as far as it can be one."""
+    name = body.get("name") if isinstance(body, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def merged(job: Job, patch: Any) -> Any:
@@ -485,7 +512,8 @@ def _counted(count: int, noun: str = "fault") -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _taken(outcome: Done | Refused) -> Done:
+def taken(outcome: Done | Refused) -> Done:
+    """What took effect, or the error that a refusal stands for."""
     return outcome if isinstance(outcome, Done) else _refuse(outcome)
 
 

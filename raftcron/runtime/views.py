@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from raftcron.core import definition
+from raftcron.core.coming import Coming
 from raftcron.core.instant import rfc3339
 from raftcron.core.model import AttemptRecord, Job, Run
 from raftcron.core.state import State
@@ -27,9 +28,15 @@ def uid_text(uid: int) -> str:
 
 
 def next_fire_at(job: Job, timeline: Timeline) -> int | None:
-    """The first undecided scheduled time; None for a job that is paused, or whose times are over."""
+    """The first undecided scheduled time that is not asked to be skipped.
+
+    None for a job that is paused, whose times are over, or whose next one depends on a run that has not ended.
+    """
     group = None if job.paused else timeline.group_of(job.uid)
-    return None if group is None else group.next_after(job.decided_through)
+    at = None if group is None else group.next_after(group.watermark(job))
+    while group is not None and at is not None and at in job.skips:
+        at = group.next_after(at)
+    return at
 
 
 def job_fields(name: str, stored: bytes, paused: bool) -> dict[str, Any]:
@@ -67,8 +74,20 @@ def job_view(job: Job, state: State, timeline: Timeline) -> dict[str, Any]:
         },
         "pause_note": job.pause_note or None,
         "pause_until": instant(job.pause_until),
+        "state": timeline.state_of(job, state.policy(job.uid)),
+        "skips": [instant(at) for at in job.skips],
     }
     return view
+
+
+def coming_view(one: Coming) -> dict[str, Any]:
+    """One of the times to come."""
+    return {
+        "scheduled_time": instant(one.scheduled_time),
+        "due_at": instant(one.due_at),
+        "local": one.local,
+        "notes": [note._asdict() for note in one.notes],
+    }
 
 
 def last_run_view(run: Run) -> dict[str, Any]:

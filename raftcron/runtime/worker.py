@@ -142,6 +142,11 @@ class Worker:
                     self._look(run)
         self._licensed.set()
 
+    def state_replaced(self) -> None:
+        """A snapshot has skipped what became of the attempts here: go by what it says now."""
+        self.sweep()
+        self._licensed.set()
+
     def sweep(self) -> None:
         """Look at all runs on this node, forget tokens that can never start, repeat what was not heard."""
         state = self._machine.state
@@ -233,11 +238,11 @@ class Worker:
         running = Running(self, run)
         self._running[running.token] = running
         self.idle.clear()
-        self._tasks[running.token] = asyncio.get_running_loop().create_task(self._carry_out(running, run))
+        self._tasks[running.token] = asyncio.get_running_loop().create_task(self._carry_out(running))
 
-    async def _carry_out(self, running: Running, run: Run) -> None:
+    async def _carry_out(self, running: Running) -> None:
         try:
-            await self._attempt(running, run)
+            await self._attempt(running)
         finally:
             del self._tasks[running.token]
             if not self._tasks:
@@ -248,17 +253,17 @@ class Worker:
         self._running[running.token] = running
         self._reports.refused(Token(running.run_id, running.token))
 
-    async def _attempt(self, running: Running, run: Run) -> None:
+    async def _attempt(self, running: Running) -> None:
         if not self._is_valid(self._license_of()):
             await self._wait_for_license(running)
         try:
-            attempt = self._attempt_of(running, run)
+            attempt = self._attempt_of(running)
             if attempt is None:
                 self._refuse(running)
                 return
             ending = await self._executor.run(attempt, running)
         except Exception as error:
-            log.exception("attempt_raised run=%s", run.id)
+            log.exception("attempt_raised run=%s", running.run_id)
             proven = not running.has_started
             ending = Ending("failed", proven=proven, error=f"the attempt raised {error!r}", error_kind="executor")
         if ending.state == "not_started":
@@ -267,9 +272,9 @@ class Worker:
             try:
                 finished = _finished(running, ending)
             except (ValueError, TypeError, OverflowError) as error:
-                log.error("ending_unreadable run=%s error=%s", run.id, error)
+                log.error("ending_unreadable run=%s error=%s", running.run_id, error)
                 text = f"the executor's answer makes no sense: {error}"
-                finished = Finished(run.id, running.token, LOST, error=text, error_kind="executor")
+                finished = Finished(running.run_id, running.token, LOST, error=text, error_kind="executor")
             self._reports.ended(finished)
 
     async def _wait_for_license(self, running: Running) -> None:
@@ -286,11 +291,12 @@ class Worker:
             except TimeoutError:
                 continue
 
-    def _attempt_of(self, running: Running, run: Run) -> Attempt | None:
-        """All that user code may be told; None if the job is gone."""
+    def _attempt_of(self, running: Running) -> Attempt | None:
+        """All that user code may be told; None if the run has gone on, or its job is gone."""
         state = self._machine.state
-        job = state.by_uid.get(run.uid)
-        if job is None or state.runs.get(run.id) is not run or run.fencing_token != running.token:
+        run = state.runs.get(running.run_id)
+        job = None if run is None else state.by_uid.get(run.uid)
+        if run is None or job is None or run.fencing_token != running.token:
             return None
         policy = state.policy(run.uid)
         running.self_stop = policy.self_stop

@@ -1,7 +1,9 @@
 """MemoryLog: a replicated log among state machines of one process, without Raft; keeps the promises of ports.Log.
 
 A MemoryCluster holds the entries; each node that joins it gets a MemoryLog.  Nothing is elected by itself and nothing
-fails by itself: a test says `elect`, `depose`, `cut`, `lag` or `next_answer`.  Time does not matter here.
+fails by itself: a test says `elect`, `depose`, `cut`, `lag`, `restore` or `next_answer`.  Time does not matter here.
+What may change of the members is the shipped rule (raft/membership.py); who is awaited comes, and votes, when a test
+says so.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from raftcron.errors import UnavailableError, UnknownOutcomeError
-from raftcron.ports import Applied, LogStatus, Member, Role, StateMachine
+from raftcron.ports import Applied, LogStatus, Member, Role, Standing, StateMachine
+from raftcron.raft.configuration import Configuration, Seat, decode, encode
+from raftcron.raft.membership import Ground, Membership
 
 Answer = Literal["applied", "unavailable", "unknown", "unknown_written"]
 
@@ -26,6 +30,8 @@ class MemoryCluster:
         self.leader: str | None = None
         self.term = 0
         self.has_quorum = True
+        self.silent: set[str] = set()  # members that do not answer, and are not connected
+        self._members: Configuration | None = None  # once they have changed; until then all logs vote
 
     def join(self, name: str, machine: StateMachine, incarnation: int = 1) -> MemoryLog:
         """A further node, which has applied nothing yet; call `catch_up` on its log to let it."""
@@ -55,6 +61,34 @@ class MemoryCluster:
 
     def heal(self) -> None:
         self.has_quorum = True
+
+    @property
+    def members(self) -> Configuration:
+        """Who belongs to the cluster."""
+        if self._members is not None:
+            return self._members
+        seats = {name: Seat(f"disk of {name}", (name, 7201), is_voter=True) for name in sorted(self.logs)}
+        return Configuration(self.cluster_id, seats)
+
+    def change(self, make: Callable[[Membership, Ground], bytes | None]) -> None:
+        """What `make` says, as the leader would do it."""
+        if self.leader is None:
+            raise UnavailableError("there is no leader")
+        peers = {name: (name, 7201) for name in (*self.members.seats, self.leader)}
+        membership = Membership(self.leader, peers, f"disk of {self.leader}", None)
+        membership.restore(1, encode(self.members))
+        answered = set(self.members.seats) - self.silent if self.has_quorum else ()
+        command = make(membership, Ground(True, answered))
+        if command is not None:
+            self._members = decode(command)
+
+    def come(self, name: str) -> None:
+        """The awaited member has come with an empty directory, and learns."""
+        self._members = self.members.learned(name, f"another disk of {name}")
+
+    def promote(self, name: str) -> None:
+        """The learner has caught up, and votes."""
+        self._members = self.members.promoted(name)
 
     def append(self, body: bytes) -> int:
         """Commit an entry; its index."""
@@ -105,6 +139,19 @@ class MemoryLog:
                 self.applied_index, self.cluster.entries[self.applied_index - 1]
             )
         self.machine.applied(self.applied_index)
+        self._tell_waiters()
+
+    def restore(self, other: MemoryLog) -> None:
+        """Bring this node, also one that lags, to where another stands: by a snapshot, not by the entries between."""
+        restoring = self.machine.restoring()
+        for block in other.machine.snapshot():
+            restoring.feed(block)
+        restoring.install()
+        self._outcomes.clear()
+        self.applied_index = other.applied_index
+        self._tell_waiters()
+
+    def _tell_waiters(self) -> None:
         self._advanced.set()
         self._advanced = asyncio.Event()
 
@@ -156,11 +203,16 @@ class MemoryLog:
             applied_index=self.applied_index,
             last_index=len(self.cluster.entries),
             leading_epoch=self._leading_epoch,
-            members=tuple(
-                Member(name, f"{name}:7201", self.cluster.has_quorum, log.applied_index if leads else None)
-                for name, log in sorted(self.cluster.logs.items())
-            ),
+            members=tuple(self._member(name, seat, leads) for name, seat in self.cluster.members.seats.items()),
         )
+
+    def _member(self, name: str, seat: Seat, leads: bool) -> Member:
+        log = self.cluster.logs.get(name)
+        host, port = seat.raft or ("", 0)
+        is_connected = self.cluster.has_quorum and log is not None and name not in self.cluster.silent
+        standing = Standing.VOTER if seat.is_voter else Standing.AWAITED if seat.is_awaited else Standing.LEARNER
+        match_index = log.applied_index if leads and log is not None else None
+        return Member(name, f"{host}:{port}", is_connected, match_index, standing, seat.http)
 
     def send(self, peer: str, kind: str, message: Any) -> bool:
         """Delivered with the loop's next turn."""
@@ -177,9 +229,31 @@ class MemoryLog:
     def on_leadership(self, handler: Callable[[int | None], None]) -> None:
         self._on_leadership.append(handler)
 
+    async def add(self, name: str, raft: tuple[str, int], http: str, lives: int) -> int:
+        return await self._change(lambda members, ground: members.add(name, raft, http, lives, ground))
+
+    async def remove(self, name: str) -> int:
+        return await self._change(lambda members, ground: members.remove(name, ground))
+
+    async def replace(self, name: str, raft: tuple[str, int] | None, http: str | None, lives: int) -> int:
+        return await self._change(lambda members, ground: members.replace(name, raft, http, lives, ground))
+
+    async def _change(self, make: Callable[[Membership, Ground], bytes | None]) -> int:
+        await asyncio.sleep(0)
+        if self._leading_epoch is None:
+            raise UnavailableError(f"node {self.name} does not lead: nothing was written")
+        answer, self.next_answer = self.next_answer, "applied"
+        if answer == "unavailable":
+            raise UnavailableError("nothing was written")
+        if answer != "unknown":
+            self.cluster.change(make)
+        if answer != "applied":
+            raise UnknownOutcomeError("no quorum confirmed the change in time: it may be written")
+        return self.applied_index
+
     async def transfer(self, to: str | None = None) -> None:
         """Hand over to `to`, or to the first of the others by name."""
-        others = [name for name in sorted(self.cluster.logs) if name != self.name]
+        others = [name for name in self.cluster.members.voters if name != self.name]
         if to is None and not others:
             raise UnavailableError("there is nobody to hand over to")
         self.cluster.elect(to or others[0])

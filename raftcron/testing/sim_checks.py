@@ -7,11 +7,11 @@ durable is read from the disks' own durable bytes, by code that shares nothing w
 
 from __future__ import annotations
 
-import struct
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
 from raftcron.core import commands as c
 from raftcron.core.codec import decode_entry
@@ -26,17 +26,26 @@ from raftcron.core.model import (
     TIMED_OUT,
     Run,
 )
-from raftcron.core.state import State
+from raftcron.core.schedule import Schedule
+from raftcron.core.state import MODULUS, TABLES, Record, State, record_hash
 from raftcron.core.timeline import schedules_of
+from raftcron.errors import DamagedError
 from raftcron.ports import Attempt
+from raftcron.raft.configuration import decode, is_configuration
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.machine import Machine
 from raftcron.testing.sim_disk import Disk
-from raftcron.testing.sim_loop import START_WALL, Conductor
+from raftcron.testing.sim_durable import DurableLog
+from raftcron.testing.sim_loop import START_WALL, Conductor, NodeLoop, SimClock
 
 MAX_CLOCK_SKEW_MS = 5_000
 
 ONE_HISTORY = "one history"
 ONE_LEADER = "one leader a term"
 MATCH = "true match indexes"
+COMMITTED = "applied is durable on a majority"
+COVERED = "a snapshot holds what the log has forgotten"
+MEMBERS = "majorities of neighbouring configurations meet"
 DURABLE = "acknowledged is durable"
 NOT_WRITTEN = "not written stays unwritten"
 LINEARIZABLE = "linearizable reads"
@@ -47,7 +56,12 @@ I3 = "I3 tokens grow"
 I4 = "I4 conservation"
 I5 = "I5 time and watermark"
 I6 = "I6 start under the newest token"
+REFUSED = "a refused token never starts"
+ONE_ATTEMPT = "one attempt at a time"
 I10 = "I10 paused is paused"
+I11 = "I11 an edit never fires again"
+I14 = "I14 replay gives the same state"
+EPOCH = "no entry of another epoch counts"
 FATAL = "no process ends by itself"
 NOISE = "nothing fails unseen"
 LIVENESS = "I15 all is well afterwards"
@@ -73,72 +87,20 @@ class _Row(NamedTuple):
     log_index: int  # of the decision
 
 
-_HEADER = struct.Struct("<8sIIQQII")
-_RECORD = struct.Struct("<IIIB")
-_VOTE_KIND, _ENTRY_KIND, _CUT_KIND, _SEALED_KIND = 3, 4, 5, 9
+class _Known(NamedTuple):
+    """What was last seen of a job."""
 
-
-class DurableLog:
-    """The log that a disk's durable bytes hold, kept up to date as they grow."""
-
-    def __init__(self, disk: Disk, directory: Path) -> None:
-        self.terms: list[int] = []  # of the entries, from index 1
-        self.term = 0
-        self._disk = disk
-        self._directory = directory
-        self._rewrites = -1
-        self._open(1)
-
-    def holds(self, index: int, term: int) -> bool:
-        return 0 < index <= len(self.terms) and self.terms[index - 1] == term
-
-    def read(self) -> None:
-        """Take in what has become durable."""
-        if self._disk.is_aside:
-            return
-        if self._rewrites != self._disk.rewrites:
-            self._rewrites = self._disk.rewrites
-            self.terms.clear()
-            self.term = 0
-            self._open(1)
-        while (file := self._disk.files.get(self._path)) is not None and self._offset < len(file.durable):
-            if not self._take(file.durable):
-                return
-            self._open(self._number + 1)
-
-    def _open(self, number: int) -> None:
-        self._number, self._offset = number, 0
-        self._path = self._directory / f"{number:012d}.segment"
-
-    def _take(self, data: bytearray) -> bool:
-        """Whether the segment ends here, and another follows."""
-        if len(data) < _HEADER.size:
-            return False
-        salt = _HEADER.unpack_from(data)[5]
-        offset = self._offset or _HEADER.size
-        while offset + _RECORD.size <= len(data):
-            crc, length, _, kind = _RECORD.unpack_from(data, offset)
-            end = offset + _RECORD.size + length
-            if end > len(data) or crc32(memoryview(data)[offset + 4 : end], salt) != crc:
-                break
-            body = offset + _RECORD.size
-            if kind == _ENTRY_KIND:
-                self.terms.append(struct.unpack_from("<QQ", data, body)[1])
-            elif kind == _CUT_KIND:
-                del self.terms[struct.unpack_from("<Q", data, body)[0] - 1 :]
-            elif kind == _VOTE_KIND:
-                self.term = struct.unpack_from("<Q", data, body)[0]
-            elif kind == _SEALED_KIND:
-                return True
-            offset = end
-        self._offset = offset
-        return False
+    watermark: int
+    is_paused: bool
+    schedules: tuple[Schedule, ...]
+    anchor: int
+    edited_at: int  # its watermark when it was last written
 
 
 class Checks:
     """All of them, for one simulation."""
 
-    def __init__(self, conductor: Conductor, disks: dict[str, Disk], directory: Path) -> None:
+    def __init__(self, conductor: Conductor, disks: dict[str, Disk], journal: Path, snapshots: Path) -> None:
         self.violations: list[Violation] = []
         self.counts: Counter[str] = Counter()
         self.leaders: dict[int, str] = {}  # term -> who leads it
@@ -147,20 +109,25 @@ class Checks:
         self.acknowledged: dict[str, int] = {}  # marker -> index
         self.unwritten: set[str] = set()
         self.acknowledged_index = 0
-        self.durable = {name: DurableLog(disk, directory) for name, disk in disks.items()}
+        self.durable = {name: DurableLog(disk, journal, snapshots) for name, disk in disks.items()}
+        self.voters: frozenset[str] = frozenset()  # as of the newest configuration that has applied somewhere, and
+        self.configured = 0  # its index
+        self.in_force: Callable[[], set[frozenset[str]]] = set  # the voters by which a leader may count now
         self._conductor = conductor
-        self._majority = len(disks) // 2 + 1
         self._bodies: dict[int, bytes] = {}
         self._digests: dict[int, int] = {}
         self._written: defaultdict[str, list[int]] = defaultdict(list)  # marker -> indices at which it took effect
         self._rows: dict[str, _Row] = {}
         self._endings: dict[tuple[str, int], str] = {}  # (run, attempt) -> how it ended, as committed
-        self._watermarks: dict[int, int] = {}
-        self._paused: dict[int, bool] = {}
+        self._jobs: dict[int, _Known] = {}
+        self._uids: dict[str, int] = {}  # of the jobs that are there
+        self._deleted: dict[str, int] = {}  # job -> index of its last delete
         self._cluster_time = 0
         self._epoch = 0
         self._token = 0
         self._started: dict[tuple[str, int], str] = {}
+        self._refused: dict[int, str] = {}  # token -> who refused it
+        self._running: dict[str, tuple[int, str, NodeLoop]] = {}  # run -> token, node and process of its user code
         self._kept: set[str] = set()
 
     def fail(self, checker: str, text: str) -> None:
@@ -187,30 +154,72 @@ class Checks:
             self._kept |= touched
             self._kept = set()
             self.highest = index
-            self._follow(index, decode_entry(body), state, outcome, sorted(touched))
+            try:
+                entry = decode_entry(body)
+            except DamagedError:
+                self.counts["unreadable entries"] += 1
+                if touched or not isinstance(outcome, c.Refused):
+                    self.fail(I1, f"entry {index} cannot be read, and changed {sorted(touched)}")
+            else:
+                self._follow(index, entry, state, outcome, sorted(touched))
 
     def _follow(self, index: int, entry: c.Entry, state: State, outcome: c.Outcome, touched: list[str]) -> None:
         command = entry.command
+        is_new = isinstance(outcome, c.Done) and not outcome.replayed
         self.counts[f"entries {type(command).__name__}"] += 1
         if isinstance(outcome, c.Refused):
             self.counts[f"refused {outcome.code}"] += 1
             if touched:
                 self.fail(I1, f"entry {index} was refused ({outcome.code}) and changed {touched}")
-        key = getattr(command, "key", None)
-        if key is not None and isinstance(outcome, c.Done):
-            self._written[key.scope].append(index)
+        elif entry.epoch != self._epoch and not isinstance(command, c.Lead):
+            self.fail(EPOCH, f"entry {index} was made in epoch {entry.epoch} and counts in epoch {self._epoch}")
+        elif not outcome.replayed:
+            if (key := getattr(command, "key", None)) is not None:
+                self._written[key.scope].append(index)
+            if isinstance(command, c.DeleteJob):
+                self._deleted[command.name] = index
         self._follow_time(index, state)
+        self._follow_tokens(index, command, touched)
+        for decision in getattr(command, "decisions", ()):
+            below = self._jobs.get(decision.uid)
+            self.counts["decisions below the watermark"] += below is not None and decision.through <= below.watermark
         tokens: list[int] = []
+        decided: Counter[int] = Counter()
         for run_id in touched:
             run = state.runs.get(run_id)
             if run is not None:
-                self._follow_row(index, run, state, command, tokens)
+                self._follow_row(index, run, state, command, tokens, decided)
         if tokens:
             if min(tokens) <= self._token or len(set(tokens)) < len(tokens):
                 self.fail(I3, f"entry {index} gives tokens {tokens} after {self._token}")
             self._token = max(tokens)
+        if isinstance(command, c.PutJob | c.DeleteJob | c.PauseJob) and is_new:
+            self._follow_edit(index, entry.at, self._uids.get(command.name), decided)
+            if isinstance(command, c.DeleteJob):
+                self._uids.pop(command.name, None)
         if isinstance(command, c.Decide | c.PutJob | c.DeleteJob | c.PauseJob | c.ResumeJob):
-            self._follow_jobs(index, state)
+            self._follow_jobs(index, state, command, decided)
+
+    def _follow_tokens(self, index: int, command: c.Command, touched: list[str]) -> None:
+        """A report under another token than the run's newest changes nothing."""
+        told: list[Any] = []
+        match command:
+            case c.Start():
+                told = list(command.starts)
+            case c.NotStarted() | c.Lose():
+                told = list(command.tokens)
+            case c.Finish():
+                told = list(command.finished)
+        current = {report.run for report in told if self._token_of(report.run) == report.fencing_token}
+        for report in told:
+            if report.run not in current:
+                self.counts["reports under old tokens"] += 1
+                if report.run in touched:
+                    self.fail(I3, f"entry {index} changes {report.run} under old token {report.fencing_token}")
+
+    def _token_of(self, run: str) -> int:
+        known = self._rows.get(run)
+        return 0 if known is None else known.token
 
     def _follow_time(self, index: int, state: State) -> None:
         if state.cluster_time < self._cluster_time or state.epoch < self._epoch:
@@ -220,10 +229,12 @@ class Checks:
             self.fail(I5, f"cluster time is {state.cluster_time - limit:.0f} ms beyond the bound at {index}")
         self._cluster_time, self._epoch = state.cluster_time, state.epoch
 
-    def _follow_row(self, index: int, run: Run, state: State, command: c.Command, tokens: list[int]) -> None:
+    def _follow_row(
+        self, index: int, run: Run, state: State, command: c.Command, tokens: list[int], decided: Counter[int]
+    ) -> None:
         known = self._rows.get(run.id)
         if known is None:
-            self._follow_decision(index, run, state, command)
+            self._follow_decision(index, run, state, command, decided)
             known = _Row("", 1, 0, run.log_index)
         elif run.log_index != known.log_index:
             self.fail(I1, f"run {run.id} was decided at {known.log_index}, and again at {run.log_index}")
@@ -243,32 +254,53 @@ class Checks:
             self.counts[f"runs {run.state}"] += 1
         self._rows[run.id] = row
 
-    def _follow_decision(self, index: int, run: Run, state: State, command: c.Command) -> None:
+    def _follow_decision(self, index: int, run: Run, state: State, command: c.Command, decided: Counter[int]) -> None:
         if run.cause not in COUNTED_CAUSES:
             return
         first = run.scheduled_time if run.first is None else run.first
         last = run.scheduled_time if run.last is None else run.last
-        before = self._watermarks.get(run.uid)
-        if before is None or first <= before:
-            self.fail(I1, f"{first} of job {run.job} is decided at {index}, decided through {before} already")
+        known = self._jobs.get(run.uid)
+        if known is None or first <= known.watermark:
+            through = None if known is None else known.watermark
+            checker = I11 if known is not None and first <= known.edited_at else I1
+            self.fail(checker, f"{first} of job {run.job} is decided at {index}, decided through {through} already")
         job = state.by_uid.get(run.uid)
         if job is not None and last > job.decided_through:
             self.fail(I5, f"{last} of job {run.job} is decided at {index} beyond the watermark {job.decided_through}")
-        was_owed = run.reason != REASON_PAUSED
-        if was_owed and self._paused.get(run.uid):
-            self.fail(I10, f"job {run.job} is paused, and {run.id} was decided at {index} by {type(command).__name__}")
+        if run.reason != REASON_PAUSED:
+            if known is not None and known.is_paused:
+                self.fail(I10, f"{run.job} is paused, and {run.id} was decided at {index} by {type(command).__name__}")
+            decided[run.uid] += 1 if run.count is None else run.count
         self.counts["decisions"] += 1
 
-    def _follow_jobs(self, index: int, state: State) -> None:
+    def _follow_jobs(self, index: int, state: State, command: c.Command, decided: Counter[int]) -> None:
+        is_edit = not isinstance(command, c.Decide)
         for uid, job in state.by_uid.items():
-            before = self._watermarks.get(uid, job.decided_through)
-            if job.decided_through < before:
-                self.fail(I5, f"the watermark of {job.name} goes from {before} to {job.decided_through} at {index}")
-            self._watermarks[uid] = job.decided_through
-            self._paused[uid] = job.paused
+            known = self._jobs.get(uid)
+            if known is not None and job.decided_through == known.watermark and job.revision != index:
+                continue
+            if known is not None:
+                if job.decided_through < known.watermark:
+                    self.fail(I5, f"the watermark of {job.name} goes from {known.watermark} to {job.decided_through}")
+                if not known.is_paused:
+                    owed = count(known.schedules, known.watermark, job.decided_through, known.anchor)
+                    if owed != decided[uid]:
+                        self.fail(I4, f"entry {index} moves {job.name} past {owed} times and decides {decided[uid]}")
+            edited_at = job.decided_through if is_edit or known is None else known.edited_at
+            schedules = schedules_of(state.policies[uid], job.name)
+            self._jobs[uid] = _Known(job.decided_through, job.paused, schedules, job.anchor, edited_at)
+            self._uids[job.name] = uid
+
+    def _follow_edit(self, index: int, at: int, uid: int | None, decided: Counter[int]) -> None:
+        """What a job owed as its edit was made is decided in that very entry."""
+        known = self._jobs.get(uid or 0)
+        if known is not None and not known.is_paused:
+            owed = count(known.schedules, known.watermark, max(at, known.watermark), known.anchor)
+            if owed != decided[uid or 0]:
+                self.fail(I4, f"entry {index} edits a job that owes {owed} times, and decides {decided[uid or 0]}")
 
     def conserve(self, state: State) -> None:
-        """I4, for each job that owes anything: what the calendar counts is what was decided."""
+        """I4, for each job: what the calendar counts since it counts is what its counters say."""
         for uid, job in state.by_uid.items():
             owed = count(schedules_of(state.policies[uid], job.name), job.counted_from, job.decided_through, job.anchor)
             if not job.paused and owed != job.fired + job.skipped:
@@ -276,13 +308,36 @@ class Checks:
 
     # ---- starts of user code
 
-    def started(self, node: str, attempt: Attempt, newest: State) -> None:
+    def refused(self, node: str, life: int, attempt: Attempt) -> None:
+        """The start gate refuses a token, for ever."""
+        self.counts["starts refused by the gate"] += 1
+        self._refused[attempt.fencing_token] = f"{node} in its life {life}"
+
+    def stopped(self, attempt: Attempt) -> None:
+        """User code is over."""
+        running = self._running.get(attempt.run_id)
+        if running is not None and running[0] == attempt.fencing_token:
+            del self._running[attempt.run_id]
+
+    def _started_beside(self, node: str, attempt: Attempt, loop: NodeLoop) -> None:
+        """What another process runs has to be over; one that stands still cannot see to that itself (semantics 5.7)."""
+        _, other, where = self._running.get(attempt.run_id, (0, "", loop))
+        if where is not loop and not where.is_dead and where.busy_until <= self._conductor.now:
+            self.fail(
+                ONE_ATTEMPT, f"attempt {attempt.attempt} of {attempt.run_id} starts on {node}, one runs on {other}"
+            )
+        self._running[attempt.run_id] = (attempt.fencing_token, node, loop)
+
+    def started(self, node: str, life: int, attempt: Attempt, newest: State, loop: NodeLoop) -> None:
         """User code starts; `newest` is the state of the node that has applied most."""
         what = (attempt.run_id, attempt.attempt)
         self.counts["starts"] += 1
         if (other := self._started.get(what)) is not None:
             self.fail(I2, f"attempt {attempt.attempt} of {attempt.run_id} starts on {node}, and did on {other}")
-        self._started[what] = node
+        self._started[what] = f"{node} in its life {life}"
+        self._started_beside(node, attempt, loop)
+        if (who := self._refused.get(attempt.fencing_token)) is not None:
+            self.fail(REFUSED, f"{attempt.run_id} starts under {attempt.fencing_token}, which {who} has refused")
         run = newest.runs.get(attempt.run_id)
         if run is None or run.fencing_token != attempt.fencing_token or run.state not in STARTED or run.node != node:
             seen = "gone" if run is None else f"{run.state} on {run.node} under token {run.fencing_token}"
@@ -303,12 +358,7 @@ class Checks:
         self.acknowledged_index = max(self.acknowledged_index, index)
         if self._written.get(marker) != [index]:
             self.fail(DURABLE, f"write {marker} was acknowledged at {index} and stands at {self._written.get(marker)}")
-        holders = []
-        for name, log in self.durable.items():
-            log.read()
-            if log.holds(index, term):
-                holders.append(name)
-        if len(holders) < self._majority:
+        if not self._are_enough(holders := self._holders(index, term)):
             self.fail(DURABLE, f"write {marker} at {index} was acknowledged, and is durable on {holders} only")
 
     def refuse(self, marker: str) -> None:
@@ -318,28 +368,93 @@ class Checks:
         if marker in self._written:
             self.fail(NOT_WRITTEN, f"write {marker} was refused, and stands at {self._written[marker]}")
 
-    def read(self, before: int, index: int, applied: int) -> None:
-        """A read was served at `index`; `before` had been acknowledged when it was asked."""
+    def read(self, before: int, index: int, applied: int, name: str, written: int, revision: int | None) -> None:
+        """A read was served at `index`; `before` had been acknowledged when it was asked.
+
+        Of the job `name` that had been `written`, it saw this revision; None: no such job.
+        """
         self.counts["reads"] += 1
         if index < before or applied < index:
             self.fail(LINEARIZABLE, f"a read is served at {index} of {applied} applied; {before} was acknowledged")
+        if (self._deleted.get(name, 0) if revision is None else revision) < written:
+            self.fail(LINEARIZABLE, f"a read of {name} sees revision {revision}; {written} was acknowledged")
 
-    def close(self) -> None:
-        """At the end: the history holds what it should."""
+    def close(self, states: dict[str, State]) -> None:
+        """At the end: the history holds what it should, and gives the states that the nodes have."""
         for marker, index in self.acknowledged.items():
             if self._written.get(marker) != [index]:
                 self.fail(DURABLE, f"write {marker}, acknowledged at {index}, stands at {self._written.get(marker)}")
         for marker in sorted(self.unwritten):
             if marker in self._written:
                 self.fail(NOT_WRITTEN, f"write {marker} was refused, and stands at {self._written[marker]}")
+        for node, state in states.items():
+            self._same(state, node)
+        machine = Machine("replay", TrustedTime(SimClock(self._conductor)))
+        for index in sorted(self._bodies):
+            machine.apply(index, self._bodies[index])
+        for node, state in states.items():
+            if (state.index, state.digest) != (machine.state.index, machine.state.digest):
+                self.fail(I14, f"{node} has digest {state.digest:x}, its log gives {machine.state.digest:x}")
+
+    def _same(self, state: State, node: str) -> None:
+        """The digest is that of the records, counted anew (I7)."""
+        records: list[Record] = [record for table in TABLES for record in getattr(state, table).values()]
+        fresh = (sum(map(record_hash, records)) + state._head_hash) % MODULUS
+        if fresh != state.digest:
+            self.fail(DIGEST, f"{node} has digest {state.digest:x} at {state.index}, its records give {fresh:x}")
 
     # ---- the log beneath
 
     def entry(self, node: str, entry: tuple[bytes, int, int]) -> None:
         """A node counts this entry as applied."""
-        known = self.committed.setdefault(entry[1], entry)
-        if known != entry:
+        known = self.committed.get(entry[1])
+        if known is None:
+            self.committed[entry[1]] = entry
+            if is_configuration(entry[0]):
+                self._follow_members(entry)
+            if not self._are_enough(holders := self._holders(entry[1], entry[2])):
+                self.fail(COMMITTED, f"{node} has applied {entry[1]}, which is durable on {holders} only")
+        elif known != entry:
             self.fail(ONE_HISTORY, f"{node} has {entry!r:.200} at {entry[1]}, another node {known!r:.200}")
+
+    def _holders(self, index: int, term: int) -> list[str]:
+        """On whose disks the entry is durable."""
+        holders = []
+        for name, log in self.durable.items():
+            log.read()
+            if log.has_gap:
+                self.fail(COVERED, f"the log of {name} begins behind {log.base}, its snapshots end at {log.snapshot}")
+            if log.holds(index, term):
+                holders.append(name)
+        return holders
+
+    def _are_enough(self, holders: list[str]) -> bool:
+        """Whether they are a majority of a configuration by which a leader may count now."""
+        return any(len(voters.intersection(holders)) > len(voters) // 2 for voters in self.in_force())
+
+    def _follow_members(self, entry: tuple[bytes, int, int]) -> None:
+        voters = frozenset(decode(entry[0]).voters)
+        if self.configured and len(voters ^ self.voters) > 1:
+            self.fail(MEMBERS, f"entry {entry[1]} makes {sorted(voters)} of {sorted(self.voters)}")
+        self.counts["changes of members"] += 1
+        self.voters, self.configured = voters, entry[1]
+
+    def members(self, node: str, configurations: list[tuple[int, Any]]) -> None:
+        """The log of a node holds these, the last of which it goes by."""
+        pending = [index for index, _ in configurations if index not in self.committed]
+        if len(pending) > 1:
+            self.fail(MEMBERS, f"in the log of {node} none of the configurations {pending} is committed")
+        for (_, one), (index, other) in pairwise(configurations):
+            if len(set(one.voters) ^ set(other.voters)) > 1:
+                self.fail(MEMBERS, f"entry {index} of {node} makes {other.voters} of {one.voters}")
+
+    def installed(self, node: str, state: State) -> None:
+        """A snapshot has taken the place of a node's state: as of its index all others had this very state."""
+        digest = self._digests.get(state.index)
+        if digest != state.digest:
+            known = "nobody has applied that" if digest is None else f"another node had {digest:x}"
+            self.fail(DIGEST, f"{node} has digest {state.digest:x} at {state.index} from a snapshot, {known}")
+        self._same(state, node)
 
     def leads(self, node: str, term: int) -> None:
         if term not in self.leaders:
@@ -347,10 +462,11 @@ class Checks:
         if (other := self.leaders.setdefault(term, node)) != node:
             self.fail(ONE_LEADER, f"{node} and {other} lead term {term}")
 
-    def match(self, leader: str, term: int, log: Any, matches: dict[str, int]) -> None:
-        """The leader of the highest term counts on these entries of the others."""
-        for peer, index in matches.items():
+    def match(self, leader: str, term: int, log: Any, matches: list[tuple[str, int]]) -> None:
+        """A leader counts on these entries of the others."""
+        for peer, index in matches:
             durable = self.durable[peer]
             durable.read()
-            if index and durable.term == term and not durable.holds(index, log[index - 1][2]):
-                self.fail(MATCH, f"{leader} counts on entry {index} of {peer}, which has {len(durable.terms)} durably")
+            place = index - log[0][1]
+            if place > 0 and durable.term == term and not durable.holds(index, log[place][2]):
+                self.fail(MATCH, f"{leader} counts on entry {index} of {peer}, which has {durable.last} durably")

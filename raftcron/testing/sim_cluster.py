@@ -1,4 +1,4 @@
-"""A simulated cluster: machines with disks and a network between them, lives of processes, clients, and checks.
+"""A simulated cluster: machines with disks and a network between them, lives of processes, and who looks at them.
 
 What is done to it, and when, is sim_faults.py's; `scripts/simulate` and tests/simulation run it.
 """
@@ -9,39 +9,24 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
 
-from raftcron.core import definition
-from raftcron.core.commands import Command, DeleteJob, Done, PauseJob, PutJob, ResumeJob, Trigger
-from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, Key
-from raftcron.core.planner import paused_summary, settle
 from raftcron.core.state import State
-from raftcron.errors import UnavailableError, UnknownOutcomeError
 from raftcron.ports import Role
 from raftcron.raft import seam
+from raftcron.raft.settings import CompactionSettings
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks
-from raftcron.testing.chance import chance
+from raftcron.testing.chance import Chance, chance
 from raftcron.testing.sim_checks import Checks
+from raftcron.testing.sim_clients import Clients
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
 from raftcron.testing.sim_network import Network
-from raftcron.testing.sim_node import DIRECTORY, Life, Setting
+from raftcron.testing.sim_node import JOURNAL, SNAPSHOTS, Life, Setting
 
-LOOK_SECONDS = 0.01
+SPARE_MACHINES = 1  # that may join
 TRACE_LINES = 400  # kept for a failure's report
-
-FIRING: dict[str, dict[str, Any]] = {
-    "every-a": {"delivery": AT_MOST_ONCE},
-    "every-b": {"delivery": AT_LEAST_ONCE, "retry": {"max_attempts": 5}},
-    "every-c": {
-        "delivery": AT_MOST_ONCE,
-        "retry": {"max_attempts": 3, "backoff": "1s"},
-        "overlap": {"policy": "allow"},
-    },
-    "every-d": {"delivery": AT_LEAST_ONCE, "misfire": {"grace": "2s"}, "start_deadline": "5s"},
-}
-STILL = tuple(f"still-{number}" for number in range(8))  # jobs that never fire by themselves
+EXPECTED = ("raft_fatal", "entry_unreadable")  # errors: the one comes to Life.fail, clients cause the other
 
 
 class _Ear(logging.Handler):
@@ -60,32 +45,39 @@ class Cluster:
 
     def __init__(self, seed: int, size: int, times: LeaseTimes, trace: Callable[[str], None] | None = None) -> None:
         self.seed = seed
-        self.names = [f"n{number}" for number in range(1, size + 1)]
+        machines = [f"n{number}" for number in range(1, size + 1 + SPARE_MACHINES)]
+        self.names = machines[:size]  # of those that belong to the cluster, or should
+        self.spare = machines[size:]
         self.conductor = Conductor()
-        self.network = Network(self.conductor, self.names, chance(seed, "network"))
-        self.disks = {name: Disk(chance(seed, f"disk/{name}")) for name in self.names}
-        self.clocks = {name: SimClock(self.conductor) for name in self.names}
-        self.checks = Checks(self.conductor, self.disks, DIRECTORY)
+        self.network = Network(self.conductor, machines, chance(seed, "network"))
+        self.disks = {name: Disk(chance(seed, f"disk/{name}")) for name in machines}
+        self.clocks = {name: SimClock(self.conductor) for name in machines}
+        self.checks = Checks(self.conductor, self.disks, JOURNAL, SNAPSHOTS)
+        self.checks.in_force = self._in_force
         self.lives: dict[str, Life] = {}
         self.counts: Counter[str] = self.checks.counts
         self.may_fail: set[str] = set()  # whose disk was made to fail
+        self.leaving: set[str] = set()  # who ends by itself as soon as it hears that it has no place any more
         self.on_power_cut: set[str] = set()  # who dies of a power cut, if in the middle of a write
         self.died: Callable[[str], None] = lambda _name: None  # a process has ended by itself
+        self.applied: Callable[[Life], None] = lambda _life: None  # a batch has, in the midst of a turn
         self.lines: deque[str] = deque(maxlen=TRACE_LINES)
-        self.open_writes = 0
         self._births = Counter[str]()
         self._trace = trace
         self._hash = blake2b(digest_size=8)
-        self._clients = chance(seed, "clients")
-        self._large_share = self._clients.choice([0.0, 0.0, 0.03])
-        self._batch_entries = self._clients.choice([seam.BATCH_ENTRIES, 16, 3])  # small ones are often in the middle
-        self._markers = 0
-        self._looked_at = 0.0
+        dice = chance(seed, "clients")
+        self.clients = Clients(self.lives, self.checks, dice)
+        self._batch_entries = dice.choice([seam.BATCH_ENTRIES, 16, 3])  # small ones are often in the middle
         self._setting = Setting(
-            seed, {name: host.address for name, host in self.network.hosts.items()}, times, request_seconds=5.0
+            seed,
+            {name: host.address for name, host in self.network.hosts.items()},
+            list(self.names),
+            _compaction(chance(seed, "compaction")),
+            times,
+            request_seconds=5.0,
         )
         self.conductor.died = self._died
-        self.conductor.looked = self._look
+        self.conductor.moved = self._look
         self._ear = _Ear(self)
 
     # ---- running it
@@ -135,7 +127,7 @@ class Cluster:
         if record.levelno < logging.ERROR:
             if self._trace is not None:
                 self._trace(f"{self.conductor.now:9.4f} {who:3} . {record.name}: {text}")
-        elif "raft_fatal" not in text:  # that comes to Life.fail
+        elif not text.startswith(EXPECTED):
             error = record.exc_info[1] if record.exc_info else None
             self.checks.fail(sim_checks.NOISE, f"{who} logs {text} {error!r}")
 
@@ -149,9 +141,6 @@ class Cluster:
         self.network.boot(name)
         loop = NodeLoop(self.conductor, name, self.network)
 
-        def wait(seconds: float) -> None:
-            loop.busy_until = max(loop.busy_until, self.conductor.now) + seconds
-
         self.note(name, f"begins its life {self._births[name]}")
         life = self.lives[name] = Life(
             name,
@@ -159,9 +148,10 @@ class Cluster:
             self._setting,
             loop,
             self.clocks[name],
-            self.disks[name].open(wait),
+            self.disks[name].open(loop.pause),
             self.checks,
             newest=self._newest,
+            applied=lambda: self._take(life),
             note=lambda text: self.note(name, text),
         )
         self.conductor.loops[name] = loop
@@ -186,16 +176,26 @@ class Cluster:
         if life is not None:
             life.device.is_dead = True
             if life.is_started:
-                self.counts.update({f"guard: {branch}": n for branch, n in life.log._core.passes.items()})
+                self._count(life)
                 if sum(life.log.bad_messages.values()):
                     self.checks.fail(sim_checks.NOISE, f"{name} was sent bad messages: {life.log.bad_messages}")
             self.conductor.loops.pop(name).die()
+
+    def _count(self, life: Life) -> None:
+        """What its log has gone through."""
+        passes, counts = life.log._core.passes, self.counts
+        counts.update({f"guard: {branch}": n for branch, n in passes.items()})
+        counts["conflicts"] += passes["conflict cut"]
+        counts["refusals"] += passes["entry missing"] + passes["term differs"]
+        of_snapshots = life.log._compaction.counts
+        counts["snapshots"] += of_snapshots["installed"]
+        counts.update({f"snapshots {what}": n for what, n in of_snapshots.items() if what != "installed"})
 
     def _died(self, name: str) -> None:
         """A process has ended in its own turn."""
         life = self.lives[name]
         by_itself = life.fatal is not None
-        if life.fatal is not None and name not in self.may_fail:
+        if life.fatal is not None and name not in self.may_fail | self.leaving:
             self.checks.fail(sim_checks.FATAL, f"{name} ends: {life.fatal!r}")
         self.counts["ends by disk" if by_itself else "ends in order" if life.is_ending else "deaths in a write"] += 1
         if not by_itself and not life.is_ending and name in self.on_power_cut:
@@ -208,152 +208,48 @@ class Cluster:
         """The state of whoever has applied most."""
         return max((life.machine.state for life in self.lives.values()), key=lambda state: state.index)
 
-    # ---- clients
-
-    def leaders(self) -> list[Life]:
-        """Who believes to lead, and may propose."""
-        return [
-            life
-            for life in self.lives.values()
-            if life.is_started and not life.is_ending and life.log.status().leading_epoch is not None
-        ]
-
-    def put_firing(self) -> None:
-        """Create those of the firing jobs that are not there."""
-        for life in self.leaders()[:1]:
-            for name in FIRING:
-                if name not in life.machine.state.jobs:
-                    self._write(life, self._put(life, name, self._key()))
-
-    def write_something(self) -> None:
-        """A client writes on each node that believes to lead."""
-        for life in self.leaders():
-            command = self._some_command(life)
-            if command is not None:
-                self._write(life, command)
-
-    def delete_all(self) -> None:
-        for life in self.leaders()[:1]:
-            for name in list(life.machine.state.jobs):
-                self._write(life, self._delete(life, name, self._key()))
-
-    def write_still(self) -> None:
-        """One write that nothing stands against."""
-        for life in self.leaders()[:1]:
-            self._write(life, self._put(life, "still-0", self._key()))
-
-    def read_something(self) -> None:
-        """A linearizable read, as often as not on a node that believes to lead."""
-        ready = [life for life in self.lives.values() if life.is_started]
-        asked = self.leaders() if self._clients.random() < 0.5 else ready
-        if asked:
-            life = self._clients.choice(asked)
-            life.loop.create_task(self._read(life))
-
-    async def _read(self, life: Life) -> None:
-        before = self.checks.acknowledged_index
-        try:
-            index = await life.log.read_index()
-        except UnavailableError:
-            self.counts["reads refused"] += 1
-        else:
-            self.checks.read(before, index, life.log.status().applied_index)
-
-    def _key(self) -> Key:
-        self._markers += 1
-        return Key(f"w{self._markers}", b"", 200, 0, 0)
-
-    def _write(self, life: Life, command: Command) -> None:
-        self.open_writes += 1
-        life.loop.create_task(self._propose(life, command)).add_done_callback(self._answered)
-
-    async def _propose(self, life: Life, command: Any) -> None:
-        marker = command.key.scope
-        try:
-            outcome = await life.proposer.propose(command)
-        except UnavailableError:
-            if not life.loop.is_dead:
-                self.checks.refuse(marker)
-        except UnknownOutcomeError:
-            self.counts["unknown"] += 1
-        else:
-            if isinstance(outcome, Done) and not life.loop.is_dead:
-                self.checks.acknowledge(marker, outcome.index, life.log._journal[outcome.index - 1][2])
-
-    def _answered(self, _task: object) -> None:
-        self.open_writes -= 1
-
-    def _some_command(self, life: Life) -> Command | None:
-        dice, state, now, key = self._clients, life.machine.state, life.time.now_ms(), self._key()
-        name = dice.choice(STILL if dice.random() < 0.8 else tuple(FIRING))
-        job = state.jobs.get(name)
-        what = dice.random()
-        if job is None or what < 0.55:
-            return self._put(life, name, key)
-        if what < 0.7:
-            return self._delete(life, name, key) if name in STILL or dice.random() < 0.3 else None
-        if what < 0.85 and job.paused:
-            return ResumeJob(name, job.revision, now, paused_summary(job, state.policy(job.uid), now), key)
-        if what < 0.85:
-            decisions = settle(job, state.policy(job.uid), life.machine.timeline.group_of(job.uid), now)
-            return PauseJob(name, decisions, job.revision, "", None, key)
-        return Trigger(name, None, None, False, key)
-
-    def _put(self, life: Life, name: str, key: Key) -> PutJob:
-        state, now = life.machine.state, life.time.now_ms()
-        body = {
-            "schedule": "@every 1s" if name in FIRING else "@yearly",
-            "executor": {"type": "noop"},
-            "description": key.scope + self._padding(),
-            **FIRING.get(name, {}),
-        }
-        job = state.jobs.get(name)
-        if job is None:
-            return PutJob(name, definition.canonical(body), None, [], None, key=key)
-        decisions = settle(job, state.policy(job.uid), life.machine.timeline.group_of(job.uid), now)
-        return PutJob(name, definition.canonical(body), now, decisions, job.revision, key=key)
-
-    def _padding(self) -> str:
-        """Most writes are small; some fill a batch of the log's, or several."""
-        dice = self._clients
-        return "x" * dice.choice([2_000, 20_000, 100_000]) if dice.random() < self._large_share else ""
-
-    def _delete(self, life: Life, name: str, key: Key) -> DeleteJob:
-        state, now = life.machine.state, life.time.now_ms()
-        job = state.jobs[name]
-        decisions = settle(job, state.policy(job.uid), life.machine.timeline.group_of(job.uid), now)
-        return DeleteJob(name, decisions, job.revision, None, self._clients.random() < 0.3, key)
-
     # ---- looking
 
     def _raise(self) -> None:
         if self.checks.violations:
             raise self.checks.violations[0]
 
-    def _look(self) -> None:
-        self._raise()
-        now = self.conductor.now
-        if now - self._looked_at < LOOK_SECONDS:
-            return
-        self._looked_at = now
-        checks = self.checks
-        highest: Life | None = None
-        for life in self.lives.values():
-            if not life.is_started:
-                continue
+    def _look(self, name: str) -> None:
+        """After each turn of a process."""
+        life, checks = self.lives[name], self.checks
+        if life.is_started:
             core, journal = life.log._core, life.log._journal
-            for index in range(life.seen_applied + 1, core.applied_index + 1):
-                checks.entry(life.name, journal[index - 1])
-            life.seen_applied = core.applied_index
+            seen = life.log._membership._seen
+            if seen and seen[-1][1] is not life.seen_members:
+                life.seen_members = seen[-1][1]
+                checks.members(name, seen)
             if core.is_leader:
-                checks.leads(life.name, core.term)
-                if highest is None or core.term > highest.log._core.term:
-                    highest = life
-        if highest is not None:
-            core = highest.log._core
-            peers = [name for name in self.names if name != highest.name]
-            checks.match(highest.name, core.term, highest.log._journal, {p: core.match_index(p) for p in peers})
+                term = core.term
+                matches = [(peer, core.match_index(peer)) for peer in core._peers]
+                if (term, matches) != life.seen_matches:
+                    life.seen_matches = (term, matches)
+                    checks.leads(name, term)
+                    checks.match(name, term, journal, matches)
         self._raise()
+
+    def _take(self, life: Life) -> None:
+        """A batch has applied, in the midst of a turn; later the log may have forgotten its entries."""
+        if not life.loop.is_dead:
+            journal, applied = life.log._journal, life.log._core.applied_index
+            first = journal.first_index
+            for index in range(max(life.seen_applied, first) + 1, applied + 1):
+                self.checks.entry(life.name, journal[index - first])
+            life.seen_applied = max(applied, life.seen_applied)
+            self.applied(life)
+
+    def _in_force(self) -> set[frozenset[str]]:
+        """The voters of the newest configuration that has applied, and of those behind it in any node's log."""
+        checks = self.checks
+        found = {checks.voters} if checks.configured else set()
+        for life in self.lives.values():
+            if life.is_started and (seen := life.log._membership._seen) and seen[-1][0] > checks.configured:
+                found.add(frozenset(seen[-1][1].voters))
+        return found
 
     def where(self) -> str:
         """Where each node stands, in a line."""
@@ -378,3 +274,13 @@ class Cluster:
             status = life.log.status()
             indices |= {status.applied_index, status.last_index}
         return len(indices) == 1
+
+
+def _compaction(dice: Chance) -> CompactionSettings:
+    """Snapshots are due after some entries, so that each seed has some, and few are kept behind them."""
+    return CompactionSettings(
+        bytes=dice.choice([1_000, 10_000, 40_000]),
+        entries=dice.choice([20, 60, 200]),
+        kept_entries=dice.choice([0, 3, 30]),
+        segment_bytes=dice.choice([4_000, 16_000, 64_000]),
+    )

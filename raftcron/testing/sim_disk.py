@@ -101,6 +101,21 @@ class Disk:
             file.is_named = True
             file.survive(self._chance)
 
+    def wipe(self) -> None:
+        """Another disk, with nothing on it, takes its place."""
+        self.rewrites += 1
+        self.files = {}
+        self.gone.clear()
+        self.renames.clear()
+        self.is_aside = False
+
+    def is_sure_of(self, path: Path) -> bool:
+        """Whether a power cut leaves this file under this name, with all of its bytes."""
+        file = self.files.get(path)
+        if file is None or file.agree < len(file.data) or len(file.durable) != len(file.data):
+            return False
+        return file.is_named and all(rename.target != path for rename in self.renames)
+
     def flip(self, path: Path, offset: int, bit: int) -> None:
         """A bit rots, in what is durable too."""
         self.rewrites += 1
@@ -200,7 +215,8 @@ class Handle:
         file = self._open[handle]
         if self.is_dead or file is None:
             return
-        self._disk.rewrites += 1
+        if length < len(file.data):
+            self._disk.rewrites += 1
         del file.data[length:]
         file.agree = min(file.agree, length)
 

@@ -15,14 +15,20 @@ from raftcron.testing.sim_checks import Violation
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_loop import SimClock
-from raftcron.testing.sim_node import DIRECTORY
+from raftcron.testing.sim_members import FEWEST_VOTERS, Operator
+from raftcron.testing.sim_node import JOURNAL
 
 FORM_SECONDS = 5.0
 FAULT_SECONDS = 45.0
 QUIET_SECONDS = 30.0
 LEADER_SECONDS = 5.0  # after all has healed
-WRITE_SECONDS = 0.09
+WRITE_SECONDS = 0.12
+QUIET_WRITE_SECONDS = 0.5
 READ_SECONDS = 0.15
+CONSERVE_SECONDS = 0.7
+LAG_SECONDS = 10.0  # at most, until the others have forgotten what a node lacks
+LAST_CHANGE_SECONDS = 5.0  # before the faults end
+MEMBERS_SHARE = 0.35  # of the seeds, in which members change
 MAX_SKEW_SECONDS = 1.5  # of a wall clock, either way
 
 ENOUGH_ACKNOWLEDGED = 200
@@ -31,10 +37,22 @@ ENOUGH_KINDS = 3
 # What a sweep has to have met; one of them missing means that the sweep proves less than it seems to.
 ALWAYS_SEEN = (
     "elections",
+    "snapshots",
+    "snapshots written",
+    "conflicts",
+    "refusals",
+    "changes of members",
+    "members: add",
+    "members: remove",
+    "members: replace",
+    "removed ones that found out",
     "acknowledged",
     "not written",
     "unknown",
     "reads",
+    "refused epoch",
+    "reports under old tokens",
+    "decisions below the watermark",
     "power cuts",
     "deaths in a write",
     "damage refused",
@@ -52,6 +70,7 @@ ALWAYS_SEEN = (
     "guard: held entries skipped",
     "guard: late refusal",
     "guard: rewound",
+    "guard: snapshot covered by the log",
     "guard: tail left alone",
     "guard: term differs",
 )
@@ -78,14 +97,26 @@ class Result(NamedTuple):
 class Story:
     """One seed's course of events."""
 
-    def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        trace: Callable[[str], None] | None = None,
+        script: Callable[[Story], None] | None = None,
+        size: int | None = None,
+        times: LeaseTimes | None = None,
+    ) -> None:
+        """With a `script`, that stands in place of formation and drawn faults; healing and all checks are the same."""
         dice = self._dice = chance(seed, "faults")
-        size = 5 if dice.random() < 0.2 else 3
-        times = LeaseTimes(10.0, 2.0) if dice.random() < 0.5 else LeaseTimes(3.0, 0.6)
+        drawn_size = 5 if dice.random() < 0.2 else 3
+        size = drawn_size if size is None else size
+        drawn_times = LeaseTimes(10.0, 2.0) if dice.random() < 0.5 else LeaseTimes(3.0, 0.6)
+        times = drawn_times if times is None else times
         self.seed = seed
+        self._script = script
         self.cluster = Cluster(seed, size, times, trace)
+        self.clients = self.cluster.clients
         self.cluster.died = self._ended_by_itself
-        self.kinds: dict[str, None] = {}
+        self.kinds: dict[str, int] = {}  # kind of fault -> how often it happened
         self._all: dict[str, Callable[[], None]] = {
             "crash": self._crash,
             "power cut": self._power_cut,
@@ -106,12 +137,18 @@ class Story:
             "death in a write": self._death_in_a_write,
             "flipped bit": self._flipped_bit,
             "wiped disk": self._wiped_disk,
+            "lagging node": self._lagging_node,
         }
         chosen = dice.sample(sorted(self._all), dice.randint(4, 9))
+        if dice.random() < MEMBERS_SHARE:
+            self._all["change of members"] = self._change_of_members
+            chosen += ["change of members"]
         self._enabled = {kind: self._all[kind] for kind in chosen}
         self._pace = dice.choice([0.6, 1.2, 2.4])
         self._is_over = False
+        self._is_loaded = True
         self._held: set[str] = set()  # nodes with which a fault has something in mind
+        self._operator = Operator(self.cluster, dice, self._held, self.cluster.boot)
 
     # ---- the whole
 
@@ -139,35 +176,50 @@ class Story:
 
     def _play(self) -> None:
         cluster, conductor = self.cluster, self.cluster.conductor
-        for name in cluster.names:
-            cluster.clocks[name].wall_offset = self._skew()
-            conductor.after(self._dice.uniform(0.0, 0.5), cluster.boot, name)
-        conductor.after(1.0, self._load)
-        conductor.after(1.0, self._reads)
-        cluster.run(FORM_SECONDS)
-        self._expect(bool(cluster.leaders()), "no cluster has formed")
-        conductor.after(self._wait(), self._strike)
-        cluster.run(FAULT_SECONDS)
+        if self._script is not None:
+            self._script(self)
+        else:
+            self.form()
+            conductor.after(self._wait(), self._strike)
+            cluster.run(FAULT_SECONDS)
         self._heal()
         cluster.run(LEADER_SECONDS)
-        self._expect(bool(cluster.leaders()), f"no leader within {LEADER_SECONDS:g} s")
+        self._expect(bool(self.clients.leaders()), f"no leader within {LEADER_SECONDS:g} s")
         cluster.run(QUIET_SECONDS / 2 - LEADER_SECONDS)
+        self._is_loaded = False
         self._delete_jobs()
         cluster.run(QUIET_SECONDS / 2 - LEADER_SECONDS)
         before = cluster.counts["acknowledged"]
-        cluster.write_still()
+        self.clients.write_still()
         cluster.run(LEADER_SECONDS)
         self._expect(cluster.counts["acknowledged"] == before + 1, "nothing commits any more")
         self._expect(cluster.is_settled(), "the nodes do not stand at one index")
-        self._expect(not cluster.open_writes, f"{cluster.open_writes} writes were never answered")
-        for life in cluster.lives.values():
+        self._expect(cluster.checks.voters == set(cluster.names), f"{sorted(cluster.checks.voters)} vote")
+        self._expect(not self.clients.open_writes, f"{self.clients.open_writes} writes were never answered")
+        for name in cluster.names:
+            life = cluster.lives[name]
             state = life.machine.state
             left = [f"{run.id} {run.state}" for run in state.runs.values() if run.state not in ENDED]
             self._expect(not left, f"on {life.name} runs have no end: {left}")
             if left:
                 break
-        cluster.checks.close()
+        cluster.checks.close({name: cluster.lives[name].machine.state for name in cluster.names})
         cluster.run(0.0)
+
+    def form(self) -> None:
+        """All nodes begin, and clients come."""
+        cluster, conductor = self.cluster, self.cluster.conductor
+        for name in cluster.names:
+            cluster.clocks[name].wall_offset = self._skew()
+            conductor.after(self._dice.uniform(0.0, 0.5), cluster.boot, name)
+        self.load()
+        cluster.run(FORM_SECONDS)
+        self._expect(bool(self.clients.leaders()), "no cluster has formed")
+
+    def load(self) -> None:
+        """Clients come."""
+        for work in (self._load, self._reads, self._conserve):
+            self.cluster.conductor.after(1.0, work)
 
     def _expect(self, is_so: bool, otherwise: str) -> None:
         if not is_so:
@@ -177,26 +229,39 @@ class Story:
     # ---- load
 
     def _load(self) -> None:
-        if not self._is_over:
-            self.cluster.put_firing()
-            for _ in range(self._dice.randint(20, 100) if self._dice.random() < 0.01 else 1):
-                self.cluster.write_something()
-            for life in self.cluster.lives.values():
-                if life.is_started:
-                    self.cluster.checks.conserve(life.machine.state)
-                    break
-            self.cluster.conductor.after(WRITE_SECONDS * self._dice.uniform(0.5, 1.5), self._load)
+        if self._is_loaded:
+            self.clients.put_firing()
+            for _ in range(self._writes_now()):
+                self.clients.write_something()
+            if self._dice.random() < 0.01:
+                self.clients.run_many(self._dice.randint(20, 100))
+            seconds = QUIET_WRITE_SECONDS if self._is_over else WRITE_SECONDS
+            self.cluster.conductor.after(seconds * self._dice.uniform(0.5, 1.5), self._load)
+
+    def _writes_now(self) -> int:
+        """One, or more where the faults have left too little time for writes so far."""
+        passed = min(1.0, self.cluster.now / (FORM_SECONDS + FAULT_SECONDS))
+        missing = 1.3 * ENOUGH_ACKNOWLEDGED * passed - self.cluster.counts["acknowledged"]
+        return 1 if missing < 0 else 3 if missing < 40 else 8
+
+    def _conserve(self) -> None:
+        """The counters of all jobs, on whichever node."""
+        for life in self.cluster.lives.values():
+            if life.is_started:
+                self.cluster.checks.conserve(life.machine.state)
+                break
+        self.cluster.conductor.after(CONSERVE_SECONDS, self._conserve)
 
     def _reads(self) -> None:
-        if not self._is_over:
-            self.cluster.read_something()
+        if self._is_loaded:
+            self.clients.read_something()
             self.cluster.conductor.after(READ_SECONDS * self._dice.uniform(0.5, 1.5), self._reads)
 
     def _delete_jobs(self) -> None:
         """What is not deleted by the first attempt (its job has just changed) is by a later one."""
         cluster = self.cluster
-        if any(life.machine.state.jobs for life in cluster.leaders()) or not cluster.leaders():
-            cluster.delete_all()
+        if any(life.machine.state.jobs for life in self.clients.leaders()) or not self.clients.leaders():
+            self.clients.delete_all()
             cluster.conductor.after(0.5, self._delete_jobs)
 
     # ---- the end of all faults
@@ -209,14 +274,14 @@ class Story:
         for disk in cluster.disks.values():
             disk.free_bytes, disk.failing_syncs, disk.death_in, disk.sync_seconds = None, 0, None, 0.0002
         for life in cluster.lives.values():
-            life.loop.busy_until = min(life.loop.busy_until, cluster.now)
+            life.loop.resume()
         for name in cluster.names:
             self._up(name)
 
     def _up(self, name: str) -> None:
         """Boot, if nothing else is in mind with it."""
         cluster = self.cluster
-        if name not in self._held and name not in cluster.lives:
+        if name in cluster.names and name not in self._held and name not in cluster.lives:
             disk = cluster.disks[name]
             disk.free_bytes, disk.failing_syncs = None, 0
             cluster.may_fail.discard(name)
@@ -236,20 +301,21 @@ class Story:
     def _strike(self) -> None:
         if self._is_over:
             return
-        kind = self._dice.choice(sorted(self._enabled))
-        self._enabled[kind]()
+        missing = [kind for kind in sorted(self._enabled) if kind not in self.kinds]
+        kinds = missing if missing and len(self.kinds) < ENOUGH_KINDS else sorted(self._enabled)
+        self._enabled[self._dice.choice(kinds)]()
         self.cluster.conductor.after(self._wait(), self._strike)
 
     def _happened(self, kind: str, where: str, what: str = "") -> None:
-        self.kinds[kind] = None
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
         self.cluster.counts[f"fault: {kind}"] += 1
         self.cluster.note("-", f"{kind}: {where} {what}")
 
     def _someone(self) -> str | None:
         """A node that lives; the leader more often than the others."""
         cluster = self.cluster
-        names = [name for name in cluster.lives if name not in self._held]
-        leading = [life.name for life in cluster.leaders() if life.name not in self._held]
+        names = [name for name in cluster.lives if name in cluster.names and name not in self._held]
+        leading = [life.name for life in self.clients.leaders() if life.name in names]
         if leading and self._dice.random() < 0.4:
             return self._dice.choice(leading)
         return self._dice.choice(names) if names else None
@@ -273,10 +339,10 @@ class Story:
             self._up_later(name, self._down_seconds())
 
     def _power_cut_of_all(self) -> None:
-        if self._dice.random() < 0.6:
+        if self.kinds.get("power cut of all", 0) and self._dice.random() < 0.6:
             return
         self._happened("power cut of all", "")
-        for name in self.cluster.names:
+        for name in list(self.cluster.names):
             if name in self.cluster.lives:
                 self.cluster.cut_power(name)
             self._up_later(name, self._dice.uniform(0.1, 2.0))
@@ -285,8 +351,7 @@ class Story:
         if (name := self._someone()) is not None:
             seconds = self._dice.choice([0.2, 0.7, 1.5, 4.0, 12.0]) * self._dice.uniform(0.5, 1.5)
             self._happened("pause", name, f"{seconds:.2f} s")
-            loop = self.cluster.lives[name].loop
-            loop.busy_until = max(loop.busy_until, self.cluster.now + seconds)
+            self.cluster.lives[name].loop.pause(seconds)
 
     def _pair(self) -> tuple[str, str]:
         one, other = self._dice.sample(self.cluster.names, 2)
@@ -415,31 +480,70 @@ class Story:
         if name is None:
             return
         disk = self.cluster.disks[name]
-        path = min(disk.files, default=None)
-        if path is None or path.parent != DIRECTORY or len(disk.files[path].durable) < 4000:
+        segments = sorted(path for path in disk.files if path.parent == JOURNAL)
+        path = segments[0] if segments else None
+        if path is None or (len(segments) < 2 and len(disk.files[path].durable) < 4000):
             return
         self._happened("flipped bit", name)
         self.cluster.kill(name)
         self._held.add(name)
         self._set_aside(name)
-        offset, bit = self._dice.randrange(0, 2000), self._dice.randrange(8)
+        offset = self._dice.randrange(0, min(2000, len(disk.files[path].durable) // 2))
+        bit = self._dice.randrange(8)
         disk.flip(path, offset, bit)
         self.cluster.may_fail.add(name)
         self.cluster.boot(name)
-        self.cluster.conductor.after(0.3, self._repair, name, offset, bit)
+        self.cluster.conductor.after(0.3, self._repair, name, path, offset, bit)
+
+    def _lagging_node(self) -> None:
+        """A node stays away until a leader has forgotten what it lacks: it comes back by a snapshot."""
+        if (name := self._someone()) is not None and (life := self.cluster.lives[name]).is_started:
+            self._happened("lagging node", name)
+            last = life.log._journal.last_index
+            self.cluster.kill(name)
+            self._held.add(name)
+            self._until_forgotten(name, last, self.cluster.now + LAG_SECONDS)
+
+    def _until_forgotten(self, name: str, last: int, latest: float) -> None:
+        cluster = self.cluster
+        if (
+            self._is_over
+            or cluster.now > latest
+            or any(life.log._journal.first_index > last for life in self.clients.leaders())
+        ):
+            self._held.discard(name)
+            self._up(name)
+        else:
+            cluster.conductor.after(0.2, self._until_forgotten, name, last, latest)
+
+    def _change_of_members(self) -> None:
+        """One is added, removed, or replaced; one at a time."""
+        cluster, dice, operator = self.cluster, self._dice, self._operator
+        if operator.is_busy or self._held or cluster.now > FORM_SECONDS + FAULT_SECONDS - LAST_CHANGE_SECONDS:
+            return
+        name, what = self._someone(), dice.choice(["add", "remove", "replace"])
+        if what == "add" and cluster.spare:
+            name = dice.choice(cluster.spare)
+        elif name is None or (what == "remove" and len(cluster.names) <= FEWEST_VOTERS and dice.random() < 0.7):
+            return
+        else:
+            what = "remove" if what == "remove" else "replace"
+        self._happened("change of members", name, what)
+        cluster.counts[f"members: {what}"] += 1
+        {"add": operator.add, "remove": operator.remove, "replace": operator.replace}[what](name)
 
     def _set_aside(self, name: str) -> None:
         self.cluster.checks.durable[name].read()
         self.cluster.disks[name].is_aside = True
 
-    def _repair(self, name: str, offset: int, bit: int) -> None:
+    def _repair(self, name: str, path: Path, offset: int, bit: int) -> None:
         cluster = self.cluster
         disk = cluster.disks[name]
         if name in cluster.lives:
             cluster.checks.fail(sim_checks.FATAL, f"{name} started with bit {bit} of byte {offset} flipped")
             return
         cluster.counts["damage refused"] += 1
-        disk.flip(min(disk.files), offset, bit)
+        disk.flip(path, offset, bit)
         disk.is_aside = False
         self._held.discard(name)
         cluster.may_fail.discard(name)

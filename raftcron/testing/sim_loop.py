@@ -1,8 +1,8 @@
 """Time and turns of a simulation: a loop of its own for each node's process, and the one conductor that moves them all.
 
-Nothing waits: the conductor gives each loop that has something to do a turn, and when none has, time jumps to the next
-timer or event.  A process that is paused, or that waits for its disk, is a loop that gets no turn until then; what
-comes meanwhile gathers, as it does in a stopped process.  All order comes from time, then from who asked first.
+Nothing waits: the conductor gives each loop that has something to do its turns, and when none has, time jumps to the
+next timer or event.  A process that is paused, or that waits for its disk, is a loop that gets no turn until then;
+what comes meanwhile gathers, as it does in a stopped process.  All order comes from time, then from who asked first.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVarTuple, Unpack
 
 START_WALL = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 TURNS_AT_ONE_INSTANT = 20_000  # more means that somebody spins
 TURNS_TO_DIE = 1_000
-NEVER = float("inf")
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -37,6 +36,27 @@ class Sockets(Protocol):
     ) -> tuple[asyncio.Transport, asyncio.Protocol]: ...
 
 
+class _Handle(asyncio.TimerHandle):
+    """What `call_soon` and `call_at` give: asyncio's, without what only its debug mode needs (half of its time)."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: NodeLoop, context: Context | None) -> None:
+        self._when = when
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._scheduled = False
+        self._repr = None
+        self._source_traceback = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]  # asyncio's own does so too
+
+
 class NodeLoop(asyncio.BaseEventLoop):
     """The event loop of one life of one node's process."""
 
@@ -44,13 +64,13 @@ class NodeLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.name = name
         self.busy_until = 0.0  # no turn before it
-        self.wanted_at = NEVER  # not later than when it wants its next turn
         self.is_dead = False
+        self.is_waiting = False  # for a turn, and the conductor knows
+        self.queue: deque[_Handle] = deque()  # what is ready
         self._conductor = conductor
         self._sockets = sockets
-        self._queue: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._order = 0
+        self._tasks: list[asyncio.Task[Any]] = []  # those that are not over, and some that are
+        self._tasks_kept = 64
 
     # ---- what a program asks of a loop
 
@@ -60,9 +80,11 @@ class NodeLoop(asyncio.BaseEventLoop):
     def call_soon(
         self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
-        self._queue.append(handle)
-        self.wanted_at = 0.0
+        handle = _Handle(0.0, callback, args, self, context)
+        self.queue.append(handle)
+        if not self.is_waiting:
+            self.is_waiting = True
+            self._conductor.ready.append(self)
         return handle
 
     def call_later(
@@ -81,11 +103,24 @@ class NodeLoop(asyncio.BaseEventLoop):
         *args: *_Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        self._order += 1
-        heapq.heappush(self._timers, (when, self._order, timer))
-        self.wanted_at = min(self.wanted_at, when)
+        timer = _Handle(when, callback, args, self, context)
+        self._conductor.at(when, self._due, timer)
         return timer
+
+    def _due(self, timer: _Handle) -> None:
+        if not timer._cancelled and not self.is_dead:
+            self.queue.append(timer)
+            if not self.is_waiting:
+                self.is_waiting = True
+                self._conductor.ready.append(self)
+
+    def create_task(self, coro: Any, *, name: object = None, context: Context | None = None) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=self, name=None if name is None else str(name), context=context)
+        if len(self._tasks) >= self._tasks_kept:
+            self._tasks = [other for other in self._tasks if not other.done()]
+            self._tasks_kept = 64 + 2 * len(self._tasks)
+        self._tasks.append(task)
+        return task
 
     async def create_server(  # type: ignore[override]  # only what the transport asks for
         self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int
@@ -99,25 +134,42 @@ class NodeLoop(asyncio.BaseEventLoop):
 
     # ---- what the conductor asks
 
+    def pause(self, seconds: float) -> None:
+        """No turn for so long, counted from now or from the end of what keeps it busy already."""
+        self.busy_until = max(self.busy_until, self._conductor.now) + seconds
+
+    def resume(self) -> None:
+        """Whatever kept it busy is over."""
+        self.busy_until = min(self.busy_until, self._conductor.now)
+        self._conductor.wake(self)
+
     def turn(self) -> None:
-        """Run what is ready, once; what that makes ready waits for the next turn."""
-        timers, queue, now = self._timers, self._queue, self._conductor.now
-        while timers and timers[0][0] <= now:
-            timer = heapq.heappop(timers)[2]
-            if not timer.cancelled():
-                queue.append(timer)
+        """Run what is ready, and what that makes ready, as long as the process does not wait for its disk.
+
+        It hears nothing from outside before time moves on, so turns of one instant may follow each other.
+        """
+        queue, conductor, turns = self.queue, self._conductor, 0
         former = _get_running_loop()
         _set_running_loop(self)
         try:
-            for _ in range(len(queue)):
-                handle = queue.popleft()
-                if not handle.cancelled():
-                    handle._run()
+            while queue and self.busy_until <= conductor.now:
+                turns += 1
+                if turns > TURNS_AT_ONE_INSTANT:
+                    raise RuntimeError(f"{self.name} has had {turns} turns at {conductor.now:.3f} s: it spins")
+                for _ in range(len(queue)):
+                    handle = queue.popleft()
+                    callback = handle._callback
+                    if callback is None:
+                        continue
+                    try:
+                        handle._context.run(callback, *handle._args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        self.call_exception_handler({"message": f"an exception in {callback!r}", "exception": error})
         finally:
             _set_running_loop(former)
-        while timers and timers[0][2].cancelled():
-            heapq.heappop(timers)
-        self.wanted_at = 0.0 if queue else timers[0][0] if timers else NEVER
+        conductor.turns += turns
 
     def die(self) -> None:
         """The process is gone.
@@ -127,16 +179,17 @@ class NodeLoop(asyncio.BaseEventLoop):
         """
         self.is_dead = True
         for _ in range(TURNS_TO_DIE):
-            self._timers.clear()
-            left = asyncio.all_tasks(self)
-            if not left and not self._queue:
+            left = [task for task in self._tasks if not task.done()]
+            if not left and not self.queue:
                 break
             for task in left:
                 task.cancel()
+            self.busy_until = 0.0
             with suppress(ProcessDied):
                 self.turn()
         else:
-            raise RuntimeError(f"tasks of {self.name} do not end: {asyncio.all_tasks(self)}")
+            raise RuntimeError(f"tasks of {self.name} do not end: {left}")
+        self._tasks.clear()
         self.close()
 
 
@@ -146,60 +199,58 @@ class Conductor:
     def __init__(self) -> None:
         self.now = 0.0
         self.loops: dict[str, NodeLoop] = {}  # of the processes that live
+        self.ready: deque[NodeLoop] = deque()  # who wants a turn now
         self.current: str | None = None  # whose turn it is
         self.turns = 0
         self.died: Callable[[str], None] = lambda _name: None  # a process died in its own turn
-        self.looked: Callable[[], None] = lambda: None  # after the turns of each instant in which there were any
+        self.moved: Callable[[str], None] = lambda _name: None  # a process has had its turns at this instant
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
 
     def at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
-        """Do something of the world outside the processes."""
+        """Do something then, outside the processes."""
         self._order += 1
         heapq.heappush(self._events, (when, self._order, action, arguments))
 
     def after(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
         self.at(self.now + seconds, action, *arguments)
 
+    def wake(self, loop: NodeLoop) -> None:
+        """It may be busy no more."""
+        if loop.is_waiting and loop not in self.ready:
+            self.ready.append(loop)
+
     def run(self, until: float) -> None:
         """Let time pass."""
-        events = self._events
-        spins = 0
+        events, ready, pop = self._events, self.ready, heapq.heappop
         while True:
-            nearest = events[0][0] if events else NEVER
-            moved = False
-            for name, loop in list(self.loops.items()):
-                at = max(loop.wanted_at, loop.busy_until)
-                if at > self.now:
-                    nearest = min(nearest, at)
-                elif not loop.is_dead:
-                    moved = True
-                    self._turn(name, loop)
-            if moved:
-                spins += 1
-                if spins > TURNS_AT_ONE_INSTANT:
-                    raise RuntimeError(f"the loops have had {spins} turns at {self.now:.3f} s: somebody spins")
-                continue
-            if spins:
-                self.looked()
-            spins = 0
-            if nearest > until:
+            while ready:
+                loop = ready.popleft()
+                if not loop.is_dead:
+                    self._turn(loop)
+            if not events or events[0][0] > until:
                 self.now = until
                 return
-            self.now = max(self.now, nearest)
-            while events and events[0][0] <= self.now:
-                _, _, action, arguments = heapq.heappop(events)
+            now = self.now = max(self.now, events[0][0])
+            while events and events[0][0] <= now:
+                _, _, action, arguments = pop(events)
                 action(*arguments)
 
-    def _turn(self, name: str, loop: NodeLoop) -> None:
-        self.turns += 1
-        self.current = name
-        try:
-            loop.turn()
-        except ProcessDied:
-            self.died(name)
-        finally:
-            self.current = None
+    def _turn(self, loop: NodeLoop) -> None:
+        if loop.busy_until <= self.now:
+            self.current = loop.name
+            try:
+                loop.turn()
+            except ProcessDied:
+                self.died(loop.name)
+            finally:
+                self.current = None
+            if loop.is_dead:
+                return
+            self.moved(loop.name)
+        loop.is_waiting = bool(loop.queue)
+        if loop.is_waiting:
+            self.at(loop.busy_until, self.wake, loop)
 
 
 class SimClock:

@@ -1,44 +1,46 @@
-"""One node's process in a simulation: the shipped rooms, wired as daemon.py wires them, without web and spawner."""
+"""One node's process in a simulation: the shipped node (raftcron/node.py) on a simulated clock, disk and network."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from raftcron.core.commands import Announce, Outcome
 from raftcron.errors import FatalError, RaftcronError
+from raftcron.executors.registry import Registry
+from raftcron.node import Node, NodeSettings
 from raftcron.ports import Attempt, Control, Ending
-from raftcron.raft import Engine, RaftSettings
-from raftcron.runtime.clocks import TrustedTime
-from raftcron.runtime.farewell import Farewell
-from raftcron.runtime.leases import LeaseKeeper, LeaseTimes
-from raftcron.runtime.machine import Machine, Observer
-from raftcron.runtime.presence import Presence
-from raftcron.runtime.proposer import Proposer
-from raftcron.runtime.reports import Reports
-from raftcron.runtime.scheduler import Scheduler
-from raftcron.runtime.worker import Worker
+from raftcron.raft import RaftSettings, SlicedScribe
+from raftcron.raft.settings import CompactionSettings
+from raftcron.runtime.leases import LeaseTimes
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.members import Members
+from raftcron.runtime.reads import Reads
+from raftcron.runtime.service import Service
 from raftcron.testing.chance import chance
 from raftcron.testing.sim_checks import Checks
 from raftcron.testing.sim_disk import Handle
 from raftcron.testing.sim_loop import NodeLoop, ProcessDied, SimClock
 
-DIRECTORY = Path("/journal")
+DIRECTORY = Path("/data")
+JOURNAL = DIRECTORY / "journal"
+SNAPSHOTS = DIRECTORY / "snapshots"
 PORT = 7201
 SLOTS = 20
-CATCH_UP_RATE = 50.0
+CATCH_UP_RATE = 50
 GRACE_SECONDS = 2.0  # of an orderly end
-TELL_SECONDS = 5.0
-HAND_OVER_SECONDS = 0.05
+REGISTRY = Registry()
 
 
 class Setting(NamedTuple):
     """What all nodes of a simulation share."""
 
     seed: int
-    addresses: dict[str, str]  # name -> host
+    addresses: dict[str, str]  # of all machines: name -> host
+    founders: list[str]
+    compaction: CompactionSettings
     times: LeaseTimes
     request_seconds: float
 
@@ -46,9 +48,9 @@ class Setting(NamedTuple):
 class _Watched:
     """The state machine as the log sees it: shipped, and looked at after each entry."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: Life, machine: Machine) -> None:
         self._life = life
-        self._machine = life.machine
+        self._machine = machine
 
     @property
     def epoch(self) -> int:
@@ -64,21 +66,36 @@ class _Watched:
         checks.before(index, self._machine.state)
         outcome = self._machine.apply(index, body)
         checks.after(life.name, index, body, self._machine.state, outcome)
-        life.note(f"applies {index} {self._machine.state.digest & 0xFFFFFFFF:08x}")
         return outcome
 
     def applied(self, index: int) -> None:
+        self._life.note(f"applied {index} {self._machine.state.digest & 0xFFFFFFFF:08x}")
         self._machine.applied(index)
+        self._life.applied()
+
+    def snapshot(self) -> Iterator[bytes]:
+        return self._machine.snapshot()
+
+    def restoring(self) -> _Restoring:
+        return _Restoring(self._life, self._machine)
 
 
-class _InOrder:
-    """Tells an observer of changed runs in one order, whatever Python's hashes are."""
+class _Restoring:
+    """A snapshot on its way in: shipped, and looked at once it stands in the state's place."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, life: Life, machine: Machine) -> None:
+        self._life = life
+        self._machine = machine
+        self._restoring = machine.restoring()
 
-    def state_changed(self, runs: Iterable[str]) -> None:
-        self._observer.state_changed(sorted(runs))
+    def feed(self, block: bytes) -> None:
+        self._restoring.feed(block)
+
+    def install(self) -> None:
+        self._restoring.install()
+        state, life = self._machine.state, self._life
+        life.note(f"has a snapshot of {state.index} {state.digest & 0xFFFFFFFF:08x}")
+        life.checks.installed(life.name, state)
 
 
 class _Executor:
@@ -91,17 +108,19 @@ class _Executor:
         life = self._life
         if control.may_start() is None:
             life.note(f"refuses to start {attempt.run_id} {attempt.attempt}")
-            life.checks.counts["starts refused by the gate"] += 1
+            life.checks.refused(life.name, life.number, attempt)
             return Ending("not_started")
         if not life.loop.is_dead:
             life.note(f"starts {attempt.run_id} {attempt.attempt}")
-            life.checks.started(life.name, attempt, life.newest())
+            life.checks.started(life.name, life.number, attempt, life.newest(), life.loop)
         dice = chance(life.setting.seed, f"run/{attempt.run_id}/{attempt.attempt}")
+        seconds = dice.choice([0.0, 0.1, 0.5, 2.5, 9.0]) * dice.random()
         stop = asyncio.ensure_future(control.stopped())
         try:
-            done, _ = await asyncio.wait([stop], timeout=dice.choice([0.0, 0.1, 0.5, 2.5]) * dice.random())
+            done, _ = await asyncio.wait([stop], timeout=seconds)
         finally:
             stop.cancel()
+            life.checks.stopped(attempt)
         if done:
             reason = stop.result()
             life.checks.counts[f"stopped {reason}"] += 1
@@ -125,124 +144,66 @@ class Life:
         checks: Checks,
         *,
         newest: Callable[[], Any],
+        applied: Callable[[], None],
         note: Callable[[str], None],
     ) -> None:
         self.name = name
+        self.number = number
         self.setting = setting
         self.loop = loop
-        self.clock = clock
         self.device = device
         self.checks = checks
         self.newest = newest
+        self.applied = applied
         self.note = note
         self.fatal: BaseException | None = None
         self.is_started = False
         self.is_ending = False  # in good order
-        self.seen_applied = 1  # how far its log has been looked at
-        self.time = TrustedTime(clock)
-        self.machine = Machine(name, self.time)
-        self.log = Engine(
-            RaftSettings(
-                name=name,
-                listen=(setting.addresses[name], PORT),
-                peers={peer: (address, PORT) for peer, address in setting.addresses.items()},
-                data_dir=DIRECTORY,
-                secret=b"simulated",
-                request_timeout=setting.request_seconds,
-            ),
-            _Watched(self),
-            clock,
-            device,
-            chance(setting.seed, f"{name}/{number}"),
-            self.fail,
-        )
-        self.proposer = Proposer(self.log, self.machine, self.time)
-        self.leases = LeaseKeeper(clock, setting.times, self.log.read_index)
-        self.reports = Reports(node=name, machine=self.machine, log=self.log, proposer=self.proposer)
-        self.worker = Worker(
-            node=name,
-            machine=self.machine,
-            reports=self.reports,
-            executor=_Executor(self),
+        self.seen_applied = 1  # how far its log has been looked at, and
+        self.seen_members: object = None  # the newest configuration in it
+        self.seen_matches: tuple[int, list[tuple[str, int]]] | None = None  # the lead that was looked at last
+        self.node = node = Node(
+            _settings(name, setting),
             clock=clock,
-            time=self.time,
-            license_of=lambda: self.presence.license,
+            device=device,
+            rng=chance(setting.seed, f"{name}/{number}"),
+            scribe=SlicedScribe(),
+            executor=_Executor(self),
+            fatal=self.fail,
+            watch=lambda machine: _Watched(self, machine),
         )
-        self.scheduler = Scheduler(
+        self.time = node.time
+        self.machine = node.machine
+        self.log = node.log
+        self.reads = Reads(node.log, node.machine, clock, node.fresh_at)
+        self.members = Members(
+            node=name, log=node.log, machine=node.machine, reads=self.reads, lease_left=node.leases.seconds_left
+        )
+        self.service = Service(
             node=name,
-            machine=self.machine,
-            proposer=self.proposer,
-            time=self.time,
-            leases=self.leases,
-            catch_up_rate=CATCH_UP_RATE,
+            machine=node.machine,
+            proposer=node.proposer,
+            time=node.time,
+            reads=self.reads,
+            registry=REGISTRY,
         )
-        self.farewell = Farewell(node=name, machine=self.machine, log=self.log, clock=clock)
-        self._leading: asyncio.Task[None] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
         loop.set_exception_handler(self._handle)
-
-    # ---- start, as the daemon's
 
     def begin(self) -> None:
         """The process begins."""
         self.loop.create_task(self._start())
 
     async def _start(self) -> None:
+        self.node.log.on_leadership(self._leadership)
         try:
-            self.log.on_leadership(self._leadership)
-            await self.log.start()
+            await self.node.start()
         except RaftcronError as error:
             self.fail(error)
-            return
-        self.machine.incarnation = self.log.incarnation
-        self.presence = self._make_presence()
-        for observer in (self.presence, self.worker, self.scheduler):
-            self.machine.observe(_InOrder(observer))
-        self.is_started = True
-        for work in (self._announce(), self.presence.run(), self.worker.run()):
-            self._tasks.append(self._watched(work))
-
-    async def _announce(self) -> None:
-        await self.log.wait_ready()
-        self.presence.announce()
-
-    def _make_presence(self) -> Presence:
-        address = self.setting.addresses[self.name]
-        return Presence(
-            announcement=Announce(
-                node=self.name,
-                incarnation=self.log.incarnation,
-                http=f"{address}:7200",
-                raft=f"{address}:{PORT}",
-                version="simulated",
-                slots=SLOTS,
-                process_slots=SLOTS,
-            ),
-            machine=self.machine,
-            log=self.log,
-            proposer=self.proposer,
-            keeper=self.leases,
-            clock=self.clock,
-            time=self.time,
-            times=self.setting.times,
-            licensed=self.worker.licensed,
-            fatal=self.fail,
-        )
+        else:
+            self.is_started = True
 
     def _leadership(self, epoch: int | None) -> None:
-        if self._leading is not None:
-            self._leading.cancel()
-            self._leading = None
-        if epoch is None:
-            self.note("leads no more")
-            return
-        self.note(f"leads in epoch {epoch}")
-        self.leases.begin()
-        self.presence.beat()
-        self.reports.repeat()
-        self._leading = self._watched(self.scheduler.run())
-
-    # ---- end
+        self.note("leads no more" if epoch is None else f"leads in epoch {epoch}")
 
     def fail(self, error: BaseException) -> None:
         """The node cannot go on: the process ends, after its connections have been closed or right now."""
@@ -254,6 +215,12 @@ class Life:
     def _exit(self) -> None:
         raise ProcessDied("it has ended itself")
 
+    def term_of(self, index: int) -> int:
+        """Of an entry that this node has applied."""
+        journal = self.log._journal
+        place = index - journal[0][1]
+        return int(journal[place][2] if place >= 0 else self.checks.committed[index][2])
+
     def end(self) -> None:
         """SIGTERM."""
         if not self.is_ending:
@@ -261,52 +228,39 @@ class Life:
             self.loop.create_task(self._end())
 
     async def _end(self) -> None:
-        self.scheduler.is_draining = True
-        latest = self.loop.time() + GRACE_SECONDS + TELL_SECONDS
-        meanwhile = [self.loop.create_task(self.farewell.tell()), self.loop.create_task(self._hand_over())]
-        await self.worker.drain(GRACE_SECONDS)
-        try:
-            async with asyncio.timeout(TELL_SECONDS):
-                while self.reports.open_count:
-                    self.reports.repeat()
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            self.checks.counts["ends not told"] += 1
-        await self.farewell.wait(latest - self.loop.time())
-        for task in meanwhile:
-            task.cancel()
-        await asyncio.gather(*meanwhile, return_exceptions=True)
-        if self._leading is not None:
-            self._leading.cancel()
-        for task in self._tasks:
-            task.cancel()
+        await self.node.drain()
+        await self.node.stop_loops()
         await self.log.stop()
         self.loop.call_soon(self._exit)
-
-    async def _hand_over(self) -> None:
-        while True:
-            for peer in self.farewell.successors():
-                if self.log.leading_epoch is None:
-                    break
-                try:
-                    await self.log.transfer(peer)
-                except RaftcronError as error:
-                    self.note(f"keeps the lead: {error}")
-            await asyncio.sleep(HAND_OVER_SECONDS)
-
-    # ---- details
-
-    def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self.loop.create_task(work)
-
-        def over(done: asyncio.Task[None]) -> None:
-            if not done.cancelled() and (error := done.exception()) is not None:
-                self.fail(FatalError(f"a loop of the node has failed: {error!r}"))
-
-        task.add_done_callback(over)
-        return task
 
     def _handle(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not self.loop.is_dead:
             error = context.get("exception")
             self.fail(FatalError(f"nobody took care of {context.get('message')}: {error!r}"))
+
+
+def _settings(name: str, setting: Setting) -> NodeSettings:
+    address = setting.addresses[name]
+    return NodeSettings(
+        raft=RaftSettings(
+            name=name,
+            listen=(address, PORT),
+            peers={peer: (setting.addresses[peer], PORT) for peer in {**dict.fromkeys(setting.founders), name: None}},
+            data_dir=DIRECTORY,
+            secret=b"simulated",
+            request_timeout=setting.request_seconds,
+            compaction=setting.compaction,
+        ),
+        times=setting.times,
+        catch_up_rate=CATCH_UP_RATE,
+        grace_seconds=GRACE_SECONDS,
+        announcement=Announce(
+            node=name,
+            incarnation=0,
+            http=f"{address}:7200",
+            raft=f"{address}:{PORT}",
+            version="simulated",
+            slots=SLOTS,
+            process_slots=SLOTS,
+        ),
+    )

@@ -21,7 +21,8 @@ from raftcron.cli.server import server
 from raftcron.clock import SystemClock
 from raftcron.config import SETTINGS, load
 from raftcron.core.commands import Cancel
-from raftcron.daemon import Node
+from raftcron.daemon import Daemon
+from raftcron.node import Node
 
 WARM_UP = 300
 ALONE = 3_000  # proposals, one after the other
@@ -62,7 +63,8 @@ async def measure(node: Node) -> dict[str, Any]:
 async def serve(given: dict[str, Any]) -> None:
     """The node, until SIGTERM."""
     settings = load(given, os.environ)
-    node = Node(settings, SystemClock())
+    daemon = Daemon(settings, SystemClock())
+    node = daemon.node
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -76,13 +78,13 @@ async def serve(given: dict[str, Any]) -> None:
         if node.log.status().leading_epoch is not None:
             tasks.add(loop.create_task(answer()))
 
-    loop.add_signal_handler(signal.SIGTERM, node.end)
+    loop.add_signal_handler(signal.SIGTERM, daemon.end)
     loop.add_signal_handler(signal.SIGUSR1, asked)
     try:
-        await node.start()
-        await node.ended
+        await daemon.start()
+        await daemon.ended
     finally:
-        await node.stop(is_orderly=False)
+        await daemon.stop(is_orderly=False)
 
 
 def main() -> None:

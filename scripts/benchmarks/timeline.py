@@ -101,7 +101,7 @@ async def run(folder: Path, options: argparse.Namespace) -> Report:
         began = time.perf_counter()
         _decided(timeline, jobs, policies, uids, at)
         applied.append((time.perf_counter() - began) * 1000)
-    detail: dict[str, Any] = {"popped_ms": popped, "worked_ms": worked, "longest_step_ms": longest, "applied_ms": applied}
+    detail: dict[str, Any] = {"popped_ms": popped, "worked_ms": worked, "step_ms": longest, "applied_ms": applied}
     return Report(
         "timeline",
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from raftcron import __version__
+from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.runtime.presence import PeerInfo
 from tests.api.bench import Bench, bench
 
@@ -48,13 +49,14 @@ async def test_the_cluster_as_one_node_sees_it(two: Bench) -> None:
     """The fields of the contract; indices and digests of others as far as they were heard."""
     await two.put("a")
     seen = (await two.ask("GET", "/v1/cluster", on="n2")).expect(200).json
-    assert list(seen) == ["cluster_id", "leader", "term", "epoch", "commit_index", "members", "digests"]
+    assert list(seen) == ["cluster_id", "leader", "term", "epoch", "commit_index", "members", "digests", "editions"]
     assert (seen["cluster_id"], seen["leader"], seen["term"], seen["epoch"]) == ("memory", "n1", 1, 1)
     n1, n2 = seen["members"]
     state = two.n2.machine.state
     assert n2 == {
         "name": "n2",
         "role": "follower",
+        "standing": "voter",
         "http": "127.0.0.1:0",
         "raft": "n2:7201",
         "alive": True,
@@ -63,6 +65,8 @@ async def test_the_cluster_as_one_node_sees_it(two: Bench) -> None:
         "incarnation": 1,
         "clock_offset_ms": 0,
         "version": __version__,
+        "croniter": CRONITER_VERSION,
+        "tzdata": TZDATA_VERSION,
     }
     assert (n1["role"], n1["applied_index"], n1["digest"], n1["version"]) == ("leader", None, None, "0.1.0")
     assert n1["http"] == two.n1.url.removeprefix("http://")

@@ -199,7 +199,9 @@ async def test_every_fault_is_named(one: Bench) -> None:
         "executor": {"type": "noop", "x": 1},
         "retry": {"max_attempts": 0, "backoff": "2s"},
         "misfire": {"polizy": "once"},
-        "jitter": "5s",
+        "start_deadline": "5s",
+        "jitter": "2d",
+        "exclude": ["holidays"],
         "paused": "no",
     }
     answer = await one.ask("PUT", "/v1/jobs/a", body)
@@ -215,7 +217,8 @@ async def test_every_fault_is_named(one: Bench) -> None:
         "/schedule/0",
         "/schedule/2",
         "/timezone",
-        "/jitter",
+        "/exclude/0",
+        "/start_deadline",
         "/retry/backoff",
     ]
     assert "'schedule'" in faults["/shedule"]
@@ -226,9 +229,8 @@ async def test_every_fault_is_named(one: Bench) -> None:
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
-        ({"jitter": "5s"}, "/jitter"),
+        ({"start_deadline": "5s"}, "/start_deadline"),
         ({"overlap": {"policy": "queue"}}, "/overlap/policy"),
-        ({"schedule": "@every 5m from last_end"}, "/schedule"),
         ({"executor": {"type": "python", "handler": "x"}}, "/executor/type"),
         ({"executor": {"type": "http", "url": "http://127.0.0.1/", "secret": "whsec_x"}}, "/executor/secret"),
         (
@@ -246,12 +248,12 @@ async def test_what_is_not_built_is_said_so(one: Bench, changes: dict[str, Any],
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
-        ({"jitter": "soon"}, "/jitter"),
+        ({"start_deadline": "soon"}, "/start_deadline"),
         ({"overlap": {"max_running": 0}}, "/overlap/max_running"),
         ({"misfire": {"policy": "twice"}}, "/misfire/policy"),
         ({"retry": {"on": ["failed", "bored"]}}, "/retry/on/1"),
         ({"after": [{"job": "-x"}]}, "/after/0/job"),
-        ({"start_at": "tomorrow"}, "/start_at"),
+        ({"isolation": "perhaps"}, "/isolation"),
     ],
     ids=json.dumps,
 )

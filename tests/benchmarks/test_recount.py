@@ -10,8 +10,8 @@ import pytest
 
 from scripts.benchmarks import fire
 from scripts.benchmarks.cluster import Page
-from scripts.benchmarks.failover_kill import count, gap_after
 from scripts.benchmarks.fire import Shortfall, due_count, rate_between, recount
+from scripts.benchmarks.gaps import count, gap_after
 from scripts.benchmarks.report import Figure, Report, quantile, table
 
 BEGAN = 1_800_000_000_000

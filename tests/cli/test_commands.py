@@ -172,11 +172,12 @@ async def test_run_get(node: StandIn) -> None:
 
 async def test_cluster_status(node: StandIn) -> None:
     """The leader and a line a member."""
-    member = {"name": "n1", "role": "leader", "http": "http://127.0.0.1:7101", "alive": True, "applied_index": 9}
+    member = {"name": "n1", "role": "leader", "standing": "voter", "alive": True, "croniter": "7.0", "tzdata": "2026f"}
     node.answers(200, {"cluster_id": "c1", "leader": "n1", "term": 4, "members": [member], "digests": [[9, "ab"]]})
     result = await call("cluster", "status", addr=node.address)
     assert "leader      n1" in result.stdout
-    assert result.stdout.splitlines()[-1].split()[:3] == ["n1", "leader", "true"]
+    shown = result.stdout.splitlines()[-1].split()
+    assert (shown[:4], shown[-2:]) == (["n1", "leader", "voter", "true"], ["7.0", "2026f"])
     assert "digests" not in result.stdout
 
 

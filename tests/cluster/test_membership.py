@@ -26,18 +26,19 @@ class Said(NamedTuple):
 
 
 class Growing(Cluster):
-    """`founders` nodes that found a cluster, and machines for more; every node is told the members of its start."""
+    """`founders` nodes that found a cluster, and machines for more; all are told of the founders alone, for ever."""
 
     def __init__(self, folder: Path, *, founders: int = 3, more: int = 0) -> None:
         super().__init__(folder, size=founders + more, extra=QUICK)
-        self.members = list(self.nodes)[:founders]
+        self.founders = list(self.nodes)[:founders]
+        self.members = list(self.founders)
 
     def command(self, name: str, extra: Sequence[str] = ()) -> list[str]:
         told = super().command(name, extra)
         strange = [
             place
             for place, flag in enumerate(told)
-            if flag == "--peer" and told[place + 1].partition("=")[0] not in (*self.members, name)
+            if flag == "--peer" and told[place + 1].partition("=")[0] not in (*self.founders, name)
         ]
         return [part for place, part in enumerate(told) if not {place, place - 1} & set(strange)]
 

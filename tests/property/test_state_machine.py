@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftcron.core import commands as c
-from raftcron.core import definition
+from raftcron.core import definition, exclusion
 from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ON_A_NODE, Key
 from raftcron.core.state import State
 from tests.unit.machine import Machine
@@ -24,6 +24,8 @@ definitions = st.sampled_from(
             {},
             {"delivery": "at_least_once", "retry": {"max_attempts": 2}, "history": {"runs": 2}},
             {"overlap": {"policy": "allow"}, "misfire": {"grace": "1s", "window": "5s"}},
+            {"max_runs": 2, "exclude": ["x"]},
+            {"schedule": "@every 2s from last_end", "overlap": {"policy": "allow"}},
         )
     ]
 )
@@ -47,7 +49,8 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
     seen = named.revision if named is not None and draw(st.integers(0, 5)) else draw(st.none() | small)
     due = draw(times)
     fires = [
-        c.Fire(n, n, draw(st.sampled_from(sorted(COUNTED_CAUSES)))) for n in sorted(draw(st.sets(times, max_size=3)))
+        c.Fire(n, n + draw(st.sampled_from([0, 0, 4_000])), draw(st.sampled_from(sorted(COUNTED_CAUSES))))
+        for n in sorted(draw(st.sets(times, max_size=3)))
     ]
     decisions = [c.Decision(uid, revision, due, fires, [])]
     key = draw(keys)
@@ -78,6 +81,17 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         c.Expire([run]),
         c.Requeue([run]),
         c.Cancel(run, key),
+        c.PutCalendar(
+            "x",
+            exclusion.canonical({"dates": [f"2030-01-0{draw(st.integers(1, 3))}"]}),
+            due,
+            decisions,
+            calendar.revision if (calendar := state.calendars.get("x")) and draw(st.integers(0, 5)) else None,
+            key,
+        ),
+        c.PutCalendar("x", b"\xc1", due),
+        c.DeleteCalendar("x", calendar.revision if calendar and draw(st.booleans()) else 0, key),
+        c.SkipNext(name, draw(st.lists(times, max_size=3)), seen or 0, key),
     ]
     return draw(st.sampled_from(options))
 
@@ -88,8 +102,11 @@ def check(state: State) -> None:
     assert active == {run_id for runs in state.active.values() for run_id in runs}
     on_node = {run.id for run in state.runs.values() if run.state in ON_A_NODE}
     assert on_node == {run_id for runs in state.on_node.values() for run_id in runs}
-    assert state.queued.keys() == {run.id for run in state.runs.values() if run.state == "queued"}
-    assert state.waiting.keys() == {run.id for run in state.runs.values() if run.state == "waiting_retry"}
+    queued = {run.id: run.not_before for run in state.runs.values() if run.state == "queued"}
+    retries = {run.id for run in state.runs.values() if run.state == "waiting_retry"}
+    assert state.queued.keys() == {run_id for run_id, not_before in queued.items() if not not_before}
+    assert state.waiting.keys() == retries | (queued.keys() - state.queued.keys())
+    assert sum(map(len, state.queues.values())) == len(state.queued)
     for node, runs in state.on_node.items():
         assert state.processes.get(node, 0) == sum(run.is_process for run in runs.values())
     for job in state.jobs.values():
@@ -97,6 +114,13 @@ def check(state: State) -> None:
         assert len(rows) == len({row.id for row in rows})
         assert job.fired >= 0
         assert job.skipped >= 0
+        assert all(at > job.decided_through for at in job.skips)
+        exclude = state.policies[job.uid].recurrence.exclude
+        assert all(job.uid in state.calendar_jobs[name] for name in exclude)
+        assert all(name in state.calendars for name in exclude)
+    assert sum(map(len, state.calendar_jobs.values())) == sum(
+        len(policy.recurrence.exclude) for policy in state.policies.values()
+    )
     tokens = [run.fencing_token for run in state.runs.values() if run.fencing_token]
     assert len(tokens) == len(set(tokens))
     assert all(token < state.next_token for token in tokens)

@@ -58,7 +58,7 @@ class Churn(World):
 
     def __init__(self, seed: int, founders: int = 3) -> None:
         super().__init__(seed, founders)
-        self.founders = list(self.names)
+        self.told = {name: list(self.names) for name in self.names}  # whom a node's settings name; all, if not here
         self.resting: set[str] = set()  # whom nobody starts by himself
         self.network = Doors(self.loop, self.rng)
         self.newest = 0  # index of the newest configuration that a leader has applied, and
@@ -75,7 +75,7 @@ class Churn(World):
         settings = RaftSettings(
             name=name,
             listen=ADDRESSES[name],
-            peers={peer: ADDRESSES[peer] for peer in (self.founders if name in self.founders else ALL)},
+            peers={peer: ADDRESSES[peer] for peer in self.told.get(name, ALL)},
             data_dir=Path("/"),
             secret=b"x",
             request_timeout=5.0,

@@ -227,6 +227,19 @@ def test_a_node_that_was_down_finds_a_leader_that_came_meanwhile() -> None:
     play(story)
 
 
+def test_a_newcomer_that_is_told_of_one_member_finds_the_others() -> None:
+    """Of n2, which does not lead and tells it who does."""
+
+    async def story(world: Churn) -> None:
+        leader = await led(world, "n1")
+        await until(world, lambda: voters(world))
+        world.told["n4"] = ["n2", "n4"]
+        await world.during(leader.add("n4", ADDRESSES["n4"], "", 0))
+        await until(world, lambda: "n4" in voters(world) and world.converged(), seconds=5.0)
+
+    play(story)
+
+
 async def replaced(leader: Engine, name: str) -> None:
     """As soon as the leader knows who of the others lives."""
     while True:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from raftcron.errors import (
     ConfigurationError,
     ConflictError,
+    DamagedError,
     FatalError,
     NotFoundError,
     UnavailableError,
@@ -98,6 +99,61 @@ def test_an_awaited_member_comes_with_an_empty_directory() -> None:
     assert awaiting.admit(hello("n4"), None) is None
     assert "awaited with an empty data directory" in (awaiting.admit(hello("n4", is_empty=False), None) or "")
     assert awaiting.admit(hello("n4", cluster="c1", is_empty=False), None) is None
+
+
+def test_a_disk_of_this_cluster_comes_in_though_it_is_not_known_here() -> None:
+    """Its seat stands in entries that this node lacks, and it may be the leader; not so a disk of no cluster."""
+    behind = formed()
+    for name, disk in (("n2", "d8"), ("n7", "d7")):
+        assert behind.admit(hello(name, disk, cluster="c1", is_empty=False), None) is None
+        assert behind.admit(hello(name, disk, is_empty=False), None) is not None
+    assert "two nodes" in (behind.admit(hello("n2", "d8", cluster="c1", is_empty=False), "d2") or "")
+
+
+def test_peers_tell_whom_this_node_does_not_know_yet() -> None:
+    """Enough to find them and let them in; nothing is counted by it, and what the log says later takes its place."""
+    ahead = formed(AWAITED, LEARNING, FOUR)
+    assert ahead.word == (4, encode(FOUR))
+    behind = formed(disk="d1")
+    assert not behind.hear(*formed().word)  # type: ignore[misc]
+    assert behind.hear(*ahead.word)
+    assert not behind.hear(*ahead.word)
+    assert not behind.hear(9, encode(FOUR._replace(cluster_id="c2")))
+    with pytest.raises(DamagedError):
+        behind.hear(9, b"\x11nonsense")
+    assert behind.addresses["n4"] == HERE
+    assert behind.voters == NAMES
+    moved = FOUR.replaced("n2", FOUR.seats["n2"]._replace(raft=("moved", 1), is_placed=True))
+    assert behind.hear(7, encode(moved))
+    assert behind.addresses["n2"] == ("moved", 1)
+    for index, configuration in enumerate((AWAITED, LEARNING, FOUR, moved), 2):
+        behind.see(index if index < 5 else 7, encode(configuration))
+    for index in (2, 3, 4, 7):
+        behind.apply(index)
+    behind.see(8, encode(moved.without("n2")))
+    behind.apply(8)
+    assert sorted(behind.addresses) == ["n1", "n3", "n4"]
+
+
+def test_a_newcomer_lets_in_whom_its_peers_have_named() -> None:
+    """Its own settings may lag behind the cluster."""
+    newcomer = Membership("n4", {"n4": HERE, "n1": PEERS["n1"]}, "d4", None)
+    assert "n2 is not a member" in (newcomer.admit(hello("n2", cluster="c1", is_empty=False), None) or "")
+    assert newcomer.hear(*formed(AWAITED).word)  # type: ignore[misc]
+    assert newcomer.admit(hello("n2", cluster="c1", is_empty=False), None) is None
+    assert not newcomer.is_voter or newcomer.newest is None
+
+
+def test_a_node_whom_a_cluster_calls_founds_none() -> None:
+    """Though all that its settings name are as empty as itself: they are being replaced, all of them."""
+    replaced = member("n3", "d9")
+    replaced.heard(hello("n1", "d7"))
+    replaced.heard(hello("n2", "d8"))
+    replaced.heard(hello("n4", "d4"))
+    assert replaced.may_vote(is_empty=True, has_voted=False)
+    assert replaced.admit(hello("n5", cluster="c1", is_empty=False), None) is not None
+    assert not replaced.may_vote(is_empty=True, has_voted=False)
+    assert not replaced.may_stand(is_empty=True, has_voted=False)
 
 
 def test_whoever_was_removed_is_told() -> None:

@@ -82,6 +82,7 @@ def test_any_text_is_answered_or_refused(text: str, timezone: str) -> None:
         "59 59 23 31 12 ? 1970",
         "0-58/2 0-58/2 0-22/2 1-31/2 1-11/2 */2",
         "0 0 */100 * 1#4",
+        "1-59/2 1-22/3 31 * *",
         "@every 1s",
         "@every 36525d",
     ],
@@ -91,6 +92,7 @@ def test_rare_dates_and_the_ends_of_time_are_cheap(text: str, timezone: str) -> 
     """Dates that never come, every second inside a gap, and the first and last instants of all are answered."""
     zone(timezone)
     instants = [MIN_MS - 1, MIN_MS, MIN_MS + 1, 0, MAX_MS - 1, MAX_MS, MAX_MS + 1]
+    instants += [parse_rfc3339(at) for at in ("0050-02-01T00:00:00Z", "9990-02-01T00:00:00Z")]
     instants += [parse_rfc3339(at) for at in ("2011-12-30T09:59:59Z", "2026-03-29T00:59:59.5Z", "2026-10-25T00:30:00Z")]
     for at in instants:
         assert calls_of(lambda at=at: ask_everything(text, timezone, at)) < MAX_CALLS

@@ -1,38 +1,37 @@
 """Mends and guards of raftcron, each with a switch that turns it off, to see that the simulation's checkers can fail.
 
-`MUTANTS` names, for each, the checkers that may fire and a recorded seed in which one does.  When a change moves the
-traces, `python -m tests.simulation.mutants NAME...` looks for new seeds.
+`MUTANTS` names, for each, the checkers that may fire; recorded.json holds the seeds in which one does.  Where dice do
+not find it there is a script (scripts.py).  When a change moves the traces, `scripts/simulate --mutants` looks for
+new seeds and writes them down.
 """
 
 from __future__ import annotations
 
-import sys
+import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
-from raftcron.core.apply import decisions, jobs
+from raftcron.core import apply as core_apply
+from raftcron.core.apply import decisions, jobs, runs
+from raftcron.core.commands import Decide, Done, Finish, Token
+from raftcron.core.model import RUNNING, STARTED
+from raftcron.core.timeline import Timeline
 from raftcron.errors import UnavailableError
-from raftcron.raft import guard, membership, proposals, reads, seam
+from raftcron.ports import Applied, Attempt
+from raftcron.raft import engine, guard, membership, proposals, reads, seam, segment
 from raftcron.raft.journal import Journal
-from raftcron.runtime import leases, worker
-from raftcron.testing import sim_checks
+from raftcron.raft.settings import RaftSettings
+from raftcron.runtime import leases, machine, scheduler, worker
+from raftcron.runtime.leases import LeaseTimes
+from raftcron.testing import sim_checks, sim_node
 from raftcron.testing.sim_faults import Story
+from tests.simulation import scripts
 
-SEEDS_TRIED = 100
-OTHERS_TOLERATED = 4  # seeds in which another checker fires first
+Replacement = tuple[Any, str, Any]  # owner, name, value
 
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is `value` for a while."""
-    former = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, former)
-
+SHORT, LONG = LeaseTimes(3.0, 0.6), LeaseTimes(10.0, 2.0)
 
 # ---- the log -----------------------------------------------------------------------------------------------------
 
@@ -45,6 +44,28 @@ def _flush_without_sync(self: Any) -> None:
             self._host.transmit(node.id, message)
     if self._verified_commit > self._SyncObj__raftCommitIndex and not self.is_leader:
         self._SyncObj__raftCommitIndex = self._verified_commit
+
+
+class _NeverSynced:
+    """A device whose sync does nothing."""
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
+    def sync(self, handle: int) -> None:
+        """It says that it has."""
+
+
+def _sync_without_sync(self: Any) -> None:
+    """Journal.sync, but what is written is not synced."""
+    device, self._device = self._device, _NeverSynced(self._device)
+    try:
+        _journal_sync(self)
+    finally:
+        self._device = device
 
 
 def _append_cuts_whatever_follows(log: Any, committed: int, append: Any) -> Any:
@@ -77,36 +98,80 @@ def _answers_of_any_term(self: Any, node: Any, answer: Any) -> None:
     _take_answer(self, node, answer._replace(term=max(answer.term, self.term)))
 
 
+def _old_leaders_hear_nothing(self: Any, node: Any, message: Any) -> bool:
+    """Core._is_current, but an append of a lower term gets no answer (row 14)."""
+    return False if message.term < self.term else _is_current(self, node, message)
+
+
+def _higher_terms_are_not_seen(self: Any, term: int) -> None:
+    """Core.observe_term, but nobody learns of a higher term outside the engine's own messages (row 14)."""
+
+
 def _expire_says_not_written(self: Any, now: float) -> None:
-    """Proposals.expire, but what is not known is called not written."""
+    """Proposals.expire, but what is not known is called not written (row 7)."""
     for seq in self._first(lambda pending: pending.due_at <= now):
         if (future := self._pop(seq)) is not None:
             future.set_exception(UnavailableError("not written, perhaps"))
 
 
 def _round_without_a_quorum(self: Any, number: int) -> None:
-    """Reads._begin_round, but the leader asks nobody."""
+    """Reads._begin_round, but the leader asks nobody (row 12)."""
     self._rounds.answer(number, self._core.commit_index if self._may_confirm() else None)
 
 
+async def _read_what_is_here(self: Any) -> int:
+    """Engine.read_index, but what has applied here is taken for the newest (row 12)."""
+    return int(self._core.applied_index)
+
+
+async def _answered_when_appended(self: Any, body: bytes, epoch: int) -> Applied:
+    """Engine.propose, but what is in the leader's log is called committed."""
+    if self._leading_epoch is None:
+        raise UnavailableError("does not lead")
+    self._append(body, epoch)
+    self._kick()
+    index = self._core.last_index
+    return Applied(index, Done("", 200, index=index))
+
+
 def _vote_forgotten(self: Any, term: int, voted_for: str | None) -> None:
-    """Journal.setCurrentTerm, but nothing of it is durable."""
+    """Journal.setCurrentTerm, but nothing of it is durable (row 18)."""
     self._term, self._voted_for = term, voted_for
 
 
-def _everybody_is_admitted(self: Any, hello: Any, connected_disk: str | None) -> None:
-    """Membership.admit, but a wiped disk is no stranger."""
+def _nothing_is_damaged(self: Any, hello: Any, connected_disk: str | None) -> None:
+    """Membership.admit, but a wiped disk is no stranger (row 18)."""
 
 
 def _anybody_votes(self: Any, is_empty: bool) -> bool:
-    """Membership.may_vote, but a node that holds nothing votes at once."""
+    """Membership.may_vote, but a node that holds nothing votes at once (row 18)."""
     return True
 
 
+def _majority_forms(self: Any, is_empty: bool) -> bool:
+    """Membership.may_vote, but a majority of empty voters is enough to form a cluster (row 18)."""
+    return not is_empty or len(self.missing()) <= (len(self._voters) - 1) // 2
+
+
+def _propose_those_known(self: Any, cluster_id: str) -> Any:
+    """Membership.propose, likewise."""
+    return membership.Formation(cluster_id, {name: self._disks.get(name, "later") for name in self._voters})
+
+
 _judge_append, _judge_answer, _take_answer = guard.judge_append, guard.judge_answer, seam.Core._take_answer
+_is_current, _journal_sync = seam.Core._is_current, Journal.sync
 
 
 # ---- jobs and runs -----------------------------------------------------------------------------------------------
+
+
+def _any_epoch(state: Any, index: int, entry: Any) -> Any:
+    """core.apply, but an entry of another epoch is taken (semantics 5.2)."""
+    return _apply(state, index, entry if entry.epoch == state.epoch else _with_epoch(entry, state.epoch))
+
+
+def _with_epoch(entry: Any, epoch: int) -> Any:
+    return type(entry)(epoch, entry.at, entry.command)
 
 
 def _holds_below_the_watermark(job: Any, decision: Any) -> bool:
@@ -120,9 +185,93 @@ def _settle_below_the_watermark(state: Any, context: Any, job: Any, made: Any) -
         decisions.take(state, context, job, decision, None)
 
 
+def _settle_nothing(state: Any, context: Any, job: Any, made: Any) -> None:
+    """jobs._settle, but the decisions that come with an edit are left out."""
+
+
+def _summarise_without_a_row(state: Any, context: Any, job: Any, summary: Any) -> None:
+    """decisions.summarise, but there is no row."""
+    job.skipped += summary.count
+    state.touch_job(job)
+
+
+def _admit_without_a_row(state: Any, context: Any, job: Any, *rest: Any, **more: Any) -> bool:
+    """decisions._admit, but what overlaps is dropped in silence."""
+    return False if state.active.get(job.uid) else bool(_admit(state, context, job, *rest, **more))
+
+
+def _pause_is_forgotten(self: Any, index: int, body: bytes) -> Any:
+    """Machine.apply, but a process that has lived before knows of no pause."""
+    outcome = _machine_apply(self, index, body)
+    if self.incarnation > 1:
+        for job in self.state.jobs.values():
+            if job.paused:
+                job.paused = False
+                self.timeline.update(job, self.state.policies[job.uid])
+    return outcome
+
+
+def _holds_while_paused(job: Any, decision: Any) -> bool:
+    """decisions.holds, but a pause does not count."""
+    was, job.paused = job.paused, False
+    try:
+        return _holds(job, decision)
+    finally:
+        job.paused = was
+
+
+def _finish_under_any_token(state: Any, context: Any, command: Any) -> Any:
+    """runs.finish, but the fencing token is not looked at."""
+    for finished in command.finished:
+        run = state.runs.get(finished.run)
+        if run is not None and run.state in STARTED:
+            runs._finish(state, context, run, finished)
+    return Done(count=len(command.finished))
+
+
 def _gate_is_open(self: Any, held: Any) -> bool:
     """Worker._is_valid, but any licence will do."""
     return True
+
+
+def _look_at_any_life(self: Any, run: Any) -> None:
+    """Worker._look, but what a former life was told to run is run by this one too."""
+    if run.node == self._node and run.state == RUNNING and run.fencing_token not in self._running:
+        self._launch(run)
+
+
+def _gate_of_any_life(self: Any, running: Any) -> Any:
+    """Worker.gate, likewise."""
+    run = self._machine.state.runs.get(running.run_id)
+    return None if run is None or run.state != RUNNING else self._clock.boot() + 1.0
+
+
+def _refuse_and_forget(self: Any, running: Any) -> None:
+    """Worker._refuse, but the token is not remembered."""
+    self._running.pop(running.token, None)
+    self._reports.refused(Token(running.run_id, running.token))
+
+
+async def _fire_at_once(self: Any, command: Any, room: Any) -> None:
+    """Scheduler._propose, but a leader starts what it decides before that is committed."""
+    if isinstance(command, Decide):
+        found = next(observer for observer in self._machine._observers if isinstance(observer, worker.Worker))
+        for decision in command.decisions:
+            for fire in decision.fires:
+                run_id = f"{decision.uid:x}-{fire.scheduled_time}"
+                attempt = Attempt("", run_id, "", 1, self._machine.state.next_token, self._node, {}, 1.0, 1.0)
+                asyncio.get_running_loop().create_task(found._executor.run(attempt, _Open()))
+    await _scheduler_propose(self, command, room)
+
+
+class _Open:
+    """A control that lets everything start."""
+
+    def may_start(self) -> float:
+        return 1e9
+
+    async def stopped(self) -> str:
+        return await asyncio.get_running_loop().create_future()
 
 
 def _heartbeats_without_a_round(self: Any, clock: Any, times: Any, read_index: Any) -> None:
@@ -134,96 +283,158 @@ def _heartbeats_without_a_round(self: Any, clock: Any, times: Any, read_index: A
     _keeper_init(self, clock, times, at_once)
 
 
-_keeper_init = leases.LeaseKeeper.__init__
+_apply, _holds, _admit, _machine_apply = core_apply.apply, decisions.holds, decisions._admit, machine.Machine.apply
+_keeper_init, _scheduler_propose = leases.LeaseKeeper.__init__, scheduler.Scheduler._propose
 
 
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 
 class Mutant(NamedTuple):
-    """`replacements` are (owner, name, value); `seed` is one in which one of `checkers` fires, None if not known."""
+    """One mend, switched off by `replacements`; one of `checkers` must fire.
 
-    replacements: list[tuple[Any, str, Any]]
+    With a `script`, in that course of events; `given` are replacements that hold then with and without the mend, where
+    another mend would be in the way.
+    """
+
+    replacements: list[Replacement]
     checkers: set[str]
-    seed: int | None
+    script: Callable[[Story], None] | None = None
+    size: int | None = None
+    times: LeaseTimes | None = None
+    given: list[Replacement] = []
 
 
-LOG_CHECKERS = {sim_checks.MATCH, sim_checks.DURABLE, sim_checks.ONE_HISTORY, sim_checks.FATAL}
+LOG = {sim_checks.MATCH, sim_checks.DURABLE, sim_checks.COMMITTED, sim_checks.ONE_HISTORY}
+STARTS = {sim_checks.I6, sim_checks.I2}
+NO_FALLBACK: Replacement = (sim_node, "RaftSettings", partial(RaftSettings, leader_fallback=60.0))
 
 MUTANTS: dict[str, Mutant] = {
-    "acknowledged before it is synced": Mutant([(seam.Core, "flush", _flush_without_sync)], LOG_CHECKERS, 0),
-    "whatever follows is cut": Mutant([(guard, "judge_append", _append_cuts_whatever_follows)], LOG_CHECKERS, None),
-    "all that is held is claimed": Mutant([(guard, "judge_append", _append_claims_all)], LOG_CHECKERS, 10),
-    "refusals do not rewind": Mutant([(guard, "judge_answer", _answer_never_rewinds)], {sim_checks.LIVENESS}, 0),
-    "answers of earlier terms count": Mutant([(seam.Core, "_take_answer", _answers_of_any_term)], LOG_CHECKERS, None),
+    # the log
+    "acknowledged before it is synced": Mutant([(seam.Core, "flush", _flush_without_sync)], LOG),
+    "no fsync": Mutant([(Journal, "sync", _sync_without_sync)], LOG),
+    "no checksum": Mutant(
+        [(segment, "_end_of_record", scripts.end_of_any_record)], {sim_checks.FATAL, *LOG}, scripts.flip_bits, size=3
+    ),
+    "whatever follows is cut": Mutant([(guard, "judge_append", _append_cuts_whatever_follows)], LOG),
+    "all that is held is claimed": Mutant([(guard, "judge_append", _append_claims_all)], LOG),
+    "refusals do not rewind": Mutant([(guard, "judge_answer", _answer_never_rewinds)], {sim_checks.LIVENESS}),
+    "answers of earlier terms count": Mutant([(seam.Core, "_take_answer", _answers_of_any_term)], LOG),
+    "an old leader hears nothing": Mutant(
+        [
+            (seam.Core, "_is_current", _old_leaders_hear_nothing),
+            (seam.Core, "observe_term", _higher_terms_are_not_seen),
+        ],
+        {sim_checks.LIVENESS},
+    ),
     "unknown is called not written": Mutant(
-        [(proposals.Proposals, "expire", _expire_says_not_written)], {sim_checks.NOT_WRITTEN}, None
+        [(proposals.Proposals, "expire", _expire_says_not_written)],
+        {sim_checks.NOT_WRITTEN},
+        scripts.deaf_leaders,
+        size=3,
+    ),
+    "claimed before it is committed": Mutant(
+        [(engine.Engine, "propose", _answered_when_appended)], {sim_checks.DURABLE, sim_checks.LIVENESS}
     ),
     "reads without a round": Mutant(
-        [(reads.Reads, "_begin_round", _round_without_a_quorum)], {sim_checks.LINEARIZABLE}, None
+        [(reads.Reads, "_begin_round", _round_without_a_quorum)],
+        {sim_checks.LINEARIZABLE},
+        scripts.read_at_a_leader_that_slept,
+        size=3,
     ),
-    "votes are forgotten": Mutant(
-        [(Journal, "setCurrentTerm", _vote_forgotten)], {sim_checks.ONE_LEADER, *LOG_CHECKERS}, 7
+    "stale reads are called linearizable": Mutant(
+        [(engine.Engine, "read_index", _read_what_is_here)], {sim_checks.LINEARIZABLE}
     ),
+    "votes are forgotten": Mutant([(Journal, "setCurrentTerm", _vote_forgotten)], {sim_checks.ONE_LEADER, *LOG}),
     "an empty directory is admitted and votes": Mutant(
-        [(membership.Membership, "admit", _everybody_is_admitted), (membership.Membership, "may_vote", _anybody_votes)],
-        LOG_CHECKERS,
-        2,
+        [(membership.Membership, "admit", _nothing_is_damaged), (membership.Membership, "may_vote", _anybody_votes)],
+        LOG,
     ),
+    "a majority forms a cluster": Mutant(
+        [
+            (membership.Membership, "may_vote", _majority_forms),
+            (membership.Membership, "propose", _propose_those_known),
+            (membership.Membership, "unknown", lambda _self: []),
+            (membership.Membership, "admit", _nothing_is_damaged),
+        ],
+        {sim_checks.ONE_HISTORY, sim_checks.FATAL, sim_checks.ONE_LEADER},
+        scripts.form_twice,
+        size=3,
+    ),
+    # decisions
+    "an entry of any epoch counts": Mutant([(machine, "apply", _any_epoch)], {sim_checks.EPOCH}),
     "the watermark is not looked at": Mutant(
         [
             (decisions, "holds", _holds_below_the_watermark),
             (jobs, "holds", _holds_below_the_watermark),
             (jobs, "_settle", _settle_below_the_watermark),
         ],
-        {sim_checks.I1, sim_checks.I5},
-        0,
+        {sim_checks.I1, sim_checks.I5, sim_checks.I11},
+    ),
+    "an edit is half applied": Mutant([(jobs, "_settle", _settle_nothing)], {sim_checks.I4}),
+    "missed times leave no row": Mutant([(decisions, "summarise", _summarise_without_a_row)], {sim_checks.I4}),
+    "what overlaps leaves no row": Mutant([(decisions, "_admit", _admit_without_a_row)], {sim_checks.I4}),
+    "a pause is forgotten on restart": Mutant(
+        [(machine.Machine, "apply", _pause_is_forgotten)], {sim_checks.DIGEST, sim_checks.I10, sim_checks.FATAL}
+    ),
+    "a pause does not hold": Mutant(
+        [
+            (decisions, "holds", _holds_while_paused),
+            (Timeline, "update", scripts.update_though_paused),
+        ],
+        {sim_checks.I10},
+    ),
+    # runs
+    "a report under an old token counts": Mutant(
+        [(core_apply, "_HANDLERS", {**core_apply._HANDLERS, Finish: _finish_under_any_token})],
+        {sim_checks.I3},
     ),
     "the start gate is open": Mutant(
-        [(worker.Worker, "_is_valid", _gate_is_open)], {sim_checks.I6, sim_checks.I2}, None
+        [(worker.Worker, "_is_valid", _gate_is_open)], STARTS, scripts.start_after_a_stall, size=3, times=SHORT
     ),
     "heartbeats are answered without a round": Mutant(
-        [(leases.LeaseKeeper, "__init__", _heartbeats_without_a_round)], {sim_checks.I6, sim_checks.I2}, None
+        [(leases.LeaseKeeper, "__init__", _heartbeats_without_a_round)],
+        {sim_checks.ONE_ATTEMPT, *STARTS},
+        scripts.isolation_of_a_leader_at_work,
+        size=3,
+        times=SHORT,
+        given=[NO_FALLBACK],
     ),
+    "a refused token starts after all": Mutant(
+        [(worker.Worker, "_refuse", _refuse_and_forget)],
+        {sim_checks.REFUSED},
+        scripts.start_after_a_late_refusal,
+        size=3,
+        times=LONG,
+    ),
+    "a restart starts it again": Mutant(
+        [(worker.Worker, "_look", _look_at_any_life), (worker.Worker, "gate", _gate_of_any_life)],
+        STARTS,
+        scripts.restart_in_the_midst,
+        size=3,
+    ),
+    "a leader fires what is not committed": Mutant([(scheduler.Scheduler, "_propose", _fire_at_once)], STARTS),
 }
 
 
 @contextmanager
-def switched_off(name: str) -> Iterator[None]:
-    """Run without this mend."""
-    todo = list(MUTANTS[name].replacements)
-
-    @contextmanager
-    def step(index: int) -> Iterator[None]:
-        if index == len(todo):
-            yield
-            return
-        owner, attribute, value = todo[index]
-        with replaced(owner, attribute, value), step(index + 1):
-            yield
-
-    with step(0):
+def replaced(replacements: list[Replacement]) -> Iterator[None]:
+    """All of them hold for a while."""
+    with ExitStack() as stack:
+        for owner, name, value in replacements:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
         yield
 
 
-def find(name: str, say: Callable[[str], None] = print) -> int | None:
-    """The first seed in which a checker that should fire does."""
-    others = 0
-    for seed in range(SEEDS_TRIED):
-        if others > OTHERS_TOLERATED:
-            break
-        with switched_off(name):
-            violation = Story(seed).run().violation
-        if violation is not None:
-            fits = violation.checker in MUTANTS[name].checkers
-            say(f"{name}: seed {seed} {'' if fits else 'BUT '}{violation}"[:300])
-            if fits:
-                return seed
-            others += 1
-    say(f"{name}: not caught in {seed + 1} seeds")
-    return None
+def story_of(name: str, seed: int) -> Story:
+    mutant = MUTANTS[name]
+    return Story(seed, script=mutant.script, size=mutant.size, times=mutant.times)
 
 
-if __name__ == "__main__":
-    for mutant in sys.argv[1:] or list(MUTANTS):
-        find(mutant)
+def play(name: str, seed: int, *, is_mended: bool = False) -> str | None:
+    """Which checker fires in this seed without the mend; with it if `is_mended`."""
+    mutant = MUTANTS[name]
+    with replaced([*mutant.given, *([] if is_mended else mutant.replacements)]):
+        violation = story_of(name, seed).run().violation
+    return None if violation is None else violation.checker

@@ -30,7 +30,7 @@ from raftcron.core.commands import (
     Trigger,
 )
 from raftcron.core.model import Key
-from raftcron.core.state import State, record_hash
+from raftcron.core.state import TABLES, State, record_hash
 from tests.unit.machine import NOOP, Machine, cluster
 
 HERE = Place("n1", 1)
@@ -440,7 +440,7 @@ def anew(state: State) -> int:
     for name in ("epoch", "lead_index", "cluster_time", "next_token", "leader"):
         setattr(fresh, name, getattr(state, name))
     fresh.seal()
-    records = [*state.jobs.values(), *state.runs.values(), *state.nodes.values(), *state.keys.values()]
+    records = [record for table in TABLES for record in getattr(state, table).values()]
     return (fresh.digest + sum(record_hash(record) for record in records)) % (1 << 128)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raftcron.core import commands as c
-from raftcron.core.apply import decisions, jobs, leadership, runs
+from raftcron.core.apply import calendars, decisions, jobs, leadership, runs
 from raftcron.core.apply.context import Context, replay
 from raftcron.core.commands import Done, Entry, Outcome, Refused
 from raftcron.core.instant import MAX_MS
@@ -32,6 +32,9 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.Expire: runs.expire,
     c.Requeue: runs.requeue,
     c.Cancel: runs.cancel,
+    c.PutCalendar: calendars.put,
+    c.DeleteCalendar: calendars.delete,
+    c.SkipNext: jobs.skip_next,
 }
 
 

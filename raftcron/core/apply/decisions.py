@@ -28,11 +28,18 @@ PROCESS_EXECUTORS = frozenset({"shell"})  # types that take one of a node's proc
 def decide(state: State, context: Context, command: Decide) -> Outcome:
     """Take each decision of the batch that still holds; the others are refused one by one."""
     taken = 0
+    editions_since = state.editions_since
     for decision in command.decisions:
         job = state.by_uid.get(decision.uid)
-        if job is not None and holds(job, decision):
-            take(state, context, job, decision, command.place)
-            taken += 1
+        if job is None:
+            continue
+        is_plain = not state.policies[job.uid].recurrence.exclude
+        if decision.revision != (job.revision if is_plain else state.revision_of(job)) or not holds(job, decision):
+            continue
+        if job.counted_index < editions_since or not is_plain:
+            count_anew(state, job)
+        take(state, context, job, decision, command.place)
+        taken += 1
     return Done(count=taken)
 
 
@@ -61,15 +68,38 @@ def trigger(state: State, context: Context, command: Trigger) -> Outcome:
     return remember(state, context, command.key, run.id, 202)
 
 
+def count_anew(state: State, job: Job) -> None:
+    """Begin the job's counters anew if what its times follow from has changed under it since they began.
+
+    A calendar or an edition of the tz data changes for all its jobs in one entry; each takes it in when it is next
+    looked at.  What the calendar said before is over: it was decided in the entry that changed it.
+    """
+    since, through = state.editions_since, job.decided_through
+    for name in state.policies[job.uid].recurrence.exclude:
+        calendar = state.calendars[name]
+        if calendar.revision > job.counted_index:
+            since, through = max(since, calendar.revision), max(through, calendar.holds_from)
+    if since > job.counted_index:
+        job.decided_through = through
+        begin_count(job, since)
+        state.touch_job(job)
+
+
+def begin_count(job: Job, index: int) -> None:
+    """What was owed under what held before this log index is no longer asked for."""
+    job.counted_from = job.decided_through
+    job.counted_index = index
+    job.fired = job.skipped = 0
+    _drop_skips(job)
+
+
 def holds(job: Job, decision: Decision) -> bool:
-    """Whether a decision was made under the job's present definition and moves its watermark, each time once."""
-    if decision.revision != job.revision or decision.through <= job.decided_through or job.paused:
-        return False
-    if decision.through > MAX_MS:
+    """Whether a decision moves its job's watermark, each time once; its revision is looked at elsewhere."""
+    if decision.through <= job.decided_through or job.paused or decision.through > MAX_MS:
         return False
     at = job.decided_through
     for fire in decision.fires:
-        if not at < fire.scheduled_time <= decision.through:
+        if not at < fire.scheduled_time <= decision.through or not fire.scheduled_time <= fire.due_at <= MAX_MS:
             return False
         at = fire.scheduled_time
     at = job.decided_through
@@ -83,13 +113,44 @@ def holds(job: Job, decision: Decision) -> bool:
 def take(state: State, context: Context, job: Job, decision: Decision, place: Place | None) -> None:
     """Turn a decision that holds into rows, and move the watermark."""
     policy = state.policy(job.uid)
-    for summary in decision.summaries:
-        summarise(state, context, job, summary)
-    for fire in decision.fires:
-        _fire(state, context, job, policy, fire, place)
-        job.last_decided = fire.scheduled_time
-    job.decided_through = decision.through
+    if policy.max_runs:
+        _take_some(state, context, job, policy, decision, place)
+    else:
+        for summary in decision.summaries:
+            summarise(state, context, job, summary)
+        for fire in decision.fires:
+            _fire(state, context, job, policy, fire, place)
+            job.last_decided = fire.scheduled_time
+        job.decided_through = decision.through
+    _drop_skips(job)
     state.touch_job(job)
+
+
+def _drop_skips(job: Job) -> None:
+    if job.skips:
+        job.skips = tuple(at for at in job.skips if at > job.decided_through)
+
+
+def _take_some(
+    state: State, context: Context, job: Job, policy: Policy, decision: Decision, place: Place | None
+) -> None:
+    """In order of time, until the job has had all its runs: what comes behind the last of them is not owed."""
+    items: list[Summary | Fire] = [*decision.summaries, *decision.fires]
+    for item in sorted(items, key=_begin):
+        if job.fire_count >= policy.max_runs:
+            return
+        if isinstance(item, Summary):
+            summarise(state, context, job, item)
+            job.decided_through = max(job.decided_through, item.last)
+        else:
+            _fire(state, context, job, policy, item, place)
+            job.decided_through = job.last_decided = max(job.decided_through, item.scheduled_time)
+    if job.fire_count < policy.max_runs:
+        job.decided_through = decision.through
+
+
+def _begin(item: Summary | Fire) -> int:
+    return item.first if isinstance(item, Summary) else item.scheduled_time
 
 
 def summarise(state: State, context: Context, job: Job, summary: Summary) -> None:
@@ -136,10 +197,16 @@ def _fire(state: State, context: Context, job: Job, policy: Policy, fire: Fire, 
         previous_time=job.last_fired,
         is_process=policy.executor_type in PROCESS_EXECUTORS,
     )
-    paced = fire.cause == CAUSE_CATCH_UP  # stays queued: the leader starts these at its catch-up rate
-    if _admit(state, context, job, policy, run, None if paced else place, allow_overlap=False):
+    if fire.cause == CAUSE_CATCH_UP:
+        place = None  # stays queued: the leader starts these at its catch-up rate
+    if fire.due_at != fire.scheduled_time and fire.due_at > context.at:
+        run.not_before, place = fire.due_at, None  # an edit came before its jitter was over
+    if _admit(state, context, job, policy, run, place, allow_overlap=False):
         job.fired += 1
+        job.fire_count += 1
         job.last_fired = fire.scheduled_time
+        if policy.recurrence.end_intervals:
+            job.last_end = None
     else:
         job.skipped += 1
 

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from raftcron.core import definition
 from raftcron.core.apply.context import Context, remember
-from raftcron.core.apply.decisions import holds, summarise, take
+from raftcron.core.apply.decisions import begin_count, count_anew, holds, summarise, take
 from raftcron.core.apply.runs import cancel_run, skip
-from raftcron.core.commands import Decision, DeleteJob, Outcome, PauseJob, PutJob, Refused, ResumeJob
-from raftcron.core.model import ASSIGNED, CANCELLED, QUEUED, REASON_DELETED, WAITING_RETRY, Job
+from raftcron.core.commands import Decision, DeleteJob, Outcome, PauseJob, PutJob, Refused, ResumeJob, SkipNext
+from raftcron.core.instant import MAX_MS
+from raftcron.core.model import (
+    ASSIGNED,
+    CANCELLED,
+    COUNTED_CAUSES,
+    QUEUED,
+    REASON_DELETED,
+    WAITING_RETRY,
+    Job,
+    Recurrence,
+)
 from raftcron.core.state import State
+
+SKIPS_MAX = 100  # times of one job that wait to be skipped, 8 bytes each
 
 STALE = Refused("stale", "the job has changed since the leader looked at it")
 
@@ -16,7 +28,7 @@ STALE = Refused("stale", "the job has changed since the leader looked at it")
 def put(state: State, context: Context, command: PutJob) -> Outcome:
     """Create or replace.  An identical definition keeps the revision."""
     job = state.jobs.get(command.name)
-    refusal = _check(job, command.name, command.seen_revision, command.if_revision, command.decisions)
+    refusal = _check(state, job, command.name, command.seen_revision, command.if_revision, command.decisions)
     if refusal is not None:
         return refusal
     if job is not None and command.must_create:
@@ -24,6 +36,8 @@ def put(state: State, context: Context, command: PutJob) -> Outcome:
     fault = definition.stored_fault(command.definition)
     if fault is not None:
         return Refused("invalid", f"the definition of job {command.name!r} cannot be read: {fault}")
+    if any(name not in state.calendars for name in definition.policy_of(command.definition).recurrence.exclude):
+        return STALE  # one of its calendars is gone: look again, and name it
     if job is None:
         _create(state, context, command)
         return remember(state, context, command.key, command.name, 201)
@@ -40,7 +54,7 @@ def delete(state: State, context: Context, command: DeleteJob) -> Outcome:
     job = state.jobs.get(command.name)
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")
-    refusal = _check(job, command.name, command.seen_revision, command.if_revision, command.decisions)
+    refusal = _check(state, job, command.name, command.seen_revision, command.if_revision, command.decisions)
     if refusal is not None:
         return refusal
     _settle(state, context, job, command.decisions)
@@ -61,7 +75,7 @@ def pause(state: State, context: Context, command: PauseJob) -> Outcome:
     job = state.jobs.get(command.name)
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")
-    refusal = _check(job, command.name, command.seen_revision, None, command.decisions)
+    refusal = _check(state, job, command.name, command.seen_revision, None, command.decisions)
     if refusal is not None:
         return refusal
     _settle(state, context, job, command.decisions)
@@ -76,9 +90,10 @@ def resume(state: State, context: Context, command: ResumeJob) -> Outcome:
     job = state.jobs.get(command.name)
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")
-    if job.revision != command.seen_revision:
+    if state.revision_of(job) != command.seen_revision:
         return STALE
     if job.paused:
+        count_anew(state, job)
         if command.paused is not None and command.paused.first > job.decided_through:
             summarise(state, context, job, command.paused)
         job.decided_through = max(job.decided_through, command.through)
@@ -87,14 +102,37 @@ def resume(state: State, context: Context, command: ResumeJob) -> Outcome:
     return remember(state, context, command.key, job.name, 200)
 
 
+def skip_next(state: State, context: Context, command: SkipNext) -> Outcome:
+    """These times will be skipped when they fall due, and no others."""
+    job = state.jobs.get(command.name)
+    if job is None:
+        return Refused("not_found", f"there is no job {command.name!r}")
+    if state.revision_of(job) != command.seen_revision or any(at <= job.decided_through for at in command.times):
+        return STALE
+    if len(command.times) > SKIPS_MAX or any(at > MAX_MS for at in command.times):
+        return Refused(
+            "invalid", f"{len(command.times)} times to skip: there can be {SKIPS_MAX}, before the year 10000"
+        )
+    times = tuple(sorted(set(command.times)))
+    if times != job.skips:
+        job.skips, job.revision, job.updated_at = times, context.log_index, context.at
+        state.touch_job(job)
+    return remember(state, context, command.key, job.name, 200)
+
+
 def _check(
-    job: Job | None, name: str, seen_revision: int | None, if_revision: int | None, decisions: list[Decision]
+    state: State,
+    job: Job | None,
+    name: str,
+    seen_revision: int | None,
+    if_revision: int | None,
+    decisions: list[Decision],
 ) -> Refused | None:
     """What stands against a write; nothing has changed yet."""
     if if_revision is not None and (job is None or job.revision != if_revision):
         now = "there is no such job" if job is None else f"it is at revision {job.revision}"
         return Refused("revision", f"job {name!r} is not at revision {if_revision}: {now}; get it again and merge")
-    if seen_revision != (None if job is None else job.revision):
+    if seen_revision != (None if job is None else state.revision_of(job)):
         return STALE
     if job is not None and any(d.through > job.decided_through and not holds(job, d) for d in decisions):
         return STALE  # the planner decided a part of it meanwhile: look again, so that nothing is dropped
@@ -103,6 +141,7 @@ def _check(
 
 def _settle(state: State, context: Context, job: Job, decisions: list[Decision]) -> None:
     """Decide what was due under the old definition; what the planner has decided meanwhile stands."""
+    count_anew(state, job)
     for decision in decisions:
         if decision.through > job.decided_through:
             take(state, context, job, decision, None)
@@ -110,10 +149,11 @@ def _settle(state: State, context: Context, job: Job, decisions: list[Decision])
 
 def _create(state: State, context: Context, command: PutJob) -> None:
     begin = context.at if command.decided_through is None else command.decided_through
+    ends = definition.policy_of(command.definition).recurrence.end_intervals
     state.add_job(
         Job(
             name=command.name,
-            uid=context.log_index << 12,
+            uid=context.log_index,  # the only job that its entry makes
             revision=context.log_index,
             created_at=context.at,
             updated_at=context.at,
@@ -121,6 +161,8 @@ def _create(state: State, context: Context, command: PutJob) -> None:
             anchor=_whole_second(context.at),
             decided_through=begin,
             counted_from=begin,
+            counted_index=context.log_index,
+            last_end=_whole_second(context.at) if ends else None,
             paused=bool(command.paused),
             owner=command.owner,
         )
@@ -130,12 +172,19 @@ def _create(state: State, context: Context, command: PutJob) -> None:
 def _replace(state: State, context: Context, job: Job, command: PutJob, paused: bool, owner: str | None) -> None:
     stored = command.definition
     if job.definition != stored:
-        before = state.policies[job.uid]
-        after = definition.policy_of(stored)
-        if _every(before.schedules) != _every(after.schedules):
-            job.anchor = job.last_decided if job.last_decided is not None else _whole_second(context.at)
+        before = state.policies[job.uid].recurrence
+        policy = definition.policy_of(stored)
+        after = policy.recurrence
         job.definition = stored
-        state.policies[job.uid] = after
+        state.know_job(job, policy)
+        if anchored(before) != anchored(after):
+            job.anchor = job.last_decided if job.last_decided is not None else _whole_second(context.at)
+        if not after.end_intervals:
+            job.last_end = None
+        elif not before.end_intervals:
+            job.last_end = last_end_of(state, job, context.at)
+        if before != after:
+            job.skips = ()
     if paused != job.paused:
         if command.resumed is not None and command.resumed.first > job.decided_through:
             summarise(state, context, job, command.resumed)
@@ -150,13 +199,24 @@ def _stamp(state: State, context: Context, job: Job) -> None:
     """A changed job counts anew: what was owed before is no longer asked for."""
     job.revision = context.log_index
     job.updated_at = context.at
-    job.counted_from = job.decided_through
-    job.fired = job.skipped = 0
+    begin_count(job, context.log_index)
     state.touch_job(job)
 
 
-def _every(schedules: tuple[str, ...]) -> list[str]:
-    return sorted(text for text in schedules if text.lower().startswith("@every"))
+def anchored(recurrence: Recurrence) -> list[str]:
+    """The schedules that count from the anchor which the job keeps."""
+    texts = (text.strip().lower() for text in recurrence.schedules)
+    return sorted(text for text in texts if text.startswith("@every") and " from " not in " ".join(text.split()))
+
+
+def last_end_of(state: State, job: Job, at: int) -> int | None:
+    """What a schedule `from last_end` that is new to the job counts from."""
+    if any(run.cause in COUNTED_CAUSES for run in state.active.get(job.uid, {}).values()):
+        return None
+    last = None if job.last_run is None else state.runs.get(job.last_run)
+    if last is None or last.cause not in COUNTED_CAUSES or last.finished_at is None:
+        return _whole_second(at)
+    return last.finished_at
 
 
 def _whole_second(at: int) -> int:

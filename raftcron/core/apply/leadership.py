@@ -5,13 +5,15 @@ from __future__ import annotations
 from raftcron.core.apply.context import Context
 from raftcron.core.apply.runs import end_attempt, unassign
 from raftcron.core.commands import Announce, Done, Lead, Outcome, Refused
-from raftcron.core.model import ASSIGNED, LOST, Node
+from raftcron.core.model import ASSIGNED, LOST, Edition, Node
 from raftcron.core.state import State
 
 
 def lead(state: State, context: Context, command: Lead) -> Outcome:
     """Open the next epoch, and void every assignment that has not started (semantics 5.2)."""
     state.epoch += 1
+    for name, version in (("croniter", command.croniter_version), ("tzdata", command.tzdata_version)):
+        _reckon(state, context, name, version)
     state.leader = command.node
     state.lead_index = context.log_index
     for runs in list(state.on_node.values()):
@@ -19,6 +21,17 @@ def lead(state: State, context: Context, command: Lead) -> Outcome:
             if run.state == ASSIGNED:
                 unassign(state, context, run)
     return Done(command.node)
+
+
+def _reckon(state: State, context: Context, name: str, version: str) -> None:
+    """From now on leaders reckon with this edition; what is decided stands, and every job counts anew."""
+    known = state.editions.get(name)
+    if known is not None and known.version == version:
+        return
+    if known is None:
+        known = state.editions[name] = Edition(name, version, context.log_index)
+    known.version, known.since = version, context.log_index
+    state.touch(known)
 
 
 def announce(state: State, context: Context, command: Announce) -> Outcome:
@@ -44,6 +57,8 @@ def announce(state: State, context: Context, command: Announce) -> Outcome:
         process_slots=command.process_slots,
         announced_at=context.at,
         announced_index=context.log_index,
+        croniter_version=command.croniter_version,
+        tzdata_version=command.tzdata_version,
     )
     state.nodes[node.name] = node
     state.touch(node)

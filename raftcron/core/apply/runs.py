@@ -145,14 +145,18 @@ def expire(state: State, context: Context, command: Expire) -> Outcome:
 
 
 def requeue(state: State, context: Context, command: Requeue) -> Outcome:
-    """Queue retries whose back-off is over."""
+    """Queue retries whose back-off is over, and let go of runs whose jitter is."""
     taken = 0
     for run_id in command.runs:
         run = state.runs.get(run_id)
-        if run is not None and run.state == WAITING_RETRY and run.not_before <= context.at:
+        if run is None or run.not_before > context.at:
+            continue
+        if run.state == WAITING_RETRY:
             run.attempt += 1
-            state.move(run, QUEUED)
-            taken += 1
+        elif run.state != QUEUED or not run.not_before:
+            continue
+        state.release(run)
+        taken += 1
     return Done(count=taken)
 
 
