@@ -37,6 +37,7 @@ from raftcron.runtime.shortage import Shortage
 log = logging.getLogger(__name__)
 
 RUN_DIRECTORY = "run"
+HELD_SECONDS = 2.0  # for whoever else has the data directory
 NO_SECRET = b"a cluster on loopback without a secret"
 
 
@@ -93,7 +94,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Everything up; returns once this node is ready, which needs a quorum."""
-        self._take_directory()
+        await self._take_directory()
         run_directory = self.settings.data_dir / RUN_DIRECTORY
         remnants = await (clean_up(run_directory) if self._spawner is None else self._spawner.start())
         for remnant in remnants:
@@ -106,13 +107,19 @@ class Daemon:
         await self._start_web()
         await self.node.wait_ready()
 
-    def _take_directory(self) -> None:
+    async def _take_directory(self) -> None:
         """This process alone: what a former life left here is about to be killed."""
         directory = self.settings.data_dir
+        patience = asyncio.timeout(HELD_SECONDS)  # that life may just be ending, or a command be looking at it
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._directory_lock = self._device.lock(directory / "lock")
-        except BlockingIOError:
+            async with patience:
+                while self._directory_lock is None:
+                    try:
+                        self._directory_lock = self._device.lock(directory / "lock")
+                    except BlockingIOError:
+                        await asyncio.sleep(0.05)
+        except TimeoutError:
             raise ConfigurationError(
                 f"--data-dir {directory}: another raftcron process has it. Each node needs a directory of its own; "
                 "end the other process, or choose another directory"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from raftcron.errors import ConfigurationError, ConflictError, RaftcronError, Un
 if TYPE_CHECKING:
     from raftcron.client import HttpClient
     from raftcron.client.http import Answer
+    from raftcron.raft.device import Device
 
 COLUMNS: Final = {
     "NAME": "name",
@@ -30,6 +32,7 @@ COLUMNS: Final = {
     "TZDATA": "tzdata",
 }
 POLL_SECONDS: Final = 0.2
+HELD_SECONDS: Final = 5.0  # for the start of a node that fails
 PATIENCE_SECONDS: Final = 60.0  # for the lease of a node that has just ended
 
 
@@ -197,11 +200,12 @@ def _replace_here(name: str, directory: Path, ask: Callable[[], list[dict[str, A
         raise ConfigurationError(f"--data-dir {directory}: there is no such directory")
     device = SystemDevice()
     try:
-        with place.held(directory, device):
+        with _taken(place.held, directory, device):
             owner = place.owner(directory, device)
-            if owner not in (None, name):
-                raise ConfigurationError(f"--data-dir {directory} belongs to node {owner}, not to {name}")
-            found = ask()
+        if owner not in (None, name):
+            raise ConfigurationError(f"--data-dir {directory} belongs to node {owner}, not to {name}")
+        found = ask()  # which may take a lease; who supervises the node may try to start it all the while
+        with _taken(place.held, directory, device):
             now = datetime.datetime.now(datetime.UTC)
             aside = place.put_aside(directory, device, f"damaged-{now:%Y%m%dT%H%M%SZ}")
     except OSError as error:
@@ -210,6 +214,27 @@ def _replace_here(name: str, directory: Path, ask: Callable[[], list[dict[str, A
         _say(f"what {name} held is in {aside} now; delete it when {name} votes again")
     _say(f"{name} is awaited. Start it again, as it was started before")
     return found
+
+
+@contextmanager
+def _taken(
+    held: Callable[[Path, Device], AbstractContextManager[None]], directory: Path, device: Device
+) -> Iterator[None]:
+    """The directory, once the start of a node that is bound to fail has let go of it."""
+    import time
+
+    give_up = time.monotonic() + HELD_SECONDS
+    while True:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(directory, device))
+            except ConfigurationError:
+                if time.monotonic() > give_up:
+                    raise
+            else:
+                yield
+                return
+        time.sleep(0.05)
 
 
 def _end(nodes: HttpClient, found: list[dict[str, Any]], name: str, output: str, wait: bool, timeout: float) -> None:

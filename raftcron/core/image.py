@@ -147,7 +147,10 @@ class Reader:
         self.state = State()  # as far as it has come
         self._head: _Head | None = None
         self._end: _End | None = None
-        self._line: list[list[Meant]] = [[], [], []]  # blocks of jobs that are on their way into the state
+        # A large dictionary stops everything where it grows, and those of jobs all grow at the same number of jobs.  So
+        # each gets a block's jobs one block later than the one before, and so do those of runs.
+        self._line: list[list[Meant]] = [[], [], []]
+        self._runs: list[Run] = []
         self._ids: list[str] = []  # of runs, by place
         self._digest = 0  # sum over the records so far
         self._hashed = blake2b(digest_size=16)
@@ -195,24 +198,22 @@ class Reader:
         name, rows = _block(memoryview(block)[1:])
         if (self._head is None) != (name == _HEAD) or self._end is not None:
             raise DamagedError(f"a snapshot has a block of {name[:40]!r} where none can be")
-        if name == _END:
-            self._end = _end(rows)
-            return self._rest()
-        self._hashed.update(block)
-        if name == "jobs":
-            jobs = self._records(name, rows)
-            return self._pass_on(list(zip(jobs, map(self._meanings.of, jobs), strict=True)))
-        found = self._rest()
+        if name != _END:
+            self._hashed.update(block)
         records = self._records(name, rows) if name in TABLES else []
-        self._take_runs(self._runs)  # those of the block before, for the same reason
+        if name == "jobs":
+            found = self._pass_on(list(zip(records, map(self._meanings.of, records), strict=True)))
+        else:
+            found = [meant for _ in self._line for meant in self._pass_on([])]
+        self._take_runs(self._runs)
         self._runs = records if name == "runs" else []
-        if name in TABLES:
-            pass
-        elif name in ORDERS:
+        if name in ORDERS:
             self._take_order(name, _order(rows))
         elif name == _HEAD:
             self._take_head(_head(rows))
-        else:
+        elif name == _END:
+            self._end = _end(rows)
+        elif name not in TABLES:
             raise DamagedError(f"a snapshot has a block of {name[:40]!r}, which this release does not know")
         return found
 
@@ -237,8 +238,7 @@ class Reader:
         return records
 
     def _pass_on(self, jobs: list[Meant]) -> list[Meant]:
-        """One step for each block of jobs on its way: a large dictionary stops everything where it grows, and those of
-        jobs all grow at the same number of jobs; so they get the same jobs one block apart."""
+        """Every block of jobs that is on its way comes one step further; those that are whole now."""
         self._line.insert(0, jobs)
         state = self.state
         state.by_uid.update([(job.uid, job) for job, _ in self._line[1]])
@@ -249,13 +249,11 @@ class Reader:
                 state.policies[job.uid] = policy
         return self._line.pop()
 
-    def _rest(self) -> list[Meant]:
-        """All jobs that are on their way; after the last of them."""
-        return [meant for _ in range(3) for meant in self._pass_on([])]
-
     def _take_runs(self, runs: list[Run]) -> None:
-        """Make equal values one object, as they are where entries have made the rows: a row would take half as much
-        again.  Instants and log indexes are shared within a block."""
+        """Index the rows of one block, and make equal values one object, as where entries have made the rows.
+
+        A row would take half as much again otherwise.
+        """
         jobs, restore, words, numbers = self.state.by_uid, self.state.restore_run, self._words, dict[Any, Any]()
         if len(words) >= WORDS_KNOWN:
             words.clear()

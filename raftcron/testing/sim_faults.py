@@ -245,11 +245,12 @@ class Story:
         return 1 if missing < 0 else 3 if missing < 40 else 8
 
     def _conserve(self) -> None:
-        """The counters of all jobs, on whichever node."""
+        """The counters of all jobs, on whichever node; and what the disks hold."""
         for life in self.cluster.lives.values():
             if life.is_started:
                 self.cluster.checks.conserve(life.machine.state)
                 break
+        self.cluster.checks.still_durable()
         self.cluster.conductor.after(CONSERVE_SECONDS, self._conserve)
 
     def _reads(self) -> None:
@@ -524,10 +525,10 @@ class Story:
         name, what = self._someone(), dice.choice(["add", "remove", "replace"])
         if what == "add" and cluster.spare:
             name = dice.choice(cluster.spare)
-        elif name is None or (what == "remove" and len(cluster.names) <= FEWEST_VOTERS and dice.random() < 0.7):
-            return
-        else:
-            what = "remove" if what == "remove" else "replace"
+        elif name is None or len(cluster.names) < FEWEST_VOTERS:
+            return  # of two voters none may be lost
+        elif what != "remove" or (len(cluster.names) == FEWEST_VOTERS and dice.random() < 0.7):
+            what = "replace"
         self._happened("change of members", name, what)
         cluster.counts[f"members: {what}"] += 1
         {"add": operator.add, "remove": operator.remove, "replace": operator.replace}[what](name)

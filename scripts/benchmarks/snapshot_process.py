@@ -153,7 +153,8 @@ async def read(path: Path, *, collecting: bool) -> dict[str, Any]:
     found["restore_cpu_seconds"] = time.process_time() - cpu
     found["restored_mb"] = resident_mb()
     again = take_in(machine, path)
-    found["replace_install_ms"] = again["install_ms"]
+    found["replace_feed_ms"], found["replace_install_ms"] = again["feed_ms"], again["install_ms"]
+    found["collections"] = [generation["collections"] for generation in gc.get_stats()]
     found["release_ms"] = await longest_turn()
     return found
 

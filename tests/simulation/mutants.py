@@ -20,7 +20,7 @@ from raftcron.core.model import RUNNING, STARTED
 from raftcron.core.timeline import Timeline
 from raftcron.errors import UnavailableError
 from raftcron.ports import Applied, Attempt
-from raftcron.raft import engine, guard, membership, proposals, reads, seam, segment
+from raftcron.raft import engine, guard, leadership, membership, proposals, reads, roster, seam, segment
 from raftcron.raft.journal import Journal
 from raftcron.raft.settings import RaftSettings
 from raftcron.runtime import leases, machine, scheduler, worker
@@ -126,9 +126,9 @@ async def _read_what_is_here(self: Any) -> int:
 
 async def _answered_when_appended(self: Any, body: bytes, epoch: int) -> Applied:
     """Engine.propose, but what is in the leader's log is called committed."""
-    if self._leading_epoch is None:
+    if self.leading_epoch is None:
         raise UnavailableError("does not lead")
-    self._append(body, epoch)
+    self._leadership._append(self._core, body, epoch)
     self._kick()
     index = self._core.last_index
     return Applied(index, Done("", 200, index=index))
@@ -136,26 +136,99 @@ async def _answered_when_appended(self: Any, body: bytes, epoch: int) -> Applied
 
 def _vote_forgotten(self: Any, term: int, voted_for: str | None) -> None:
     """Journal.setCurrentTerm, but nothing of it is durable (row 18)."""
-    self._term, self._voted_for = term, voted_for
+    self._kept.term, self._kept.voted_for = term, voted_for
 
 
 def _nothing_is_damaged(self: Any, hello: Any, connected_disk: str | None) -> None:
     """Membership.admit, but a wiped disk is no stranger (row 18)."""
 
 
-def _anybody_votes(self: Any, is_empty: bool) -> bool:
+def _anybody_votes(self: Any, is_empty: bool, has_voted: bool) -> bool:
     """Membership.may_vote, but a node that holds nothing votes at once (row 18)."""
     return True
 
 
-def _majority_forms(self: Any, is_empty: bool) -> bool:
-    """Membership.may_vote, but a majority of empty voters is enough to form a cluster (row 18)."""
-    return not is_empty or len(self.missing()) <= (len(self._voters) - 1) // 2
+def _majority_is_enough(self: Any) -> list[str]:
+    """Membership.missing, but a majority of empty voters is enough to form a cluster (row 18)."""
+    names = _missing(self)
+    return names if len(names) > (len(self._peers) - 1) // 2 else []
 
 
-def _propose_those_known(self: Any, cluster_id: str) -> Any:
-    """Membership.propose, likewise."""
-    return membership.Formation(cluster_id, {name: self._disks.get(name, "later") for name in self._voters})
+def _form_of_those_known(self: Any, cluster_id: str) -> bytes:
+    """Membership.form, likewise."""
+    self._disks.update({name: "later" for name in self._peers if name not in self._disks})
+    return _form(self, cluster_id)
+
+
+def _anybody_stands(self: Any, is_empty: bool, has_voted: bool) -> bool:
+    """Membership._is_founder, likewise: whom a cluster calls may found another one."""
+    return not self.missing() or not is_empty
+
+
+# ---- snapshots and members ---------------------------------------------------------------------------------------
+
+
+def _cut_and_rewind(answer: Any, probe: int, match_index: int, next_index: int, last_index: int) -> Any:
+    """guard.judge_answer, but each refusal rewinds, late or not, below what was confirmed too (row 2)."""
+    if answer.reset:
+        return guard.Progress(match_index, answer.next_index, True)
+    return _judge_answer(answer, probe, match_index, next_index, last_index)
+
+
+def _install_without_watermarks(self: Any) -> None:
+    """Restoring.install, but the watermarks are not those of the snapshot."""
+    _restoring_install(self)
+    for job in self._machine.state.by_uid.values():
+        job.decided_through = job.counted_from
+
+
+def _voided_by_a_snapshot(self: Any) -> None:
+    """Leadership.installed, but what is pending is called not written (row 7)."""
+    self._applied_epoch = self._machine.epoch
+    self._proposals.void_below(self._applied_epoch)
+
+
+def _offer_moves_the_commit_index(self: Any, node: Any, offer: Any) -> None:
+    """Core._take_offer, but what is in the snapshot counts as committed here (row 1)."""
+    _take_offer(self, node, offer)
+    if offer.term == self.term:
+        self._verified_commit = max(self._verified_commit, min(offer.index, self.last_index))
+
+
+def _not_aligned(self: Any, index: int, term: int) -> None:
+    """Journal.align, but a log that ends before the snapshot stays as it is (row 3)."""
+    if self._kept.holds(index, term):
+        _align(self, index, term)
+
+
+def _aligned_by_clearing(self: Any, index: int, term: int) -> None:
+    """Journal.align, but whatever the log holds gives way to the snapshot (row 3)."""
+    if index > self._commit_index:
+        with replaced([(type(self._kept), "holds", lambda *_: False)]):
+            self.reset(index, term)
+    else:
+        _align(self, index, term)
+
+
+def _learners_count(self: Any, voters: Any, learners: Any) -> Any:
+    """Core.set_members, but learners are as good as voters (row 17)."""
+    return _set_members(self, [*voters, *learners], [])
+
+
+def _change_at_any_time(self: Any, ground: Any) -> Any:
+    """Membership._may_change, but another change need not be committed (row 17)."""
+    return self.newest
+
+
+async def _change_beside_another(self: Any, core: Any, make: Any, seconds: float) -> int:
+    """Roster.change, likewise."""
+    self._changing = None
+    return await _change(self, core, make, seconds)
+
+
+_missing, _form = membership.Membership.missing, membership.Membership.form
+_restoring_install, _take_offer, _align = machine.Restoring.install, seam.Core._take_offer, Journal.align
+_set_members, _change = seam.Core.set_members, roster.Roster.change
 
 
 _judge_append, _judge_answer, _take_answer = guard.judge_append, guard.judge_answer, seam.Core._take_answer
@@ -316,8 +389,12 @@ MUTANTS: dict[str, Mutant] = {
     "no checksum": Mutant(
         [(segment, "_end_of_record", scripts.end_of_any_record)], {sim_checks.FATAL, *LOG}, scripts.flip_bits, size=3
     ),
-    "whatever follows is cut": Mutant([(guard, "judge_append", _append_cuts_whatever_follows)], LOG),
-    "all that is held is claimed": Mutant([(guard, "judge_append", _append_claims_all)], LOG),
+    "whatever follows is cut, late refusals rewind": Mutant(
+        [(guard, "judge_append", _append_cuts_whatever_follows), (guard, "judge_answer", _cut_and_rewind)], LOG
+    ),
+    "all that is held is claimed": Mutant(
+        [(guard, "judge_append", _append_claims_all)], {sim_checks.FATAL, *LOG}, scripts.restart_with_a_stale_tail, size=3
+    ),
     "refusals do not rewind": Mutant([(guard, "judge_answer", _answer_never_rewinds)], {sim_checks.LIVENESS}),
     "answers of earlier terms count": Mutant([(seam.Core, "_take_answer", _answers_of_any_term)], LOG),
     "an old leader hears nothing": Mutant(
@@ -326,6 +403,8 @@ MUTANTS: dict[str, Mutant] = {
             (seam.Core, "observe_term", _higher_terms_are_not_seen),
         ],
         {sim_checks.LIVENESS},
+        scripts.stand_and_be_cut_off,
+        size=3,
     ),
     "unknown is called not written": Mutant(
         [(proposals.Proposals, "expire", _expire_says_not_written)],
@@ -345,20 +424,63 @@ MUTANTS: dict[str, Mutant] = {
     "stale reads are called linearizable": Mutant(
         [(engine.Engine, "read_index", _read_what_is_here)], {sim_checks.LINEARIZABLE}
     ),
-    "votes are forgotten": Mutant([(Journal, "setCurrentTerm", _vote_forgotten)], {sim_checks.ONE_LEADER, *LOG}),
+    "votes are forgotten": Mutant(
+        [(Journal, "setCurrentTerm", _vote_forgotten)], {sim_checks.ONE_LEADER}, scripts.vote_twice, size=3
+    ),
     "an empty directory is admitted and votes": Mutant(
         [(membership.Membership, "admit", _nothing_is_damaged), (membership.Membership, "may_vote", _anybody_votes)],
-        LOG,
+        {sim_checks.FATAL, *LOG},
     ),
     "a majority forms a cluster": Mutant(
         [
-            (membership.Membership, "may_vote", _majority_forms),
-            (membership.Membership, "propose", _propose_those_known),
+            (membership.Membership, "missing", _majority_is_enough),
+            (membership.Membership, "_is_founder", _anybody_stands),
+            (membership.Membership, "form", _form_of_those_known),
             (membership.Membership, "unknown", lambda _self: []),
             (membership.Membership, "admit", _nothing_is_damaged),
         ],
         {sim_checks.ONE_HISTORY, sim_checks.FATAL, sim_checks.ONE_LEADER},
         scripts.form_twice,
+        size=3,
+    ),
+    # snapshots and members
+    "the watermark is lost in a snapshot": Mutant(
+        [(machine.Restoring, "install", _install_without_watermarks)], {sim_checks.DIGEST}
+    ),
+    "not written is said of what a snapshot holds": Mutant(
+        [(leadership.Leadership, "installed", _voided_by_a_snapshot)],
+        {sim_checks.NOT_WRITTEN},
+        scripts.snapshot_over_what_is_pending,
+        size=3,
+    ),
+    "an offer moves the commit index": Mutant(
+        [(seam.Core, "_take_offer", _offer_moves_the_commit_index)],
+        {sim_checks.ONE_HISTORY, sim_checks.DIGEST},
+        scripts.offer_to_a_stale_tail,
+        size=3,
+    ),
+    "a snapshot clears an acknowledged tail": Mutant(
+        [(seam.Core, "holds", lambda *_: False), (Journal, "align", _aligned_by_clearing)],
+        LOG,
+        scripts.offer_of_what_is_held,
+        size=3,
+    ),
+    "the journal does not join its snapshot": Mutant(
+        [(Journal, "align", _not_aligned)],
+        {sim_checks.LIVENESS, sim_checks.FATAL, *LOG},
+        scripts.death_before_an_install,
+        size=3,
+    ),
+    "learners count": Mutant(
+        [(seam.Core, "set_members", _learners_count)], LOG, scripts.commit_with_a_learner, size=3
+    ),
+    "changes of the members overlap": Mutant(
+        [
+            (membership.Membership, "_may_change", _change_at_any_time),
+            (roster.Roster, "change", _change_beside_another),
+        ],
+        {sim_checks.MEMBERS},
+        scripts.change_twice_at_once,
         size=3,
     ),
     # decisions

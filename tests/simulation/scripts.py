@@ -5,13 +5,18 @@ A script stands in for the drawn faults of a seed; load, checks, healing and qui
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from raftcron.core.timeline import Timeline
-from raftcron.raft import segment
+from raftcron.errors import RaftcronError
+from raftcron.raft import engine, membership, seam, segment
+from raftcron.raft.settings import CompactionSettings
+from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_faults import Story
-from raftcron.testing.sim_node import Life
+from raftcron.testing.sim_loop import ProcessDied
+from raftcron.testing.sim_node import PORT, Life
 
 
 def _leader(story: Story) -> Life:
@@ -33,11 +38,36 @@ def _form_calmly(story: Story) -> None:
     story.form()
 
 
-def _until(story: Story, seconds: float, is_so: Callable[[], bool]) -> None:
+def _until(story: Story, seconds: float, is_so: Callable[[], bool], step: float = 0.005) -> None:
     """Let time pass until it is so; not longer than this."""
     end = story.cluster.now + seconds
     while story.cluster.now < end and not is_so():
-        story.cluster.run(0.005)
+        story.cluster.run(step)
+
+
+def _followers(story: Story) -> list[str]:
+    leader = _leader(story).name
+    return [name for name in story.cluster.names if name != leader]
+
+
+def _compact_often(story: Story) -> None:
+    """Nodes that begin from now on forget entries as soon as they can."""
+    often = CompactionSettings(bytes=500, entries=10, kept_entries=0, segment_bytes=4_000)
+    story.cluster._setting = story.cluster._setting._replace(compaction=often)
+
+
+def _forget(story: Story, last: Callable[[], int]) -> None:
+    """Whoever leads writes until it has forgotten all up to the `last` that another one has."""
+
+    def is_forgotten() -> bool:
+        return any(life.log._journal.first_index > last() for life in story.clients.leaders())
+
+    for _ in range(20):
+        story.clients.run_many(60)
+        _until(story, 0.3, is_forgotten)
+        if is_forgotten():
+            return
+    raise AssertionError("nothing was forgotten")
 
 
 def _stall_before_start(story: Story, seconds: float, job: str) -> Life:
@@ -150,6 +180,190 @@ def flip_bits(story: Story) -> None:
     for _ in range(6):
         story._flipped_bit()
         story.cluster.run(2.5)
+
+
+def restart_with_a_stale_tail(story: Story) -> None:
+    """A leader is cut off with entries that nobody else has, is killed, and starts again under another one."""
+    story.form()
+    seam.BATCH_ENTRIES = 3
+    for _ in range(3):
+        leader = _leader(story).name
+        _isolate(story, leader)
+        story.cluster.run(0.6)
+        story.cluster.kill(leader)
+        story.cluster.run(2.0)
+        story.cluster.network.heal()
+        story.cluster.boot(leader)
+        story.cluster.run(2.0)
+
+
+def stand_and_be_cut_off(story: Story) -> None:
+    """A node has won its pre-votes and stored the new term; then nobody hears its request for votes."""
+    cluster = story.cluster
+    story.form()
+    name = _followers(story)[0]
+    _isolate(story, name)
+    cluster.lives[name].log._core.start_election()
+    cluster.lives[name].log._kick()
+    cluster.run(0.02)
+    for other in cluster.names:
+        if other != name:
+            cluster.network.sever(name, other)
+    cluster.run(0.02)
+    cluster.network.heal()
+
+
+def vote_twice(story: Story) -> None:
+    """A node votes, dies before it hears of the one it has elected, and is asked by another one in the same term."""
+    cluster = story.cluster
+    story.form()
+    leader = _leader(story).name
+    one, voter = _followers(story)
+    cluster.network.cut(leader, one)
+    cluster.network.cut(one, leader)
+    log = cluster.lives[voter].log
+    term = log._core.term + 1
+    _stand(cluster, one)
+    _until(story, 0.05, lambda: log._core.term == term, 0.00005)
+    cluster.run(0.0)
+    cluster.network.cut(one, voter)
+    _until(story, 0.05, lambda: cluster.lives[one].log._core.is_leader, 0.00005)
+    cluster.network.cut(voter, one)
+    cluster.kill(voter)
+    former = cluster.lives[leader].log
+    _until(story, 2.0, lambda: not former._core.is_leader)
+    cluster.boot(voter)
+    _until(story, 1.0, lambda: former._transport.connected(voter), 0.0005)
+    _stand(cluster, leader)
+    cluster.run(0.3)
+
+
+def _stand(cluster: Cluster, name: str) -> None:
+    """As if it had all pre-votes."""
+    log = cluster.lives[name].log
+    log._core.start_election()
+    log._kick()
+
+
+def snapshot_over_what_is_pending(story: Story) -> None:
+    """What a deaf leader sent is committed by others, and forgotten, before it hears of it by a snapshot."""
+    _compact_often(story)
+    story.form()
+    for _ in range(3):
+        life = _leader(story)
+        for other in story.cluster.names:
+            if other != life.name:
+                story.cluster.network.cut(other, life.name)
+        _until(story, 3.0, lambda life=life: any(one is not life for one in story.clients.leaders()))  # type: ignore[misc]
+        _forget(story, lambda life=life: life.log._journal.last_index)  # type: ignore[misc]
+        story.cluster.network.heal()
+        story.cluster.run(2.0)
+
+
+def offer_to_a_stale_tail(story: Story) -> None:
+    """A leader is cut off with many entries that nobody else has; the others forget all that it lacks."""
+    _compact_often(story)
+    story.form()
+    life = _leader(story)
+    _isolate(story, life.name)
+    story.clients.run_many(100)
+    story.cluster.run(2.0)
+    _forget(story, lambda: life.log._journal.last_index)
+    story.cluster.network.heal()
+    story.cluster.run(2.0)
+
+
+def offer_of_what_is_held(story: Story) -> None:
+    """One of two that hold all starts again, and is offered a snapshot that its log covers; the third is away."""
+    _compact_often(story)
+    cluster = story.cluster
+    story.form()
+    away, held = _followers(story)
+    for _ in range(6):
+        leader = _leader(story)
+        cluster.kill(away)
+        cluster.run(1.0)
+        cluster.kill(held)
+        _doubt(leader, held)
+        cluster.boot(held)
+        cluster.run(1.0)
+        cluster.boot(away)
+        cluster.run(2.0)
+
+
+def _doubt(leader: Life, name: str) -> None:
+    """A leader knows nothing of what the node holds, as if it had just been elected and gone back all the way."""
+    core = leader.log._core
+    node = core._peers[name]
+    core._SyncObj__raftMatchIndex[node] = 0
+    core._SyncObj__raftNextIndex[node] = 1
+
+
+def death_before_an_install(story: Story) -> None:
+    """A node has a whole snapshot on its disk, and dies before its log joins it."""
+    _compact_often(story)
+    story.form()
+    name = _followers(story)[0]
+    last = story.cluster.lives[name].log._journal.last_index
+    story.cluster.kill(name)
+    _forget(story, lambda: last)
+    install, died = engine.Engine._install, []
+
+    def dies(self: Any, *snapshot: Any) -> None:
+        if died:
+            install(self, *snapshot)
+        else:
+            died.append(self)
+            raise ProcessDied("with a snapshot that is not installed")
+
+    engine.Engine._install = dies  # type: ignore[method-assign]
+    try:
+        story.cluster.boot(name)
+        story.cluster.run(3.0)
+    finally:
+        engine.Engine._install = install  # type: ignore[method-assign]
+    assert died, "no snapshot came"
+    story.cluster.run(2.0)
+
+
+def commit_with_a_learner(story: Story) -> None:
+    """Of two voters one is away; the other has only a learner."""
+    cluster, operator = story.cluster, story._operator
+    story.form()
+    operator.remove(_followers(story)[0])
+    _until(story, 15.0, lambda: not operator.is_busy)
+    enough, membership.CAUGHT_UP_ENTRIES = membership.CAUGHT_UP_ENTRIES, -(10**9)  # it goes on learning
+    try:
+        operator.add("n4")
+        _until(story, 15.0, lambda: "n4" in _leader(story).log._membership.learners)
+        cluster.run(0.5)
+        _isolate(story, _followers(story)[0])
+        for name in cluster.names:
+            for other in cluster.names:
+                if {name, other} == {"n4", _leader(story).name}:
+                    cluster.network.cuts.discard((name, other))
+        cluster.run(3.0)
+    finally:
+        membership.CAUGHT_UP_ENTRIES = enough
+    cluster.network.heal()
+    cluster.run(2.0)
+
+
+def change_twice_at_once(story: Story) -> None:
+    """A leader that is cut off is asked for two changes of the members."""
+    story.form()
+    life = _leader(story)
+    name = _followers(story)[0]
+    _isolate(story, life.name)
+    life.loop.create_task(_refused(life.log.add("n4", (story.cluster.network.hosts["n4"].address, PORT), "", 0)))
+    story.cluster.run(0.1)
+    life.loop.create_task(_refused(life.log.remove(name)))
+    story.cluster.run(0.3)
+
+
+async def _refused(change: Awaitable[int]) -> None:
+    with suppress(RaftcronError):
+        await change
 
 
 # ---- parts of mutants that are longer than a line or two ---------------------------------------------------------
