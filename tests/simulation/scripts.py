@@ -32,6 +32,14 @@ def _isolate(story: Story, name: str) -> None:
             story.cluster.network.cut(other, name)
 
 
+def _lose(story: Story, name: str) -> None:
+    """Cut off, and what was sent to it or by it and has not arrived never does."""
+    _isolate(story, name)
+    for other in story.cluster.names:
+        if other != name:
+            story.cluster.network.sever(name, other)
+
+
 def _form_calmly(story: Story) -> None:
     """Nobody touches the jobs that fire."""
     story.clients.is_calm = True
@@ -203,12 +211,9 @@ def stand_and_be_cut_off(story: Story) -> None:
     story.form()
     name = _followers(story)[0]
     _isolate(story, name)
-    cluster.lives[name].log._core.start_election()
-    cluster.lives[name].log._kick()
+    _stand(cluster, name)
     cluster.run(0.02)
-    for other in cluster.names:
-        if other != name:
-            cluster.network.sever(name, other)
+    _lose(story, name)
     cluster.run(0.02)
     cluster.network.heal()
 
@@ -255,6 +260,7 @@ def snapshot_over_what_is_pending(story: Story) -> None:
             if other != life.name:
                 story.cluster.network.cut(other, life.name)
         _until(story, 3.0, lambda life=life: any(one is not life for one in story.clients.leaders()))  # type: ignore[misc]
+        _lose(story, life.name)
         _forget(story, lambda life=life: life.log._journal.last_index)  # type: ignore[misc]
         story.cluster.network.heal()
         story.cluster.run(2.0)
@@ -265,7 +271,7 @@ def offer_to_a_stale_tail(story: Story) -> None:
     _compact_often(story)
     story.form()
     life = _leader(story)
-    _isolate(story, life.name)
+    _lose(story, life.name)
     story.clients.run_many(100)
     story.cluster.run(2.0)
     _forget(story, lambda: life.log._journal.last_index)
