@@ -102,6 +102,7 @@ class Daemon:
                 "remnant_found run=%s was_alive=%s exit_code=%s", remnant.run_id, remnant.was_alive, remnant.exit_code
             )
         await self.node.start([end for remnant in remnants if (end := _seen_end(remnant)) is not None])
+        gc.freeze()  # what was restored lives on: the collector need not look at it again
         (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
         self.node.spawn(self._watch.run())
         await self._start_web()

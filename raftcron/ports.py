@@ -55,6 +55,8 @@ class Restoring(Protocol):
     def install(self) -> None:
         """All blocks are in: from now on the machine has this state, and its observers know.
 
+        The log tells its own index by `applied` afterwards: it may end with entries that are not for the machine.
+
         DamagedError: they are not all of it, or not what was written, or older than the machine; nothing has changed.
         """
 

@@ -61,6 +61,7 @@ def restore(store: SnapshotStore, machine: StateMachine) -> SnapshotInfo | None:
         for block in store.blocks(info):
             restoring.feed(block)
         restoring.install()
+        machine.applied(info.index)
     return info
 
 

@@ -578,7 +578,7 @@ class Engine:
         self._core.restored(info.index)
         self._roster.restored(info.index, info.configuration)
         self._leadership.installed()
-        self._reads.applied(info.index)
+        self._applied(info.index)
         self._kick()
         logger.info("raft_installed node=%s snapshot=%s", self._name, info.id)
 

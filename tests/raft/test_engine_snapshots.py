@@ -38,7 +38,7 @@ async def test_the_log_of_every_node_is_cut_behind_snapshots_of_its_own(make_clu
     await cluster.start()
     bodies = await fill(cluster, 600)
     await cluster.until_same()
-    await until_compacted(cluster, 400)
+    await until_compacted(cluster, 200)
     for engine, machine in zip(cluster.engines.values(), cluster.machines.values(), strict=True):
         assert machine.commands == bodies
         journal = engine._journal
@@ -71,13 +71,13 @@ async def test_a_follower_that_was_away_for_long_comes_back_through_a_snapshot(m
     await cluster.until_same()
     await cluster.stop(away)
     bodies += await fill(cluster, 400, 20)
-    await until_compacted(cluster, 200)
+    await until_compacted(cluster, 150)
     await cluster.start([away])
     bodies += await fill(cluster, 20, 420)
     await cluster.until_same()
     assert cluster.machines[away].commands == bodies
     assert counts(cluster.engines[away])["installed"] >= 1
-    assert first_index(cluster.engines[away]) >= 200
+    assert first_index(cluster.engines[away]) >= 150
 
 
 async def test_a_new_leader_goes_on_serving_whoever_lags(make_cluster: MakeCluster) -> None:
@@ -89,7 +89,7 @@ async def test_a_new_leader_goes_on_serving_whoever_lags(make_cluster: MakeClust
     await cluster.until_same()
     await cluster.stop(away)
     bodies += await fill(cluster, 400, 20)
-    await until_compacted(cluster, 200)
+    await until_compacted(cluster, 150)
     leader = await cluster.until_led()
     await cluster.start([away])
     await until(lambda: counts(leader).get("offered"))
