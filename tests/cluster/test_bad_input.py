@@ -242,7 +242,6 @@ async def test_other_hosts_and_origins_are_refused(cluster: Cluster, header: str
 @pytest.mark.parametrize(
     "changes",
     [
-        {"jitter": "30s"},
         {"placement": {"on": "any"}},
         {"placement": {"shards": 4}},
         {"overlap": {"policy": "queue"}},
@@ -251,11 +250,7 @@ async def test_other_hosts_and_origins_are_refused(cluster: Cluster, header: str
         {"misfire": {"policy": "skip"}},
         {"after": [{"job": "kept-0", "on": "success"}]},
         {"group": "db"},
-        {"exclude": ["holidays"]},
         {"alerts": [{"type": "webhook", "url": "http://127.0.0.1:9/"}]},
-        {"max_runs": 3},
-        {"start_at": "2030-01-01T00:00:00Z"},
-        {"end_at": "2030-01-01T00:00:00Z"},
     ],
     ids=json.dumps,
 )
@@ -271,6 +266,21 @@ async def test_what_is_not_built_is_never_taken_in_silence(cluster: Cluster, cha
     document = problem(answer, 422, "not_yet_supported")
     field = next(iter(changes))
     assert any(place.startswith(f"/{field}") for place in pointers(document)), document
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"exclude": ["holidays"]}, "/exclude/0"),
+        ({"jitter": "2d"}, "/jitter"),
+        ({"max_runs": 0}, "/max_runs"),
+        ({"start_at": "2030-01-02T00:00:00Z", "end_at": "2030-01-01T00:00:00Z"}, "/end_at"),
+    ],
+    ids=json.dumps,
+)
+async def test_bounds_that_make_no_sense_are_refused(cluster: Cluster, changes: dict[str, Any], pointer: str) -> None:
+    """A calendar that is not there, a jitter beyond the window, no run at all, an end before the start."""
+    assert pointer in pointers(problem(await put(cluster, changes), 422))
 
 
 async def test_defaults_of_what_is_not_built_are_taken(cluster: Cluster) -> None:

@@ -46,7 +46,6 @@ EVERY_MS = 2_000  # of the README's first job
 # Commands in the text that no test runs, and why.
 NOT_RUN = {
     "pip install .": "it needs an index of packages; scripts/venv, through which every test came here, does the same",
-    "raftcron cluster replace": "it is announced for the next release",
 }
 
 
