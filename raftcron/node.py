@@ -106,7 +106,6 @@ class Node:
         """
         self.log.on_leadership(self._leadership)
         await self.log.start()
-        self.machine.incarnation = self.log.incarnation
         self.presence = self._make_presence()
         for observer in (self.presence, self.worker, self.scheduler):
             self.machine.observe(observer)
@@ -130,7 +129,9 @@ class Node:
             self.reports.ended(end)
         if not await self._until(TELL_SECONDS, lambda: not self.reports.open_count):
             log.warning("former_ends_not_recorded count=%d next=lost", self.reports.open_count)
-        self.machine.incarnation = self.log.incarnation  # certain only now: see Presence.announce
+        # Certain only now: a node that takes the place of another one learns from the log how many lives of its name
+        # there were, and would take that one's attempts for its own before.
+        self.machine.incarnation = self.log.incarnation
         self.presence.announce()
 
     def _make_presence(self) -> Presence:

@@ -430,9 +430,9 @@ class Checks:
 
     def still_durable(self) -> None:
         """What was acknowledged last has not been lost again."""
-        if (entry := self.committed.get(self.acknowledged_index)) is not None:
-            if not self._are_enough(holders := self._holders(entry[1], entry[2])):
-                self.fail(DURABLE, f"entry {entry[1]}, acknowledged long ago, is durable on {holders} only")
+        entry = self.committed.get(self.acknowledged_index)
+        if entry is not None and not self._are_enough(holders := self._holders(entry[1], entry[2])):
+            self.fail(DURABLE, f"entry {entry[1]}, acknowledged long ago, is durable on {holders} only")
 
     def _are_enough(self, holders: list[str]) -> bool:
         """Whether they are a majority of a configuration by which a leader may count now."""

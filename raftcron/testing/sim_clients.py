@@ -137,7 +137,7 @@ class Clients:
         return 1.0 - passed + self._dice.choice([0.0, 0.0005, 0.001, 0.002])
 
     def _edit_firing(self, life: Life) -> None:
-        if not life.loop.is_dead:
+        if not life.loop.is_dead and not self.is_calm:
             name, what = self._dice.choice(tuple(FIRING)), self._dice.random()
             if what < 0.3:
                 self._write(life, "", lambda service, key: service.pause_job(name, None, ANY, key))

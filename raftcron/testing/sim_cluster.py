@@ -151,7 +151,7 @@ class Cluster:
             self.disks[name].open(loop.pause),
             self.checks,
             newest=self._newest,
-            applied=lambda: self._take(life),
+            applied=lambda index: self._take(life, index),
             note=lambda text: self.note(name, text),
         )
         self.conductor.loops[name] = loop
@@ -232,15 +232,16 @@ class Cluster:
                     checks.match(name, term, journal, matches)
         self._raise()
 
-    def _take(self, life: Life) -> None:
+    def _take(self, life: Life, applied: int) -> None:
         """A batch has applied, in the midst of a turn; later the log may have forgotten its entries."""
         if not life.loop.is_dead:
-            journal, applied = life.log._journal, life.log._core.applied_index
+            journal = life.log._journal
             first = journal.first_index
             for index in range(max(life.seen_applied, first) + 1, applied + 1):
                 self.checks.entry(life.name, journal[index - first])
             life.seen_applied = max(applied, life.seen_applied)
-            self.applied(life)
+            if life.is_started:
+                self.applied(life)
 
     def _in_force(self) -> set[frozenset[str]]:
         """The voters of the newest configuration that has applied, and of those behind it in any node's log."""

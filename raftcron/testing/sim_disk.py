@@ -72,6 +72,7 @@ class Disk:
         self.syncs = 0
         self.is_aside = False  # what a process finds here is not what the machine keeps: damaged, or wiped for a while
         self.rewrites = 0  # how often durable bytes may have become others than they were
+        self.named = 0  # how often names may have become others
         self._chance = chance
 
     def open(self, wait: Callable[[float], None]) -> Handle:
@@ -81,6 +82,7 @@ class Disk:
     def cut_power(self) -> None:
         """What is left after it."""
         self.rewrites += 1
+        self.named += 1
         while self.renames and self._chance.random() < 0.5:  # the last ones first: file systems keep their order
             source, target, file, former = self.renames.pop()
             if self.files.get(target) is file:
@@ -104,6 +106,7 @@ class Disk:
     def wipe(self) -> None:
         """Another disk, with nothing on it, takes its place."""
         self.rewrites += 1
+        self.named += 1
         self.files = {}
         self.gone.clear()
         self.renames.clear()
@@ -204,6 +207,7 @@ class Handle:
     def sync_directory(self, path: Path) -> None:
         if self.is_dead:
             return
+        self._disk.named += 1
         for name, file in self._disk.files.items():
             if name.parent == path:
                 file.is_named = True
@@ -230,6 +234,7 @@ class Handle:
     def remove(self, path: Path) -> None:
         file = self._file(path)
         if not self.is_dead:
+            self._disk.named += 1
             del self._disk.files[path]
             self._disk.gone[path] = file
 

@@ -36,6 +36,7 @@ class DurableLog:
         self._whole: dict[Path, int] = {}  # durable snapshots -> the index they end with
         self._begins: list[tuple[Path, int]] = []  # segments, and where the log stood as they were begun
         self._rewrites = -1
+        self._named = -1
         self._open(1)
 
     @property
@@ -61,7 +62,7 @@ class DurableLog:
         if self._rewrites != disk.rewrites or (self._path not in disk.files and self._begins):
             self._rewrites = disk.rewrites
             self.first, self.terms, self.term = 1, [], 0
-            self._begins, self._whole = [], {}
+            self._begins, self._whole, self._named = [], {}, -1
             there = [path for path in disk.files if path.parent == self._directory and path.suffix == ".segment"]
             self._open(int(min(there).stem) if there else 1)
         while (file := disk.files.get(self._path)) is not None and self._offset < len(file.durable):
@@ -70,8 +71,10 @@ class DurableLog:
             self._open(self._number + 1)
         while len(self._begins) > 1 and self._begins[0][0] not in disk.files:
             del self._begins[0]
-        self.base = self._begins[0][1] if self._begins else 0
-        self._look_at_snapshots()
+        self.base = min((index for _, index in self._begins), default=0)  # a later one may be lower: behind a cut
+        if self._named != disk.named:
+            self._named = disk.named
+            self._look_at_snapshots()
 
     def _look_at_snapshots(self) -> None:
         disk, whole = self._disk, self._whole
@@ -103,13 +106,17 @@ class DurableLog:
             if end > len(data) or crc32(memoryview(data)[offset + 4 : end], salt) != crc:
                 break
             body = offset + _RECORD.size
-            if kind == _ENTRY:
+            if kind == _ENTRY and self._begins:
                 index, term = _PAIR.unpack_from(data, body)
                 if not self.terms:
                     self.first = index
                 self.terms.append(term)
             elif kind == _CUT:
-                del self.terms[_NUMBER.unpack_from(data, body)[0] - self.first :]
+                index = _NUMBER.unpack_from(data, body)[0]
+                if index <= self.first:  # what stands before it was in a segment that is gone
+                    self._begins = []
+                else:
+                    del self.terms[index - self.first :]
             elif kind == _VOTE:
                 self.term = _NUMBER.unpack_from(data, body)[0]
             elif kind in (_BASE, _BEGINNING):

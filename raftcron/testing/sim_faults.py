@@ -186,7 +186,7 @@ class Story:
         cluster.run(LEADER_SECONDS)
         self._expect(bool(self.clients.leaders()), f"no leader within {LEADER_SECONDS:g} s")
         cluster.run(QUIET_SECONDS / 2 - LEADER_SECONDS)
-        self._is_loaded = False
+        self._is_loaded, self.clients.is_calm = False, True
         self._delete_jobs()
         cluster.run(QUIET_SECONDS / 2 - LEADER_SECONDS)
         before = cluster.counts["acknowledged"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raftcron.core.commands import Announce, Outcome
-from raftcron.errors import FatalError, RaftcronError
+from raftcron.errors import FatalError
 from raftcron.executors.registry import Registry
 from raftcron.node import Node, NodeSettings
 from raftcron.ports import Attempt, Control, Ending
@@ -71,7 +71,7 @@ class _Watched:
     def applied(self, index: int) -> None:
         self._life.note(f"applied {index} {self._machine.state.digest & 0xFFFFFFFF:08x}")
         self._machine.applied(index)
-        self._life.applied()
+        self._life.applied(index)
 
     def snapshot(self) -> Iterator[bytes]:
         return self._machine.snapshot()
@@ -144,7 +144,7 @@ class Life:
         checks: Checks,
         *,
         newest: Callable[[], Any],
-        applied: Callable[[], None],
+        applied: Callable[[int], None],
         note: Callable[[str], None],
     ) -> None:
         self.name = name
@@ -197,7 +197,7 @@ class Life:
         self.node.log.on_leadership(self._leadership)
         try:
             await self.node.start()
-        except RaftcronError as error:
+        except Exception as error:
             self.fail(error)
         else:
             self.is_started = True
@@ -228,10 +228,14 @@ class Life:
             self.loop.create_task(self._end())
 
     async def _end(self) -> None:
-        await self.node.drain()
-        await self.node.stop_loops()
-        await self.log.stop()
-        self.loop.call_soon(self._exit)
+        try:
+            await self.node.drain()
+            await self.node.stop_loops()
+            await self.log.stop()
+        except Exception as error:
+            self.fail(error)
+        else:
+            self.loop.call_soon(self._exit)
 
     def _handle(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not self.loop.is_dead:

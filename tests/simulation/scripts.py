@@ -313,7 +313,8 @@ def death_before_an_install(story: Story) -> None:
     last = story.cluster.lives[name].log._journal.last_index
     story.cluster.kill(name)
     _forget(story, lambda: last)
-    install, died = engine.Engine._install, []
+    install = engine.Engine._install
+    died: list[Any] = []
 
     def dies(self: Any, *snapshot: Any) -> None:
         if died:
@@ -322,7 +323,7 @@ def death_before_an_install(story: Story) -> None:
             died.append(self)
             raise ProcessDied("with a snapshot that is not installed")
 
-    engine.Engine._install = dies  # type: ignore[method-assign]
+    engine.Engine._install = dies  # type: ignore[method-assign, assignment]
     try:
         story.cluster.boot(name)
         story.cluster.run(3.0)
