@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from raftcron import node
+from raftcron import node as shipped_node
 from raftcron.core import apply as core_apply
 from raftcron.core.apply import decisions, jobs, runs
 from raftcron.core.commands import Decide, Done, Finish, Token
@@ -370,7 +370,7 @@ _keeper_init, _scheduler_propose = leases.LeaseKeeper.__init__, scheduler.Schedu
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 
-_node_start = node.Node.start
+_node_start = shipped_node.Node.start
 
 
 class Mutant(NamedTuple):
@@ -440,7 +440,9 @@ MUTANTS: dict[str, Mutant] = {
         [(membership.Membership, "admit", _nothing_is_damaged), (membership.Membership, "may_vote", _anybody_votes)],
         {sim_checks.FATAL, *LOG},
     ),
-    "a replaced node believes its own count of lives": Mutant([(node.Node, "start", _sure_of_its_life)], STARTS),
+    "a replaced node believes its own count of lives": Mutant(
+        [(shipped_node.Node, "start", _sure_of_its_life)], STARTS
+    ),
     "a majority forms a cluster": Mutant(
         [
             (membership.Membership, "missing", _majority_is_enough),
