@@ -15,9 +15,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from raftcron.clock import Clock
-from raftcron.errors import DamagedError
+from raftcron.errors import DamagedError, FatalError
 from raftcron.ports import Restoring, StateMachine
 from raftcron.raft.guard import Offer
+from raftcron.raft.journal import Identity
 from raftcron.raft.pulls import Pulls
 from raftcron.raft.scribe import Scribe
 from raftcron.raft.settings import CompactionSettings
@@ -39,23 +40,33 @@ class Progress(Protocol):
     def term_of(self, index: int) -> int: ...
     def holds(self, index: int, term: int) -> bool: ...
     def is_waited_for(self, peer: str) -> bool: ...
+    def match_index(self, peer: str) -> int: ...
 
 
 class Log(Protocol):
     """What it has to know of the journal, and asks of it (journal.py)."""
 
     @property
+    def identity(self) -> Identity: ...
+    @property
     def first_index(self) -> int: ...
+    def align(self, index: int, term: int) -> None: ...
     def bytes_between(self, first: int, last: int) -> int: ...
     def compact(self, through: int) -> None: ...
 
 
-def restore(store: SnapshotStore, machine: StateMachine) -> SnapshotInfo | None:
-    """At start: bring the machine to the newest snapshot that is held, if there is one.
+def restore(store: SnapshotStore, log: Log, machine: StateMachine) -> SnapshotInfo | None:
+    """At start: bring log and machine to the newest snapshot that is held, if there is one.
 
-    Raises DamagedError, NewerVersionError.
+    Raises DamagedError, NewerVersionError; FatalError: it is another cluster's, and the log has not changed.
     """
     info = store.newest
+    if info is not None:
+        check_cluster(info, log.identity.cluster_id)
+    try:
+        log.align(*((0, 0) if info is None else (info.index, info.term)))
+    except DamagedError as error:
+        raise DamagedError(f"{error.detail}. {store.damage}") if store.damage else error from None
     if info is not None:
         restoring = machine.restoring()
         for block in store.blocks(info):
@@ -63,6 +74,15 @@ def restore(store: SnapshotStore, machine: StateMachine) -> SnapshotInfo | None:
         restoring.install()
         machine.applied(info.index)
     return info
+
+
+def check_cluster(info: SnapshotInfo, cluster_id: str | None) -> None:
+    """FatalError if the snapshot is of another cluster than this node, which may belong to none yet."""
+    if cluster_id not in (None, info.cluster_id):
+        raise FatalError(
+            f"snapshot {info.id} is of cluster {info.cluster_id}, this node belongs to {cluster_id}: "
+            f"one of the two has files of another cluster"
+        )
 
 
 class Compaction:
@@ -101,6 +121,7 @@ class Compaction:
         self._cluster_id = cluster_id
         self._configuration = configuration
         self._peers = peers
+        self._connected = connected
         self._install = install
         self._run = run
         self._loop = loop
@@ -136,7 +157,7 @@ class Compaction:
         """A heartbeat has passed."""
         self._pulls.repeat()
         for peer in [peer for peer in self._offers if peer not in self._peers() or not self._core.is_waited_for(peer)]:
-            del self._offers[peer]
+            del self._offers[peer], self._served_at[peer]
         if self._is_due():
             self._writing = self._task(self._write())
 
@@ -161,8 +182,8 @@ class Compaction:
             logger.warning("snapshot_failed index=%d retry_seconds=%g error=%s", index, pause, error)
         else:
             self._failures = 0
-            self._entries -= before[0]
-            self._bytes -= before[1]
+            self._entries = max(self._entries - before[0], 0)  # a fetched one may have been installed meanwhile
+            self._bytes = max(self._bytes - before[1], 0)
             self.counts["written"] += 1
             logger.info("snapshot_written index=%d bytes=%d", info.index, info.size)
             self._run(self._cut, info.index)
@@ -176,6 +197,9 @@ class Compaction:
         """
         first = self._log.first_index
         kept = max(index - self._settings.kept_entries, first)
+        if self._core.is_leader:  # whoever is on its way gets entries, not a snapshot
+            held = [self._core.match_index(peer) for peer in self._peers() if self._connected(peer)]
+            kept = max(min([kept, *(match for match in held if match)]), first)
         while kept < index and self._log.bytes_between(kept, index) > self._settings.bytes:
             kept += (index - kept + 1) // 2
         latest = self._clock.monotonic() - PATIENCE_SECONDS

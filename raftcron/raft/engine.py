@@ -19,10 +19,10 @@ from typing import Any, Concatenate, ParamSpec
 
 from raftcron import ports
 from raftcron.clock import Clock
-from raftcron.errors import ConfigurationError, DamagedError, FatalError, UnavailableError
+from raftcron.errors import ConfigurationError, FatalError, UnavailableError
 from raftcron.ports import Applied, LogStatus, Restoring
 from raftcron.raft import proposals
-from raftcron.raft.compaction import Compaction, restore
+from raftcron.raft.compaction import Compaction, check_cluster, restore
 from raftcron.raft.complaints import Troubles
 from raftcron.raft.configuration import Address, is_configuration
 from raftcron.raft.device import Device
@@ -118,7 +118,7 @@ class Engine:
             self._store = SnapshotStore.open(settings.data_dir / "snapshots", self._device, self._name)
             identity = self._journal.begin(self._name, self._rng.randbytes(8).hex())
             self._own_lives = self._journal.next_incarnation()
-            snapshot = self._restore()
+            snapshot = restore(self._store, self._journal, self._machine)
             self._membership = Membership(self._name, settings.peers, identity.disk_id, identity.cluster_id)
             self._leadership = Leadership(
                 self._name,
@@ -268,6 +268,7 @@ class Engine:
         if self._beating is not None:
             self._beating.cancel()
         self._leadership.end()
+        self._roster.leads_no_more()
         self._reads.leadership_changed()
 
     def _die(self, error: Exception) -> None:
@@ -559,20 +560,9 @@ class Engine:
             if self._transport.connected(name):
                 self._core.connected(name)
 
-    def _restore(self) -> SnapshotInfo | None:
-        """At start: the newest snapshot, and a journal that joins it."""
-        snapshot = self._store.newest
-        try:
-            self._journal.align(*((0, 0) if snapshot is None else (snapshot.index, snapshot.term)))
-        except DamagedError as error:
-            raise DamagedError(f"{error.detail}. {self._store.damage}") if self._store.damage else error from None
-        restore(self._store, self._machine)
-        return snapshot
-
     def _install(self, info: SnapshotInfo, restoring: Restoring) -> None:
         """A fetched snapshot takes the place of a state and a log that end before it."""
-        if (ours := self._membership.cluster_id) not in (None, info.cluster_id):
-            raise FatalError(f"snapshot {info.id} is of cluster {info.cluster_id}, this node belongs to {ours}")
+        check_cluster(info, self._membership.cluster_id)
         restoring.install()
         self._journal.align(info.index, info.term)
         self._core.restored(info.index)

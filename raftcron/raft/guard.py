@@ -133,7 +133,7 @@ def parse(message: Any, max_command_bytes: int = MAX_COMMAND_BYTES) -> Message:
         case "append_entries":
             return _parse_append(content, max_command_bytes)
         case "offer":
-            return Offer(
+            offer = Offer(
                 number(content, "term", 1),
                 number(content, "probe"),
                 text(content, "id"),
@@ -143,6 +143,9 @@ def parse(message: Any, max_command_bytes: int = MAX_COMMAND_BYTES) -> Message:
                 text(content, "cluster_id"),
                 blob(content, "configuration", max_command_bytes),
             )
+            if offer.entry_term > offer.term:
+                raise BadMessageError(f"entry_term: {offer.entry_term} is beyond the sender's own term {offer.term}")
+            return offer
         case "next_node_idx":
             answer = Answer(
                 number(content, "term"),

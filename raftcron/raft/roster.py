@@ -80,6 +80,7 @@ class Roster:
         """At start: what the snapshot and the journal say.  Raises as membership does, and DamagedError."""
         if snapshot is not None:
             self._membership.restore(*snapshot)
+            self._remember()  # the process may have ended between the install and this
         begin = 1 if snapshot is None else snapshot[0] + 1
         self._membership.received(begin, self._entries(begin))
         if self._journal.identity.cluster_id is None:

@@ -1,7 +1,7 @@
 """The one place that knows PySyncObj's private parts: `Core`, the engine with its faults mended; nothing else leaves.
 
 `Core` is a subclass of the engine's `SyncObj`.  It keeps the engine's terms, votes, replication and commit, and
-replaces what surrounds them: six private methods (the table at the end), five module names, transport and poller.
+replaces what surrounds them: eight private methods (the table at the end), five module names, transport and poller.
 Both what is replaced and what is relied upon is pinned by a hash of its source, checked when this module is imported.
 
 Rules that hold here (raft.md's rows in brackets):
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, NoReturn
+from typing import Any
 
 import pysyncobj.config
 import pysyncobj.syncobj as engine
@@ -26,7 +26,7 @@ import pysyncobj.version
 
 from raftcron.clock import Clock
 from raftcron.errors import FatalError
-from raftcron.raft import guard
+from raftcron.raft import guard, stand_ins
 from raftcron.raft.flow import Flow
 from raftcron.raft.guard import (
     Answer,
@@ -144,7 +144,12 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         self._waiting = [(other, message) for other, message in self._waiting if other != node]
 
     def restored(self, index: int) -> None:
-        """The owner holds what the log up to `index`, an entry that the journal has, has made: go on behind it."""
+        """The owner holds what the log up to `index`, an entry that the journal has, has made: go on behind it.
+
+        A candidate stands no more: its votes were given to another log, perhaps by voters of another configuration.
+        """
+        if self.role is Role.CANDIDATE:
+            self._SyncObj__setState(Role.FOLLOWER)
         if index > self.applied_index:
             self._SyncObj__raftLastApplied = index
         if index > self.commit_index:
@@ -567,26 +572,16 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         self._host.applied(self.applied_index)
         return False
 
-    def _never(self) -> float:
-        """Replaces `__generateRaftTimeout`: the engine by itself never finds that it is time for an election."""
-        return math.inf
-
-    def _nothing(self) -> None:
-        """Replaces what is not used: forwarding (`_checkCommandsToApply`) and compaction (`__tryLogCompaction`)."""
-
-    def _no_dump(self, *_arguments: Any, **_named: Any) -> NoReturn:
-        raise FatalError("the engine tried to load its own kind of snapshot, which raftcron never writes; a defect")
-
 
 OVERRIDDEN = {
     "_SyncObj__onBecomeLeader": Core._become_leader,
     "_SyncObj__sendAppendEntries": Core._send_to_all,
     "_SyncObj__sendNextNodeIdx": Core._engine_answers,
     "_SyncObj__applyLogEntries": Core._apply_slice,
-    "_SyncObj__generateRaftTimeout": Core._never,
-    "_SyncObj__loadDumpFile": Core._no_dump,
-    "_SyncObj__tryLogCompaction": Core._nothing,
-    "_checkCommandsToApply": Core._nothing,
+    "_SyncObj__generateRaftTimeout": stand_ins.never,
+    "_SyncObj__loadDumpFile": stand_ins.no_dump,
+    "_SyncObj__tryLogCompaction": stand_ins.nothing,
+    "_checkCommandsToApply": stand_ins.nothing,
 }
 for _name, _method in OVERRIDDEN.items():
     setattr(Core, _name, _method)

@@ -1,7 +1,8 @@
-"""Small things that stand where the engine expects its own: serializer, poller, clock, node and transport."""
+"""Small things that stand where the engine expects its own: serializer, poller, clock, node, transport, methods."""
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -59,3 +60,20 @@ class Outlet(pysyncobj.transport.Transport):  # type: ignore[misc]  # the engine
 
     def send(self, node: Peer, message: dict[str, Any]) -> bool:
         return self._dispatch(node, message)
+
+
+# ---- methods that do as little as the engine can bear --------------------------------------------------------------
+
+
+def never(_core: object) -> float:
+    """Replaces `__generateRaftTimeout`: the engine by itself never finds that it is time for an election."""
+    return math.inf
+
+
+def nothing(_core: object) -> None:
+    """Replaces what is not used: forwarding (`_checkCommandsToApply`) and compaction (`__tryLogCompaction`)."""
+
+
+def no_dump(_core: object, *_arguments: Any, **_named: Any) -> NoReturn:
+    """Replaces `__loadDumpFile`."""
+    raise FatalError("the engine tried to load its own kind of snapshot, which raftcron never writes; a defect")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 
 import pytest
 
-from raftcron.errors import ConfigurationError, ConflictError, UnavailableError
+from raftcron.errors import ConfigurationError, ConflictError, UnavailableError, UnknownOutcomeError
 from raftcron.ports import Standing
 from raftcron.raft import CompactionSettings
 from tests.raft.engine_cluster import Cluster, MakeCluster, free_ports, until
@@ -52,6 +53,20 @@ async def test_a_lone_node_grows_to_three_and_survives_its_first_leader(make_clu
     await cluster.propose(b"two")
     await cluster.until_same()
     assert cluster.machines["n3"].commands == [b"alone", b"three", b"two"]
+
+
+async def test_a_change_that_is_under_way_when_its_node_stops_has_an_unknown_outcome(
+    make_cluster: MakeCluster,
+) -> None:
+    """Whoever asked for it hears so at once, and does not hold up the end."""
+    cluster = make_cluster(3, request_timeout=60.0)
+    await cluster.start()
+    leader = await cluster.until_led()
+    change = asyncio.create_task(leader.add("n4", ("127.0.0.1", 1), "127.0.0.1:2", 0))
+    await asyncio.sleep(0)  # it is in the log now, and has not left
+    await cluster.stop(leader._name)
+    with pytest.raises(UnknownOutcomeError, match="look at the members"):
+        await asyncio.wait_for(change, 5.0)
 
 
 async def test_a_removed_node_is_told_and_ends(make_cluster: MakeCluster) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
 
-from raftcron.errors import DamagedError, UnknownOutcomeError
+from raftcron.errors import DamagedError, FatalError, UnknownOutcomeError
 from raftcron.raft import CompactionSettings, Engine, ForkedScribe
 from tests.raft.engine_cluster import Cluster, MakeCluster, until
 
@@ -124,6 +125,28 @@ async def test_a_journal_without_its_snapshot_is_refused(make_cluster: MakeClust
     with pytest.raises(DamagedError, match=r"snapshot.*raftcron cluster replace n1 --data-dir"):
         await cluster.make("n1").start()
     del cluster.engines["n1"]
+
+
+async def test_snapshots_of_another_cluster_are_refused_and_the_log_stays(make_cluster: MakeCluster) -> None:
+    """Whoever mixed up two directories can undo it: the log is not cut to fit what is not its own."""
+    ours, theirs = make_cluster(1, compaction=SMALL), make_cluster(1, compaction=SMALL)
+    for cluster, count in ((ours, 20), (theirs, 300)):
+        await cluster.start()
+        bodies = await fill(cluster, count)
+        if cluster is theirs:
+            await until_compacted(cluster, 100)
+        await cluster.stop()
+    bodies = bodies[:20]
+    own, strange = ours.folder / "n1" / "snapshots", theirs.folder / "n1" / "snapshots"
+    own.rename(own.with_name("own"))
+    shutil.copytree(strange, own)
+    with pytest.raises(FatalError, match=r"snapshot \S+ is of cluster \w+, this node belongs to \w+"):
+        await ours.make("n1").start()
+    shutil.rmtree(own)
+    own.with_name("own").rename(own)
+    await ours.start()
+    await ours.engines["n1"].wait_ready()
+    assert ours.machines["n1"].commands == bodies
 
 
 async def test_what_was_pending_when_a_snapshot_came_has_an_unknown_outcome(make_cluster: MakeCluster) -> None:

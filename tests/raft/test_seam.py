@@ -346,6 +346,28 @@ def test_an_offer_moves_no_commit_index_and_acknowledges_only_what_has_applied(s
     assert [(peer, offer.index) for peer, offer in stage.offered] == [("n2", 50)]
 
 
+def test_an_offer_of_an_entry_beyond_its_senders_term_is_none(stage: Stage) -> None:
+    """No leader holds such an entry, and a log that began with it could not be continued."""
+    with pytest.raises(BadMessageError, match="entry_term: 4 is beyond the sender's own term 3"):
+        stage.core.receive("n2", _offer(3, 50, 4))
+    assert (stage.core.term, stage.offered) == (0, [])
+
+
+def test_votes_for_a_log_that_a_snapshot_has_replaced_elect_nobody(stage: Stage) -> None:
+    """They were given to another log, by voters of another configuration, who may have elected another one since."""
+    stage.core.observe_term(3)
+    stage.stand()
+    stage.vote("n2", 4)
+    stage.journal.align(50, 2)
+    stage.core.restored(50)
+    stage.core.set_members(["n4", "n5"], [])  # of whom n4 alone is no majority
+    stage.vote("n4", 4)
+    assert (stage.core.role, stage.core.applied_index) == (seam.Role.FOLLOWER, 50)
+    stage.stand()
+    stage.vote("n4", 5)
+    assert stage.core.is_leader
+
+
 def test_an_offer_of_a_former_term_learns_of_ours(stage: Stage) -> None:
     """A deposed leader that offers snapshots must step down too."""
     stage.core.receive("n2", _offer(5, 50, 2))

@@ -1,0 +1,165 @@
+"""When a snapshot is due, and what becomes of one that is fetched while another is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftcron.clock import SystemClock
+from raftcron.errors import DamagedError
+from raftcron.ports import Restoring
+from raftcron.raft.compaction import Compaction
+from raftcron.raft.device import SystemDevice
+from raftcron.raft.journal import Identity
+from raftcron.raft.scribe import Blocks, SlicedScribe
+from raftcron.raft.settings import CompactionSettings
+from raftcron.raft.snapshot import SnapshotInfo, SnapshotStore
+from tests.raft.engine_cluster import Memory, until
+
+SETTINGS = CompactionSettings(bytes=1_000, entries=10, kept_entries=0)
+
+
+class Progress:
+    """An engine, and its journal, that are told where they are."""
+
+    is_leader = False
+    identity = Identity("n1", "d1", "c1", 1)
+
+    def __init__(self) -> None:
+        self.applied_index = 0
+        self.first_index = 1
+        self.matched: dict[str, int] = {}  # of connected peers
+
+    def match_index(self, peer: str) -> int:
+        return self.matched[peer]
+
+    def term_of(self, index: int) -> int:
+        return 1
+
+    def holds(self, index: int, term: int) -> bool:
+        return index <= self.applied_index
+
+    def is_waited_for(self, peer: str) -> bool:
+        return False
+
+    def bytes_between(self, first: int, last: int) -> int:
+        return (last - first) * 100
+
+    def align(self, index: int, term: int) -> None:
+        raise AssertionError("a start is not part of this")
+
+    def compact(self, through: int) -> None:
+        self.first_index = through
+
+
+class HeldScribe(SlicedScribe):
+    """Writes when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = asyncio.Event()
+
+    async def write(
+        self, store: SnapshotStore, index: int, term: int, cluster_id: str, configuration: bytes, blocks: Blocks
+    ) -> SnapshotInfo:
+        image = list(blocks())
+        await self.may.wait()
+        return await super().write(store, index, term, cluster_id, configuration, lambda: iter(image))
+
+
+class Stage:
+    """One node's compaction, on a real disk."""
+
+    def __init__(self, directory: Path, settings: CompactionSettings = SETTINGS) -> None:
+        self.progress = Progress()
+        self.machine = Memory()
+        self.store = SnapshotStore.open(directory, SystemDevice(), "n1")
+        self.scribe = HeldScribe()
+        self.ends: list[Exception] = []  # of the process
+        self.compaction = Compaction(
+            settings,
+            self.store,
+            self.scribe,
+            self.progress,
+            self.progress,
+            self.machine,
+            cluster_id=lambda: "c1",
+            configuration=lambda index: b"",
+            peers=lambda: list(self.progress.matched),
+            send=lambda peer, kind, message: False,
+            connected=lambda peer: True,
+            install=self.install,
+            run=self.run,
+            loop=asyncio.get_running_loop(),
+            clock=SystemClock(),
+        )
+
+    def install(self, info: SnapshotInfo, restoring: Restoring) -> None:
+        restoring.install()
+        self.progress.applied_index = self.progress.first_index = info.index
+
+    def run(self, function: Callable[..., None], *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except Exception as error:
+            self.ends.append(error)
+
+    def apply(self, count: int) -> None:
+        for _ in range(count):
+            self.progress.applied_index += 1
+            self.compaction.applied(100)
+
+    async def fetched(self, index: int) -> SnapshotInfo:
+        """A snapshot of another node has come whole."""
+        return await SlicedScribe().write(self.store, index, 1, "c1", b"", self.machine.snapshot)
+
+    def count(self, what: str) -> Callable[[], int]:
+        return lambda: self.compaction.counts[what]
+
+
+async def test_a_snapshot_that_is_installed_while_another_is_written_puts_off_none(tmp_path: Path) -> None:
+    """What is due is counted from the newer of the two on."""
+    stage = Stage(tmp_path)
+    stage.apply(1_000)
+    stage.compaction.beat()
+    await asyncio.sleep(0)  # it is being written
+    stage.compaction._fetched(await stage.fetched(5_000))
+    await until(stage.count("installed"))
+    stage.scribe.may.set()
+    await until(stage.count("written"))
+    assert stage.store.newest is not None
+    assert stage.store.newest.index == stage.progress.applied_index == 5_000
+    stage.apply(20)
+    stage.compaction.beat()
+    await until(lambda: stage.count("written")() == 2)
+    assert stage.store.newest.index == 5_020
+    assert stage.ends == []
+
+
+async def test_a_fetched_snapshot_that_the_disk_does_not_give_back_ends_the_node_and_says_so(tmp_path: Path) -> None:
+    """It is no defect of the program; the state and the log have not changed."""
+    stage = Stage(tmp_path)
+    info = await stage.fetched(50)
+    (tmp_path / f"{info.id}.snapshot").unlink()
+    stage.compaction._fetched(info)
+    await until(lambda: stage.ends)
+    with pytest.raises(DamagedError, match=r"fetched whole cannot be installed: .*raftcron cluster replace n1"):
+        raise stage.ends[0]
+    assert stage.progress.applied_index == 0
+
+
+@pytest.mark.parametrize(("matched", "first"), [(985, 985), (900, 975), (0, 990)])
+async def test_a_leader_keeps_what_a_living_follower_still_takes(tmp_path: Path, matched: int, first: int) -> None:
+    """As far as the bounds in bytes allow; of one that holds nothing known nothing is kept."""
+    stage = Stage(tmp_path, CompactionSettings(bytes=4_000, entries=10, kept_entries=10))
+    stage.progress.is_leader = True
+    stage.progress.matched = {"n2": matched}
+    stage.apply(1_000)
+    stage.scribe.may.set()
+    stage.compaction.beat()
+    await until(stage.count("written"))
+    assert stage.progress.first_index == first
