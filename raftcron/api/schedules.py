@@ -14,7 +14,7 @@ from raftcron.api.query import Query, idempotency_key
 from raftcron.core.coming import local_text
 from raftcron.core.definition import SCHEDULES_MAX
 from raftcron.core.explain import MAX_NEXT, Note, describe_all, notes_among
-from raftcron.core.fields import CHECKS, Walk, escape, kind_of, near, shown
+from raftcron.core.fields import CHECKS, Walk, escape, kind_of, near
 from raftcron.core.instant import MAX_MS, parse_rfc3339
 from raftcron.core.schedule import Dst, Schedule, ScheduleError, each_of, known_zone, parse
 from raftcron.errors import InvalidError
@@ -79,6 +79,9 @@ async def _question(body: Any, now: int) -> Question:
             walk.fault("/from", str(error))
     schedules: list[Schedule] = []
     for pointer, text in _texts(walk, body.get("schedule")):
+        if not isinstance(text, str):
+            walk.fault(pointer, f"must be a string such as `*/5 * * * *`, not {kind_of(text)}")
+            continue
         try:
             schedules.append(parse(text, timezone, dst=dst, hash_key=hash_key if isinstance(hash_key, str) else ""))
         except ScheduleError as error:
@@ -119,7 +122,7 @@ def _timezone(walk: Walk, value: Any) -> str:
 def _dst(walk: Walk, value: Any) -> Dst:
     """What is said of jumps of the clock, or the default where it is at fault."""
     if not isinstance(value, dict):
-        walk.fault("/dst", f"must be an object such as {{'gap': 'run_after', 'fold': 'first'}}, not {shown(value)}")
+        walk.fault("/dst", f'must be an object such as {{"gap": "run_after", "fold": "first"}}, not {kind_of(value)}')
         return Dst()
     faults = len(walk.faults)
     for key in sorted(value.keys() - {"gap", "fold"}):

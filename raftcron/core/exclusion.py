@@ -42,7 +42,8 @@ _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 class Exclusion:
     """What one calendar excludes, as this node reads it; all but `name` follows from its definition."""
 
-    __slots__ = ("_masks", "_rules", "dates", "fields", "holds_from", "name", "revision", "timezone", "zone")
+    __slots__ = ("_clocks", "_masks", "_month", "_rules", "dates", "fields", "holds_from", "name", "revision",
+                 "timezone", "zone")  # fmt: skip
 
     def __init__(self, name: str, written: Mapping[str, Any], revision: int = 0, holds_from: int = 0) -> None:
         """Raises ScheduleError if this node cannot read it."""
@@ -59,6 +60,8 @@ class Exclusion:
             for fields in self.fields
         ]
         self._masks: dict[int, int] = {}
+        self._clocks: dict[tuple[int, ...], int] = {}  # by which of the expressions match the day
+        self._month: tuple[tuple[int, int], list[tuple[int, ...]]] = ((0, 0), [])
 
     def covers(self, at_ms: int) -> bool:
         """Whether an instant is excluded."""
@@ -100,11 +103,34 @@ class Exclusion:
         """What is excluded of a day on the wall."""
         if day in self.dates:
             return WHOLE_DAY
-        found = 0
-        for fields, (days, *_) in zip(self.fields, self._rules, strict=True):
-            if days.matches(day):
+        matching = self._matching(day)
+        found = self._clocks.get(matching)
+        if found is None:
+            found = 0
+            for place in matching:
+                fields = self.fields[place]
                 found |= clock_mask(fields.hours, fields.minutes, fields.seconds)
+            if len(self._clocks) >= MASKS_KEPT:
+                self._clocks.clear()
+            self._clocks[matching] = found
         return found
+
+    def _matching(self, day: int) -> tuple[int, ...]:
+        """Which of the expressions match a day, by place; worked out for a month at once."""
+        ordinal = day + EPOCH_ORDINAL
+        if not self.fields or not 1 <= ordinal <= date.max.toordinal():
+            return ()
+        when = date.fromordinal(ordinal)
+        if self._month[0] != (when.year, when.month):
+            by_day: list[list[int]] = [[] for _ in range(32)]
+            for place, (days, *_) in enumerate(self._rules):
+                mask = days.month_mask(when.year, when.month)
+                while mask:
+                    lowest = mask & -mask
+                    by_day[lowest.bit_length() - 1].append(place)
+                    mask ^= lowest
+            self._month = ((when.year, when.month), [tuple(places) for places in by_day])
+        return self._month[1][when.day]
 
 
 def read_fields(text: str, name: str) -> CronFields:

@@ -210,13 +210,12 @@ def _day_of_month_words(fields: CronFields) -> str:
 
 
 def _rule_words(rule: DayRule) -> str:
-    if rule.from_end:
-        if rule.nearest_weekday:
-            return "the last working day" if rule.number == 0 else f"the working day nearest to day -{rule.number}"
-        if rule.number == 0:
-            return "the last day"
-        return f"the day {rule.number} day{'s' if rule.number > 1 else ''} before the last"
-    return f"the working day nearest to day {rule.number}"
+    if not rule.from_end:
+        return f"the working day nearest to day {rule.number}"
+    if rule.number == 0:
+        return "the last working day" if rule.nearest_weekday else "the last day"
+    day = f"the day {rule.number} day{'s' if rule.number > 1 else ''} before the last"
+    return f"the working day nearest to {day}" if rule.nearest_weekday else day
 
 
 def _weekday_words(fields: CronFields) -> str:

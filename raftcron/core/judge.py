@@ -27,6 +27,7 @@ class ScheduleJudge:
         self._hash_key = name
         self._dst = Dst()
         self._now = self._window_from = now
+        self._takes_past = False
         self.faults: list[Fault] = []
         if not isinstance(body, dict):
             return
@@ -44,6 +45,9 @@ class ScheduleJudge:
         if isinstance(body.get("hash_key"), str):
             self._hash_key = body["hash_key"]
         self._window_from = now - _window_ms(body)
+        texts = body.get("schedule")
+        # A new job of @at alone begins before them; for any other, what is past is decided.
+        self._takes_past = kept is None and all(map(_is_at, texts if isinstance(texts, list) else [texts]))
 
     def __call__(self, text: str, timezone: str) -> str | None:
         try:
@@ -51,15 +55,19 @@ class ScheduleJudge:
         except ScheduleError as error:
             return str(error)
         kept = self._kept
-        if kept is not None and text in kept.schedules and timezone == kept.timezone:
+        is_at = schedule.kind == "at"
+        if kept is not None and text in kept.schedules and (is_at or timezone == kept.timezone):
             return None
-        if schedule.never_fires(self._window_from - 1 if schedule.kind == "at" else self._now):
+        if is_at and schedule.never_fires(self._window_from - 1):
+            return "lies in the past, further than misfire.window reaches: it would never fire"
+        if not schedule.never_fires(self._now) or (is_at and self._takes_past):
+            return None
+        if is_at:
             return (
-                "lies in the past, further than misfire.window reaches: it would never fire"
-                if schedule.kind == "at"
-                else "never fires: no coming date matches it"
+                "lies in the past, where only a new job that has nothing but @at still fires: it would never fire; "
+                "name an instant to come, or run the job by hand"
             )
-        return None
+        return "never fires: no coming date matches it"
 
 
 def never_fires(policy: Policy, name: str, now: int, calendars: Mapping[str, Calendar]) -> Fault | None:
@@ -91,6 +99,10 @@ def never_fires(policy: Policy, name: str, now: int, calendars: Mapping[str, Cal
 def _begin(schedules: Sequence[Schedule], policy: Policy, now: int) -> int:
     """From where times count: an `@at` that is past but in time fires still."""
     return now - policy.window_ms - 1 if all(schedule.kind == "at" for schedule in schedules) else now
+
+
+def _is_at(text: Any) -> bool:
+    return isinstance(text, str) and [word.lower() for word in text.split()[:1]] == ["@at"]
 
 
 def _window_ms(body: Mapping[str, Any]) -> int:

@@ -346,7 +346,7 @@ def parse(text: str, timezone: str = "UTC", *, dst: Dst = Dst(), hash_key: str =
 
 @functools.lru_cache(maxsize=CACHE_SIZE)
 def _parse(text: str, timezone: str, dst: Dst, hash_key: str) -> Schedule:
-    word, _, rest = text.strip().partition(" ")
+    word, *rest = text.split(maxsplit=1) or [""]
     start = len(text) - len(text.lstrip())
     match word.lower():
         case "@every":

@@ -53,7 +53,7 @@ class Times:
         self.anchor = anchor
         self.start_at = MIN_MS if start_at is None else start_at
         self.end_at = MAX_MS if end_at is None else end_at
-        self.exclusions = tuple(exclusions)
+        self.exclusions = tuple(sorted(exclusions, key=lambda exclusion: len(exclusion.fields)))  # the cheap ones first
         self.floor = max((exclusion.holds_from for exclusion in exclusions), default=0)  # what was before is over
         self.jitter_ms = jitter_ms
         self._spacing_ms = spacing_ms
@@ -154,7 +154,9 @@ class Times:
         mask = 0
         for exclusion in self.exclusions:
             mask |= exclusion.day_mask(midnight)
-        return mask == WHOLE_DAY
+            if mask == WHOLE_DAY:
+                return True
+        return False
 
     def _tally(self) -> Tally:
         """All of it, day by day."""

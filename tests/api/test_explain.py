@@ -94,7 +94,8 @@ async def test_notes(one: Bench, text: Any, codes: list[str]) -> None:
     [
         ({}, "/schedule", "is missing"),
         ({"schedule": None}, "/schedule", "is missing"),
-        ({"schedule": 5}, "/schedule", "a schedule is text"),
+        ({"schedule": 5}, "/schedule", "must be a string such as `*/5 * * * *`, not a number"),
+        ({"schedule": ["@daily", None]}, "/schedule/1", "not null"),
         ({"schedule": []}, "/schedule", "has 0 schedules, allowed are 1 to 16"),
         ({"schedule": ["@daily"] * 17}, "/schedule", "has 17 schedules"),
         ({"schedule": ["@daily", "5,x * * * *"]}, "/schedule/1", "minute field `5,X`: `X` is neither a number"),
@@ -113,7 +114,7 @@ async def test_notes(one: Bench, text: Any, codes: list[str]) -> None:
         ({"schedule": "@daily", "count": "5"}, "/count", "must be a whole number"),
         ({"schedule": "@daily", "hash_key": "x" * 257}, "/hash_key", "at most 256"),
         ({"schedule": "@daily", "hash_key": {}}, "/hash_key", "must be a string"),
-        ({"schedule": "@daily", "dst": "skip"}, "/dst", "must be an object"),
+        ({"schedule": "@daily", "dst": "skip"}, "/dst", 'such as {"gap": "run_after", "fold": "first"}, not a string'),
         ({"schedule": "@daily", "dst": {"gap": "skip", "flod": 1}}, "/dst/flod", "did you mean 'fold'?"),
         ({"schedule": "@daily", "dst": {"gap": "later"}}, "/dst/gap", "allowed are run_after, skip"),
         ({"schedule": "@daily", "dst": {"fold": []}}, "/dst/fold", "allowed are first, last, both"),

@@ -174,6 +174,24 @@ async def test_a_one_off_in_the_past(one: Bench) -> None:
     window = {"window": "3650d"}
     (await one.put("a", schedule=f"@at {at}", misfire=window)).expect(201)
     (await one.put("a", schedule=f"@at {at}", description="over")).expect(200)
+    (await one.put("a", schedule=f"@at {at}", misfire=window, timezone="Europe/Berlin")).expect(200)
+
+
+@pytest.mark.parametrize("beside", ["@hourly", "@manual", "@every 5m"])
+async def test_a_one_off_in_the_past_that_would_never_fire(one: Bench, beside: str) -> None:
+    """Inside the window only a new job of nothing else takes it: beside another schedule, or in an edit, it is refused.
+
+    The watermark of such a job has passed it, so that it would be dropped without a word.
+    """
+    past, ahead = "@at 2027-01-15T07:59:00Z", "@at 2027-01-15T08:01:00Z"
+    refused = await one.put("a", schedule=[beside, past])
+    assert refused.pointers(422, "invalid") == ["/schedule/1"]
+    assert "name an instant to come" in refused.problem(422, "invalid")["errors"][0]["message"]
+    (await one.put("a", schedule=[beside, ahead])).expect(201)
+    assert (await one.put("a", schedule=past)).pointers(422, "invalid") == ["/schedule"]
+    one.clock.wall_offset_ms += 120_000
+    (await one.put("a", schedule=[beside, ahead], description="over")).expect(200)
+    (await one.put("b", schedule=[past, "@AT\t2027-01-15T08:00:00Z"])).expect(201)
 
 
 async def test_a_dry_run_shows_and_writes_nothing(one: Bench) -> None:

@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftcron.core.cron import MAX_TEXT
+from raftcron.core.exclusion import Exclusion
 from raftcron.core.explain import explain
-from raftcron.core.instant import MAX_MS, MIN_MS, parse_rfc3339
+from raftcron.core.instant import MAX_MS, MIN_MS, parse_rfc3339, rfc3339
 from raftcron.core.schedule import Dst, ScheduleError, parse
+from raftcron.core.times import Times
 from raftcron.core.zone import zone
 from tests.schedules import texts
 
@@ -115,3 +117,15 @@ def test_a_year_of_seconds_is_summed_up_by_the_day() -> None:
     start, end = (parse_rfc3339(f"{year}-01-01T00:00:00Z") for year in (2025, 2026))
     assert schedule.summary(start, end, 0) == (start + 1000, end, 365 * 86_400)
     assert calls_of(lambda: schedule.summary(start, end, 0)) < MAX_CALLS
+
+
+def test_a_search_past_many_excluded_days_is_cheap() -> None:
+    """Nine hundred excluded days beside fifteen calendars of 64 expressions each cost no more than a question does."""
+    start = parse_rfc3339("2026-01-01T00:00:00Z")
+    dates = [rfc3339(start + day * 86_400_000)[:10] for day in range(900)]
+    expressions = [f"{minute} {minute % 24} {minute % 28 + 1},L-{minute % 20} * *" for minute in range(60)] * 2
+    calendars = [Exclusion(f"c{i}", {"schedules": expressions[i : i + 64]}) for i in range(15)]
+    times = Times([parse("0 * * * *")], exclusions=[*calendars, Exclusion("holidays", {"dates": dates})])
+    found: list[int | None] = []
+    assert calls_of(lambda: found.append(times.next(start))) < MAX_CALLS
+    assert found == [start + 900 * 86_400_000]

@@ -27,6 +27,7 @@ START = parse_rfc3339("2026-01-10T12:00:00Z")
         ("0 0 LW * *", "at 00:00, on the last working day of the month, UTC"),
         ("0 0 15W * *", "at 00:00, on the working day nearest to day 15 of the month, UTC"),
         ("0 0 L-3 * *", "at 00:00, on the day 3 days before the last of the month, UTC"),
+        ("0 0 L-3W * *", "at 00:00, on the working day nearest to the day 3 days before the last of the month, UTC"),
         ("0 0 * * 5#2", "at 00:00, on the second Friday of the month, UTC"),
         ("0 0 * * 5L", "at 00:00, on the last Friday of the month, UTC"),
         ("0 0 13 * 5", "at 00:00, on day 13 of the month or on Friday, UTC"),
