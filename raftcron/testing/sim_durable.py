@@ -66,9 +66,13 @@ class DurableLog:
             there = [path for path in disk.files if path.parent == self._directory and path.suffix == ".segment"]
             self._open(int(min(there).stem) if there else 1)
         while (file := disk.files.get(self._path)) is not None and self._offset < len(file.durable):
-            if not self._take(file.durable):
+            if not self._take(file.durable) and not self._is_followed():
                 break
             self._open(self._number + 1)
+        else:
+            if file is not None and self._is_followed():
+                self._open(self._number + 1)
+                self.read()
         while len(self._begins) > 1 and self._begins[0][0] not in disk.files:
             del self._begins[0]
         self.base = min((index for _, index in self._begins), default=0)  # a later one may be lower: behind a cut
@@ -87,6 +91,13 @@ class DurableLog:
                 data = disk.files[path].durable[:-_FOOTER_BYTES]
                 whole[path] = int(index) if blake2b(data, digest_size=16).hexdigest() == digest else 0
         self.snapshot = max(whole.values(), default=0)
+
+    def _is_followed(self) -> bool:
+        """Whether the next segment says that this one ends here: it is made durable before this one is sealed."""
+        following = self._disk.files.get(self._directory / f"{self._number + 1:012d}.segment")
+        if following is None or not following.is_named or len(following.durable) < _HEADER.size:
+            return False
+        return bool(_HEADER.unpack_from(following.durable)[4] == self._offset)
 
     def _open(self, number: int) -> None:
         self._number, self._offset = number, 0
