@@ -159,10 +159,10 @@ class Handle:
         return len(self._file(path).data)
 
     def create(self, path: Path) -> int:
-        if path in self._disk.files:
-            raise FileExistsError(errno.EEXIST, "it is there", str(path))
         file = _File()
         if not self.is_dead:
+            if path in self._disk.files:
+                raise FileExistsError(errno.EEXIST, "it is there", str(path))
             self._disk.files[path] = file
         return self._opened(file)
 
