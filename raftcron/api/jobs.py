@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -10,11 +11,12 @@ from raftcron.api import bodies, respond
 from raftcron.api.context import NODE
 from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
+from raftcron.core.commands import Done
 from raftcron.core.fields import shown
 from raftcron.errors import NotFoundError
 from raftcron.runtime.forecast import AHEAD_MAX
 from raftcron.runtime.listing import JOB_STATES, SORTS, JobFilter
-from raftcron.runtime.service import NEXT_SHOWN, Preview
+from raftcron.runtime.service import NEXT_SHOWN, Preview, Service
 from raftcron.runtime.views import coming_view, instant, job_view
 
 
@@ -107,43 +109,27 @@ async def delete(request: web.Request) -> web.Response:
     return await write(request, body, use)
 
 
-async def pause(request: web.Request) -> web.Response:
-    Query(request, ())
-    node, name = request.app[NODE], request.match_info["name"]
-    expected = precondition(request)
-    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
+def _change(act: Callable[..., Awaitable[Done]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """A route that has the service do one thing to a job, told by a body that may be empty."""
 
-    async def use() -> web.Response:
-        return respond.job(request, name, await node.service.pause_job(name, content, expected, key))
+    async def handle(request: web.Request) -> web.Response:
+        Query(request, ())
+        node, name = request.app[NODE], request.match_info["name"]
+        expected = precondition(request)
+        body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+        content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
 
-    return await write(request, body, use)
+        async def use() -> web.Response:
+            return respond.job(request, name, await act(node.service, name, content, expected, key))
 
+        return await write(request, body, use)
 
-async def resume(request: web.Request) -> web.Response:
-    Query(request, ())
-    node, name = request.app[NODE], request.match_info["name"]
-    expected = precondition(request)
-    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
-
-    async def use() -> web.Response:
-        return respond.job(request, name, await node.service.resume_job(name, content, expected, key))
-
-    return await write(request, body, use)
+    return handle
 
 
-async def skip_next(request: web.Request) -> web.Response:
-    Query(request, ())
-    node, name = request.app[NODE], request.match_info["name"]
-    expected = precondition(request)
-    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
-
-    async def use() -> web.Response:
-        return respond.job(request, name, await node.service.skip_next(name, content, expected, key))
-
-    return await write(request, body, use)
+pause = _change(Service.pause_job)
+resume = _change(Service.resume_job)
+skip_next = _change(Service.skip_next)
 
 
 async def next_(request: web.Request) -> web.Response:
