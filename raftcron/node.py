@@ -183,7 +183,7 @@ class Node:
 
     async def drain(self) -> None:
         """In good order: the lead goes to another node, what runs here gets its grace and its recorded end."""
-        self.is_stopping = self.scheduler.is_draining = True
+        self.is_stopping = self.scheduler.assigner.is_draining = True
         loop = asyncio.get_running_loop()
         latest = loop.time() + self.settings.grace_seconds + STOP_SECONDS  # as long as an equal of this node may take
         meanwhile = [loop.create_task(self.farewell.tell()), loop.create_task(self._hand_over())]
@@ -200,7 +200,7 @@ class Node:
 
     async def stop_loops(self) -> None:
         """End the loops; the log still answers."""
-        self.is_stopping = self.scheduler.is_draining = True
+        self.is_stopping = self.scheduler.assigner.is_draining = True
         tasks = self._tasks + ([self._leading] if self._leading is not None else [])
         for task in tasks:
             task.cancel()

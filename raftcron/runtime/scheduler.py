@@ -1,4 +1,4 @@
-"""The leader's loop: what is due becomes decisions, what is queued gets a node, what is silent is lost.
+"""The leader's loop: what is due becomes decisions, what is silent is lost; what is queued is in assigner.py.
 
 `step` looks at the state and the time and says what a leader would propose now; the loop around it proposes that and
 waits for the next instant or the next change.
@@ -9,26 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 
 from raftcron.core import planner
 from raftcron.core.commands import (
     Assign,
-    Assignment,
     Command,
     Decide,
     Decision,
     Expire,
     Lose,
     PauseJob,
-    Place,
     Requeue,
     Token,
 )
-from raftcron.core.model import ASSIGNED, CAUSE_CATCH_UP, QUEUED, Job, Policy, Run
-from raftcron.core.policy import start_deadline
+from raftcron.core.model import QUEUED, Job, Policy
 from raftcron.core.timeline import Group
 from raftcron.errors import RaftcronError, UnavailableError
+from raftcron.runtime.assigner import Assigner
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.leases import LeaseKeeper
 from raftcron.runtime.machine import Machine
@@ -41,11 +39,10 @@ DUE_PER_STEP = 1_000  # jobs looked at before the loop gets a turn
 ENTRIES_IN_FLIGHT = 8
 QUEUE_DEEP = 5_000  # queued runs; a few seconds of work
 DECIDE_WITHIN_MS = 2_000  # well inside the default grace of 10 s
-ASSIGNMENTS_PER_ENTRY = 500
+RUNS_PER_ENTRY = 500
 SWEEP_SECONDS = 1.0  # how often silent nodes and passed deadlines are looked for
 PAUSES_PER_SWEEP = 100  # jobs whose times cannot be told
 NOTE_MAX = 1_000  # characters of a pause's note
-SCAN_PER_SWEEP = 20_000  # queued runs whose deadline is looked at in one sweep
 
 
 class Scheduler:
@@ -66,19 +63,15 @@ class Scheduler:
         self._proposer = proposer
         self._time = time
         self._leases = leases
-        self._catch_up_rate = catch_up_rate
-        self._catch_up_allowance = 0.0
-        self._allowance_at = 0
         self._wake = asyncio.Event()
         self._deciding: set[int] = set()  # jobs with a decision under way
-        self._assigning: set[str] = set()
         self._moving: set[str] = set()  # runs being requeued or expired
+        self.assigner = Assigner(node=node, machine=machine, catch_up_rate=catch_up_rate, moving=self._moving)
         self._pausing: set[str] = set()  # jobs that are being paused because they cannot be read
         self._losing: dict[str, asyncio.Future[int]] = {}  # nodes whose loss is under way
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep = 0
         self._asleep_until = 0
-        self.is_draining = False  # this node starts nothing any more
 
     # ---- the loop
 
@@ -133,13 +126,13 @@ class Scheduler:
     def step(self, now: int) -> Iterator[Command]:
         """What this leader proposes at this instant."""
         if self._machine.state.queued:
-            yield from self._assign(now)  # what waits goes before what comes
+            yield from self.assigner.assign(now)  # what waits goes before what comes
         if self._may_decide(now):
             yield from self._decide(now)
         if not 0 < self._next_sweep - now <= SWEEP_SECONDS * 1000:  # passed, or the wall clock was set back
             self._next_sweep = now + int(SWEEP_SECONDS * 1000)
             yield from self._lose()
-            yield from self._expire(now)
+            yield from self.assigner.expire(now)
             yield from self._pause_unreadable()
         if self._machine.state.waiting:
             yield from self._requeue(now)
@@ -157,7 +150,7 @@ class Scheduler:
 
     def _decide(self, now: int) -> Iterator[Command]:
         state, timeline = self._machine.state, self._machine.timeline
-        place = self._place()
+        place = self.assigner.place()
         decisions: list[Decision] = []
         # The timeline has let go of what is due, so all of it counts as under way until it is settled.
         due = [uid for uid in timeline.due(now, state.by_uid.get, DUE_PER_STEP) if uid not in self._deciding]
@@ -197,32 +190,6 @@ class Scheduler:
             log.exception("job_unplannable job=%s schedules=%s", job.name, policy.recurrence.schedules)
             return None
 
-    def _assign(self, now: int) -> Iterator[Command]:
-        state = self._machine.state
-        here = state.nodes.get(self._node)
-        if here is None or here.incarnation != self._machine.incarnation or self.is_draining:
-            return  # this life is not announced yet, or about to end
-        free = here.slots - len(state.on_node.get(self._node, ())) - len(self._assigning)
-        self._refill(now)
-        place = self._place()
-        chosen: list[Assignment] = []
-        processes = here.process_slots - state.processes.get(self._node, 0)
-        for is_process, is_paced in ((False, False), (True, False), (False, True), (True, True)):
-            for run in state.queues[is_process, is_paced].values():
-                if len(chosen) >= free or (is_process and processes < 1) or (is_paced and self._catch_up_allowance < 1):
-                    break
-                if run.id in self._assigning or run.id in self._moving:
-                    continue
-                if self._is_expired(run, now) or state.is_held(run):
-                    continue
-                processes -= is_process
-                self._catch_up_allowance -= is_paced
-                chosen.append(Assignment(run.id, place, start=True))
-        for at in range(0, len(chosen), ASSIGNMENTS_PER_ENTRY):
-            part = chosen[at : at + ASSIGNMENTS_PER_ENTRY]
-            self._assigning.update(assignment.run for assignment in part)
-            yield Assign(part)
-
     def _lose(self) -> Iterator[Command]:
         state = self._machine.state
         unsettled = self._leases.unsettled()
@@ -231,23 +198,10 @@ class Scheduler:
             if node in self._losing or not (node in unsettled or (runs and self._leases.is_silent(node))):
                 continue
             incarnation = max((run.incarnation for run in runs.values()), default=0)
-            tokens = [Token(run.id, run.fencing_token) for run in islice(runs.values(), ASSIGNMENTS_PER_ENTRY)]
+            tokens = [Token(run.id, run.fencing_token) for run in islice(runs.values(), RUNS_PER_ENTRY)]
             log.warning("node_silent node=%s runs=%d", node, len(runs))
             self._losing[node] = self._leases.losing(node)  # before the command waits for room
             yield Lose(node, incarnation, tokens)
-
-    def _expire(self, now: int) -> Iterator[Command]:
-        state = self._machine.state
-        ids = [
-            run.id
-            for run in chain(islice(state.queued.values(), SCAN_PER_SWEEP), *map(dict.values, state.on_node.values()))
-            if run.state in (QUEUED, ASSIGNED)
-            and run.id not in self._moving
-            and run.id not in self._assigning
-            and self._is_expired(run, now)
-        ]
-        self._moving.update(ids)
-        yield from (Expire(part) for part in _parts(ids))
 
     def _pause_unreadable(self) -> Iterator[Command]:
         """Jobs whose times this node cannot tell owe nothing until somebody looks after them (semantics 8)."""
@@ -302,7 +256,7 @@ class Scheduler:
                 if job is not None:  # not taken; or more of it fell due before this was known
                     timeline.update(job, state.policy(job.uid))
         elif isinstance(command, Assign):
-            self._assigning.difference_update(assignment.run for assignment in command.assignments)
+            self.assigner.settled(command)
         elif isinstance(command, Expire | Requeue):
             self._moving.difference_update(command.runs)
         elif isinstance(command, Lose):
@@ -319,27 +273,11 @@ class Scheduler:
             if (job := state.by_uid.get(uid)) is not None:
                 timeline.update(job, state.policy(uid))
         self._deciding.clear()
-        self._assigning.clear()
         self._moving.clear()
         self._pausing.clear()
         self._losing.clear()
         self._next_sweep = 0
-        self._allowance_at = self._time.now_ms()
-        self._catch_up_allowance = min(1.0, self._catch_up_rate)
-
-    def _place(self) -> Place:
-        """Where runs of the placement `leader` start; nowhere while this node drains, so that they are queued."""
-        return Place(self._node, 0 if self.is_draining else self._machine.incarnation)
-
-    def _refill(self, now: int) -> None:
-        passed = max(0, now - self._allowance_at) / 1000
-        self._allowance_at = now
-        self._catch_up_allowance = min(self._catch_up_rate, self._catch_up_allowance + passed * self._catch_up_rate)
-
-    def _is_expired(self, run: Run, now: int) -> bool:
-        policy = self._machine.state.policies.get(run.uid)
-        at = max(now, self._machine.state.cluster_time)  # by which `apply` judges it
-        return run.attempt == 1 and policy is not None and at > start_deadline(policy, run)
+        self.assigner.begin(self._time.now_ms())
 
     def _is_due(self, now: int) -> bool:
         at = self._machine.timeline.next_at()
@@ -354,8 +292,8 @@ class Scheduler:
         waits.extend(
             run.not_before - now for run in islice(state.waiting.values(), 1_000) if run.id not in self._moving
         )
-        if any(run.cause == CAUSE_CATCH_UP for run in islice(state.queued.values(), 100)):
-            waits.append(1000 / self._catch_up_rate)
+        if (queue := self.assigner.milliseconds_to_wait()) is not None:
+            waits.append(queue)
         return max(0.0, min(waits) / 1000)
 
     def _wanted(self, runs: Iterable[str]) -> bool:
@@ -371,8 +309,8 @@ class Scheduler:
 
 def _parts(ids: list[str]) -> Iterator[list[str]]:
     """As many as one entry takes."""
-    for at in range(0, len(ids), ASSIGNMENTS_PER_ENTRY):
-        yield ids[at : at + ASSIGNMENTS_PER_ENTRY]
+    for at in range(0, len(ids), RUNS_PER_ENTRY):
+        yield ids[at : at + RUNS_PER_ENTRY]
 
 
 def _fail(entry: asyncio.Future[int], error: RaftcronError) -> None:
