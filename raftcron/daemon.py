@@ -13,7 +13,9 @@ import logging
 import os
 import random
 import signal
+import ssl
 import sys
+from functools import partial
 from typing import Any, TextIO
 
 from aiohttp import web
@@ -25,6 +27,8 @@ from raftcron.core.commands import Announce, Finished
 from raftcron.core.model import FAILED, SUCCEEDED
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
+from raftcron.executors import http_spec
+from raftcron.executors.addresses import AddressRules
 from raftcron.executors.registry import Registry, Surroundings
 from raftcron.executors.remnants import Remnant, clean_up
 from raftcron.executors.spawner import Spawner
@@ -52,9 +56,17 @@ class Daemon:
         self._directory_lock: int | None = None
         times = LeaseTimes(settings.lease_ms / 1000, settings.lease_margin_ms / 1000)
         self._spawner = self._make_spawner(times) if settings.allow_shell else None
-        self._registry = Registry.installed()
+        rules = AddressRules(settings.refuse_addresses, settings.allow_addresses)
+        self._registry = Registry.installed({"http": partial(http_spec.validate, rules=rules)})
         self._executors = self._registry.executors(
-            Surroundings(allow_shell=settings.allow_shell, spawner=self._spawner, environment=dict(os.environ))
+            Surroundings(
+                allow_shell=settings.allow_shell,
+                spawner=self._spawner,
+                environment=dict(os.environ),
+                clock=clock,
+                addresses=rules,
+                trust=_trust(settings),
+            )
         )
         self.node = Node(
             _node_settings(settings, times),
@@ -228,6 +240,20 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
             tzdata_version=TZDATA_VERSION,
         ),
     )
+
+
+def _trust(settings: Settings) -> ssl.SSLContext | None:
+    """What https jobs go by: the system's CAs, and --receiver-ca.  ConfigurationError if that cannot be read."""
+    if settings.receiver_ca is None:
+        return None
+    trust = ssl.create_default_context()
+    try:
+        trust.load_verify_locations(settings.receiver_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"--receiver-ca {settings.receiver_ca}: {error.strerror or error}. It has to hold certificates in PEM"
+        ) from error
+    return trust
 
 
 def _peer_tls(settings: Settings) -> PeerTls | None:

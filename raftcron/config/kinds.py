@@ -184,6 +184,25 @@ def _show_mapping(mapping: Mapping[str, Any]) -> str:
     return ",".join(f"{name}={entry}" for name, entry in mapping.items()) or "none"
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _read_networks(value: Any) -> tuple[Network, ...]:
+    """Comma separated, or a list in TOML; `none`."""
+    items = value.split(",") if isinstance(value, str) else value
+    if items == ["none"]:
+        return ()
+    if not isinstance(items, list | tuple):
+        raise ValueError("is not a list of networks")
+    found = []
+    for item in items:
+        try:
+            found.append(ipaddress.ip_network(_read_text(item)))
+        except ValueError as error:
+            raise ValueError(f"holds {item!r}, which is no network as in 10.0.0.0/8 or fd00::/8: {error}") from None
+    return tuple(found)
+
+
 def _choice(*words: str) -> Kind:
     def read(value: Any) -> str:
         word = _read_text(value).lower()
@@ -204,5 +223,6 @@ SIZE: Final = Kind("SIZE", _read_size, _show_size, unit="_bytes")
 SWITCH: Final = Kind("", _read_switch, lambda on: "on" if on else "off", is_flag=True)
 PEERS: Final = Kind("NAME=HOST:PORT", lambda v: _read_mapping(v, _read_address), _show_mapping, is_repeatable=True)
 TAGS: Final = Kind("KEY=VALUE", lambda v: _read_mapping(v, _read_text), _show_mapping, is_repeatable=True)
+NETWORKS: Final = Kind("NETWORKS", _read_networks, lambda networks: ",".join(map(str, networks)) or "none")
 SECRET: Final = Kind("SECRET", lambda value: _read_text(value).encode(), lambda _: "(hidden)")
 LEVEL: Final = _choice("debug", "info", "warning", "error")

@@ -16,6 +16,7 @@ from raftcron.config.kinds import (
     GIB,
     LEVEL,
     MIB,
+    NETWORKS,
     PATH,
     PEERS,
     SECRET,
@@ -27,6 +28,7 @@ from raftcron.config.kinds import (
     WHOLE,
     Address,
     Kind,
+    Network,
 )
 
 SECOND: Final = 1000
@@ -228,6 +230,19 @@ class Settings:
     )
     require_time_sync: bool = _setting(SWITCH, False, SAFETY, "Lead only with a synchronized clock.", is_later=True)
     allow_shell: bool = _setting(SWITCH, False, SAFETY, "Let jobs run commands on this node.")
+    refuse_addresses: tuple[Network, ...] = _setting(
+        NETWORKS,
+        (),
+        SAFETY,
+        "Networks that no http job may call, beside link-local ones, where clouds serve credentials.",
+        rule="comma separated",
+    )
+    allow_addresses: tuple[Network, ...] = _setting(
+        NETWORKS, (), SAFETY, "Networks that http jobs may call all the same.", rule="comma separated"
+    )
+    receiver_ca: Path | None = _setting(
+        PATH, None, SAFETY, "Certificates of CAs, in PEM, that https jobs trust beside the system's."
+    )
     insecure: bool = _setting(SWITCH, False, SAFETY, "Listen beyond loopback without tokens or a cluster secret.")
 
     notes: tuple[str, ...] = ()  # what is allowed and worth a word; not a setting

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Self
@@ -19,15 +20,16 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 import raftcron
-from raftcron.executors.addresses import refusal
+from raftcron.clock import Clock
+from raftcron.executors.addresses import AddressRules
 from raftcron.executors.context import args_text, headers
-from raftcron.executors.http_spec import DEFAULT_METHOD, StatusSet, validate
+from raftcron.executors.http_spec import ANSWER_BYTES, DEFAULT_METHOD, StatusSet, validate
 from raftcron.executors.output import Tail
 from raftcron.executors.registry import Surroundings, unsent
+from raftcron.executors.signature import signed
 from raftcron.executors.validation import Finding
 from raftcron.ports import Attempt, Control, Ending
 
-ANSWER_BYTES = 64 << 10  # an answer is read this far; one that goes on is cut, and its status counts
 CONNECTIONS_PER_HOST = 100  # those beyond it wait, and ask the gate when it is their turn
 KEEP_ALIVE_SECONDS = 1.5  # below the idle time-outs of common servers (2 s and more): a connection that the server is
 #                           closing while the request leaves would make the attempt `broken`
@@ -67,29 +69,22 @@ class _GatedRequest(ClientRequest):
         return await super().send(conn)
 
 
-def _open_socket(address: Any) -> socket.socket:
-    """The last place before a connection is tried, for addresses written in the URL and for resolved ones alike."""
-    family, kind, protocol, _, where = address
-    reason = refusal(where[0])
-    if reason is not None:
-        _current.get().refused_address = f"{where[0]} is {reason}"
-        raise OSError(f"{where[0]} is {reason}")
-    return socket.socket(family, kind, protocol)
-
-
 class HttpExecutor:
-    """`{"type": "http", "method", "url", "headers", "body", "expect_status"}`.
+    """`{"type": "http", "method", "url", "headers", "body", "expect_status", "expect_body", "secret"}`.
 
     Connections are reused, redirects not followed, no cookies kept, certificates verified, proxies of the environment
     not used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, rules: AddressRules, trust: ssl.SSLContext | None) -> None:
+        self._clock = clock
+        self._rules = rules
+        self._trust = trust  # None: the system's CAs
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
     def create(cls, surroundings: Surroundings) -> Self:
-        return cls()
+        return cls(surroundings.clock, surroundings.addresses, surroundings.trust)
 
     @staticmethod
     def validate(spec: Mapping[str, Any]) -> list[Finding]:
@@ -131,12 +126,14 @@ class HttpExecutor:
             what = "no complete answer" if sending.is_sent else "no connection"
             text = f"timed out after {attempt.timeout_seconds:g} s: {what}"
             return Ending("timed_out", proven=not sending.is_sent, error=text, error_kind="timeout")
+        except aiohttp.ClientSSLError as error:  # before ValueError, which some of them are, too
+            return _failure("tls", f"no connection: {_describe(error)}", sending)
         except (aiohttp.InvalidURL, ValueError, UnicodeError) as error:  # checked when the job was written
             return _failure("invalid", f"the request cannot be made: {error}", sending)
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             if sending.refused_address is not None:
                 return _failure("not_allowed", f"refused to connect: {sending.refused_address}", sending)
-            return _failure("connect", f"no connection: {_describe(error)}", sending)
+            return _failure(_kind_of(error), f"no connection: {_describe(error)}", sending)
 
     async def _exchange(self, attempt: Attempt) -> Ending:
         spec = attempt.executor
@@ -151,22 +148,18 @@ class HttpExecutor:
                 fields["Content-Type"] = "application/json"
         elif body is not None and "content-type" not in theirs:
             fields["Content-Type"] = "text/plain; charset=utf-8"
-        expected = StatusSet.parse(spec.get("expect_status"))
+        data = None if body is None else body.encode()
+        if spec.get("secret") is not None:
+            fields |= signed(spec["secret"], attempt.run_id, int(self._clock.wall()), data or b"")
         response = await self._open().request(
             spec.get("method") or DEFAULT_METHOD,
             URL(spec["url"]),
             headers=fields,
-            data=None if body is None else body.encode(),
+            data=data,
             allow_redirects=False,
         )
         async with response:
-            tail = await _read(response)
-            code = response.status
-            if code in expected:
-                return Ending("succeeded", status_code=code, output_tail=tail)
-            hint = "; redirects are not followed" if 300 <= code < 400 and code != 304 else ""
-            text = f"status {code}, expected {expected}{hint}"
-            return Ending("failed", status_code=code, error=text, error_kind="status", output_tail=tail)
+            return _judge(spec, response.status, await _read(response))
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -174,7 +167,8 @@ class HttpExecutor:
                 limit=0,  # the node's slots bound it
                 limit_per_host=CONNECTIONS_PER_HOST,
                 keepalive_timeout=KEEP_ALIVE_SECONDS,
-                socket_factory=_open_socket,
+                socket_factory=self._open_socket,
+                ssl=self._trust or True,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -187,16 +181,49 @@ class HttpExecutor:
             )
         return self._session
 
+    def _open_socket(self, address: Any) -> socket.socket:
+        """The last place before a connection is tried, for addresses written in the URL and for resolved ones alike."""
+        family, kind, protocol, _, where = address
+        reason = self._rules.refusal(where[0])
+        if reason is not None:
+            _current.get().refused_address = f"{where[0]} is {reason}"
+            raise OSError(f"{where[0]} is {reason}")
+        return socket.socket(family, kind, protocol)
+
 
 async def _read(response: ClientResponse) -> bytes:
-    """The last bytes of the answer's body, looked for within its first 64 KiB."""
-    tail = Tail()
+    """The answer's body, at most its first 64 KiB."""
+    body = bytearray()
     async for chunk in response.content.iter_any():
-        tail.add(chunk[: ANSWER_BYTES - tail.total])
-        if tail.total >= ANSWER_BYTES:
+        body += chunk[: ANSWER_BYTES - len(body)]
+        if len(body) >= ANSWER_BYTES:
             response.close()
             break
-    return tail.value()
+    return bytes(body)
+
+
+def _judge(spec: Mapping[str, Any], code: int, body: bytes) -> Ending:
+    """What a complete answer means; whatever it says, the attempt is certainly over."""
+    tail = Tail()
+    tail.add(body)
+    end = Ending("failed", status_code=code, output_tail=tail.value())
+    expected = StatusSet.parse(spec.get("expect_status"))
+    if code not in expected:
+        hint = "; redirects are not followed" if 300 <= code < 400 and code != 304 else ""
+        return end._replace(error=f"status {code}, expected {expected}{hint}", error_kind="status")
+    text = spec.get("expect_body")
+    if text is not None and text.encode() not in body:
+        where = f"the first {ANSWER_BYTES >> 10} KiB of the answer" if len(body) >= ANSWER_BYTES else "the answer"
+        return end._replace(error=f"status {code}, but {where} does not hold {text[:200]!r}", error_kind="body")
+    return end._replace(state="succeeded")
+
+
+def _kind_of(error: BaseException) -> str:
+    """Why there is no connection, in a word."""
+    if isinstance(error, ssl.SSLError):
+        return "tls"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return "refused" if isinstance(cause, ConnectionRefusedError) else "connect"
 
 
 def _failure(kind: str, text: str, sending: _Sending) -> Ending:

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
-from raftcron.executors.addresses import is_address, refusal
+from raftcron.executors.addresses import BY_DEFAULT, AddressRules, is_address
+from raftcron.executors.signature import key_of
 from raftcron.executors.validation import Finding, Findings, has_control, json_type, pointer
 
-FIELDS = {"type", "method", "url", "headers", "body", "expect_status", "secret", "async"}
+FIELDS = {"type", "method", "url", "headers", "body", "expect_status", "expect_body", "secret", "async"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 DEFAULT_METHOD = "POST"
 DEFAULT_STATUS = "200-299"
@@ -21,12 +22,13 @@ URL_BYTES = 8 << 10
 BODY_BYTES = 1 << 20
 HEADERS = 100
 HEADER_BYTES = 8 << 10
+ANSWER_BYTES = 64 << 10  # an answer is read this far; one that goes on is cut, and what was read counts
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _STATUS = re.compile(r"\s*([1-9][0-9]{2})\s*(?:-\s*([1-9][0-9]{2})\s*)?")
 _NUMBERS = re.compile(r"[0-9.]+")
 _SECRET_HEADERS = {"authorization", "cookie", "x-api-key"}
-_OWN_HEADERS = {"idempotency-key", "traceparent"}
+_OWN_HEADERS = {"idempotency-key", "traceparent", "webhook-id", "webhook-timestamp", "webhook-signature"}
 _FRAMING_HEADERS = {
     "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
     "upgrade",
@@ -63,11 +65,11 @@ class StatusSet:
         return self.text
 
 
-def validate(spec: Mapping[str, Any]) -> list[Finding]:
+def validate(spec: Mapping[str, Any], rules: AddressRules = BY_DEFAULT) -> list[Finding]:
     """Every fault of an http executor object; pointers are relative to it."""
     findings = Findings()
     findings.unknown_fields(spec, FIELDS)
-    _check_url(findings, spec.get("url"))
+    _check_url(findings, spec.get("url"), rules)
     method = spec.get("method")
     if method is not None and method not in METHODS:
         findings.invalid("/method", f"must be one of {', '.join(METHODS)}")
@@ -76,8 +78,10 @@ def validate(spec: Mapping[str, Any]) -> list[Finding]:
     if spec.get("body") is not None:
         findings.text("/body", spec["body"], bytes_max=BODY_BYTES, nul=True)
     _check_status(findings, spec.get("expect_status"))
+    if spec.get("expect_body") is not None:
+        _check_expected_body(findings, spec["expect_body"])
     if spec.get("secret") is not None:
-        findings.not_yet("/secret", "signed requests come with a later version")
+        _check_secret(findings, spec["secret"])
     if spec.get("async") is not None and not isinstance(spec["async"], bool):
         findings.invalid("/async", f"must be true or false, not {json_type(spec['async'])}")
     elif spec.get("async"):
@@ -85,7 +89,26 @@ def validate(spec: Mapping[str, Any]) -> list[Finding]:
     return findings.items
 
 
-def _check_url(findings: Findings, url: Any) -> None:
+def _check_expected_body(findings: Findings, text: Any) -> None:
+    if not findings.text("/expect_body", text, bytes_max=ANSWER_BYTES, secret=False):
+        return
+    if not text:
+        findings.invalid("/expect_body", "is empty, which every answer holds: leave it out")
+
+
+def _check_secret(findings: Findings, secret: Any) -> None:
+    if not isinstance(secret, str):
+        findings.invalid("/secret", f"must be a string, not {json_type(secret)}")
+        return
+    try:
+        key_of(secret)
+    except ValueError as error:
+        findings.invalid("/secret", str(error))
+    else:
+        findings.not_yet("/secret", "nothing keeps secrets encrypted in this version yet")
+
+
+def _check_url(findings: Findings, url: Any, rules: AddressRules) -> None:
     if url is None:
         findings.invalid("/url", "is missing")
         return
@@ -109,7 +132,7 @@ def _check_url(findings: Findings, url: Any) -> None:
         findings.invalid("/url", f"{host!r} is neither a name nor an address; write an address as 127.0.0.1")
     elif parts.username is not None or parts.password is not None:
         findings.invalid("/url", "must not hold a user or password: everybody who may read the job would see them")
-    elif (reason := refusal(host)) is not None:
+    elif (reason := rules.refusal(host)) is not None:
         findings.invalid("/url", f"the host is {reason}; such addresses are refused")
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
+from raftcron.clock import Clock, SystemClock
 from raftcron.errors import ConfigurationError
+from raftcron.executors.addresses import BY_DEFAULT, AddressRules
 from raftcron.executors.validation import Finding, Findings, json_type
 from raftcron.ports import Attempt, Control, Ending
 
@@ -34,6 +37,9 @@ class Surroundings:
     allow_shell: bool = False
     spawner: Spawner | None = None  # there if and only if the node allows shell
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))  # the daemon's
+    clock: Clock = field(default_factory=SystemClock)
+    addresses: AddressRules = BY_DEFAULT  # that jobs may call
+    trust: ssl.SSLContext | None = None  # what https jobs go by; None: the system's CAs
 
 
 def unsent(reason: str) -> Ending:
@@ -60,19 +66,24 @@ class ExecutorKind(Protocol):
     async def close(self) -> None: ...
 
 
+Judge = Callable[[Mapping[str, Any]], list[Finding]]  # as `ExecutorKind.validate`
+
+
 class Registry:
     """The types that this installation knows.  Classes are loaded when they are first used."""
 
-    def __init__(self, extra: Iterable[EntryPoint] = ()) -> None:
+    def __init__(self, extra: Iterable[EntryPoint] = (), judges: Mapping[str, Judge] | None = None) -> None:
+        """`judges` stand in for the `validate` of their types: what this node in particular allows."""
         self._points = {name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}
         for point in extra:
             self._points.setdefault(point.name, point)  # a package cannot replace what comes with raftcron
         self._kinds: dict[str, type[ExecutorKind]] = {}
+        self._judges = judges or {}
 
     @classmethod
-    def installed(cls) -> Self:
+    def installed(cls, judges: Mapping[str, Judge] | None = None) -> Self:
         """With what the installed packages add under the entry point group `raftcron.executors`."""
-        return cls(entry_points(group=GROUP))
+        return cls(entry_points(group=GROUP), judges)
 
     @property
     def types(self) -> list[str]:
@@ -104,7 +115,8 @@ class Registry:
         elif not isinstance(spec["type"], str):
             findings.invalid("/type", f"must be a string, not {json_type(spec['type'])}")
         elif spec["type"] in self._points:
-            return self.kind(spec["type"]).validate(spec)
+            judge = self._judges.get(spec["type"]) or self.kind(spec["type"]).validate
+            return judge(spec)
         elif spec["type"] in PLANNED:
             findings.not_yet("/type", PLANNED[spec["type"]])
         else:

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hmac
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 import raftcron
+from raftcron.clock import SystemClock
+from raftcron.executors import http_spec
+from raftcron.executors.addresses import BY_DEFAULT, AddressRules
 from raftcron.executors.http import HttpExecutor
 from raftcron.executors.registry import Surroundings
+from raftcron.executors.signature import signed
 from raftcron.ports import Ending
 from tests.executors.doubles import HandControl, eventually, make_attempt
+from tests.raft.certificates import Authority
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class StillClock(SystemClock):
+    def wall(self) -> float:
+        return 1_800_000_000.9
 
 
 class Receiver:
@@ -207,7 +222,7 @@ async def test_a_refused_connection_is_a_proven_failure(executor: HttpExecutor) 
         pass  # closed again: nobody listens there now
     control = HandControl()
     ending = await call(executor, url, control)
-    assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "connect")
+    assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "refused")
     assert control.asked_count == 0
 
 
@@ -215,6 +230,79 @@ async def test_a_name_that_does_not_resolve_is_a_proven_failure(executor: HttpEx
     """The name `.invalid` never exists (RFC 2606)."""
     ending = await call(executor, "http://nowhere.invalid/")
     assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "connect")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "kind"),
+    [
+        ("/status/200", "wer 20", None),
+        ("/status/200", "answer 201", "body"),
+        ("/status/500", "answer", "status"),
+        ("/endless", "y", "body"),
+    ],
+)
+async def test_an_expected_body_is_looked_for(
+    executor: HttpExecutor, receiver: Receiver, path: str, text: str, kind: str | None
+) -> None:
+    """The text has to stand somewhere in the answer's first 64 KiB; an answer without it is a proven failure."""
+    ending = await call(executor, receiver.url + path, expect_body=text)
+    assert (ending.state, ending.proven, ending.error_kind) == ("failed" if kind else "succeeded", True, kind)
+
+
+async def test_a_signed_request_verifies(receiver: Receiver) -> None:
+    """The signature is of the run's id, the time and the very bytes that were sent."""
+    executor = HttpExecutor.create(Surroundings(clock=StillClock()))
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    for body in ("dü", None):
+        await call(executor, receiver.url, secret=secret, body=body)
+        _, _, sent, got = receiver.requests[-1]
+        headers = {name.lower(): value for name, value in sent}
+        assert got == (body or "").encode()
+        assert (headers["webhook-id"], headers["webhook-timestamp"]) == ("7-1700000000000", "1800000000")
+        key = base64.b64decode(secret.removeprefix("whsec_"))
+        digest = hmac.digest(key, b"7-1700000000000.1800000000." + got, "sha256")
+        assert headers["webhook-signature"] == "v1," + base64.b64encode(digest).decode()
+    await executor.close()
+
+
+def test_the_published_signature() -> None:
+    """The example that Standard Webhooks' own libraries are tested with."""
+    secret, body = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", b'{"test": 2432232314}'
+    for text in (secret, "whsec_" + secret):
+        assert signed(text, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body) == {
+            "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "webhook-timestamp": "1614265330",
+            "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        }
+
+
+async def test_a_certificate_is_verified(tmp_path: Path) -> None:
+    """By the system's CAs and the node's own; one of somebody else, or for another name, is a proven `tls` failure."""
+    authority = Authority(tmp_path)
+    count = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    trusting = ssl.create_default_context(cafile=str(authority.ca))
+    seen = []
+    for name, trust in (("localhost", trusting), ("localhost", None), ("other.example", trusting)):
+        files = authority.issue(name)
+        own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        own.load_cert_chain(files.certificate, files.key)
+        executor = HttpExecutor.create(Surroundings(trust=trust))
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=own)
+        async with server:
+            ending = await call(executor, f"https://localhost:{server.sockets[0].getsockname()[1]}/")
+        await executor.close()
+        seen.append((ending.state, ending.proven, ending.error_kind))
+    assert seen == [("succeeded", True, None), ("failed", True, "tls"), ("failed", True, "tls")]
+    assert count == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
@@ -328,6 +416,34 @@ async def test_metadata_addresses_are_refused_however_they_are_written(executor:
     ending = await call(executor, f"http://{host}/latest/meta-data/", control)
     assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "not_allowed")
     assert control.asked_count == 0
+
+
+async def test_a_node_refuses_more_and_makes_exceptions(receiver: Receiver) -> None:
+    """Networks of the node's own are refused by name and by number, and an exception wins over any rule."""
+    loopback, link_local = ip_network("127.0.0.0/8"), ip_network("169.254.0.0/16")
+    port = receiver.url.rpartition(":")[2]
+    executor = HttpExecutor.create(Surroundings(addresses=AddressRules(refused=(loopback,))))
+    for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0x7f000001"):
+        ending = await call(executor, f"http://{host}:{port}/")
+        assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "not_allowed"), host
+        assert "--refuse-addresses" in (ending.error or "")
+    await executor.close()
+    assert receiver.requests == []
+
+    rules = AddressRules(refused=(loopback,), allowed=(ip_network("127.0.0.1/32"), link_local))
+    executor = HttpExecutor.create(Surroundings(addresses=rules))
+    assert (await call(executor, receiver.url)).state == "succeeded"
+    await executor.close()
+    assert rules.refusal("169.254.169.254") is rules.refusal("::ffff:169.254.169.254") is None
+    assert rules.refusal("127.0.0.2") is not None
+    url = {"type": "http", "url": "http://169.254.169.254/"}
+    assert http_spec.validate(url) != [] == http_spec.validate(url, rules)
+
+
+@pytest.mark.parametrize("text", ["64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::1", "fe80::1%eth0"])
+def test_an_address_inside_another_is_seen(text: str) -> None:
+    """Translated and tunnelled forms of a refused address are refused."""
+    assert BY_DEFAULT.refusal(text) is not None
 
 
 async def test_a_body_is_not_unpacked(executor: HttpExecutor) -> None:

@@ -128,6 +128,7 @@ def test_every_fault_of_an_http_object_is_named() -> None:
         },
         "body": 7,
         "expect_status": "2xx",
+        "expect_body": "",
         "secret": "whsec_1",
         "async": True,
         "retries": 3,
@@ -146,7 +147,8 @@ def test_every_fault_of_an_http_object_is_named() -> None:
         "/headers/X-S": "not_yet_supported",
         "/body": "invalid",
         "/expect_status": "invalid",
-        "/secret": "not_yet_supported",
+        "/expect_body": "invalid",
+        "/secret": "invalid",
         "/async": "not_yet_supported",
         "/retries": "invalid",
         "/time~0out": "invalid",
@@ -208,7 +210,21 @@ JSON = st.recursive(
     max_leaves=8,
 )
 NAMES = st.sampled_from(
-    ["method", "url", "headers", "body", "expect_status", "secret", "async", "command", "cwd", "env", "stdin", "user"]
+    [
+        "method",
+        "url",
+        "headers",
+        "body",
+        "expect_status",
+        "expect_body",
+        "secret",
+        "async",
+        "command",
+        "cwd",
+        "env",
+        "stdin",
+        "user",
+    ]
 )
 
 
