@@ -14,8 +14,7 @@ from raftcron.cli.root import PREFIX
 from raftcron.errors import ConfigurationError, ConflictError, RaftcronError, UnavailableError
 
 if TYPE_CHECKING:
-    from raftcron.client import HttpClient
-    from raftcron.client.http import Answer
+    from raftcron.client import Answer, Client
     from raftcron.raft.device import Device
 
 COLUMNS: Final = {
@@ -160,7 +159,7 @@ def transfer(addr: Sequence[str], output: str, name: str | None) -> None:
 # ---- details
 
 
-def _members(nodes: HttpClient) -> list[dict[str, Any]]:
+def _members(nodes: Client) -> list[dict[str, Any]]:
     return list(nodes.request("GET", path("cluster")).body["members"])
 
 
@@ -237,14 +236,14 @@ def _taken(
         time.sleep(0.05)
 
 
-def _end(nodes: HttpClient, found: list[dict[str, Any]], name: str, output: str, wait: bool, timeout: float) -> None:
+def _end(nodes: Client, found: list[dict[str, Any]], name: str, output: str, wait: bool, timeout: float) -> None:
     """Print the members; with --wait when the one that was asked for votes."""
     if wait:
         found = _until_it_votes(nodes, found, name, timeout)
     print_list(found, output, "name", COLUMNS)
 
 
-def _until_it_votes(nodes: HttpClient, found: list[dict[str, Any]], name: str, timeout: float) -> list[dict[str, Any]]:
+def _until_it_votes(nodes: Client, found: list[dict[str, Any]], name: str, timeout: float) -> list[dict[str, Any]]:
     import time
 
     until = time.monotonic() + timeout

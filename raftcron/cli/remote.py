@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from raftcron.client import HttpClient
+    from raftcron.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,12 +40,16 @@ def printed(command: Command) -> Command:
     )(command)
 
 
-def client(addr: Sequence[str]) -> HttpClient:
+def client(addr: Sequence[str]) -> Client:
     """A client for the nodes of `--addr`, else of RAFTCRON_ADDR, else of a local cluster."""
-    from raftcron.client.http import DEFAULT_ADDRESSES, HttpClient
+    from raftcron.client import Client
+    from raftcron.client.addresses import DEFAULT_ADDRESSES
 
     named = [entry for entry in os.environ.get("RAFTCRON_ADDR", "").split(",") if entry.strip()]
-    return HttpClient(addr or named or DEFAULT_ADDRESSES, token=os.environ.get("RAFTCRON_TOKEN") or None)
+    token = os.environ.get("RAFTCRON_TOKEN") or None
+    made = Client(addr or named or DEFAULT_ADDRESSES, token, patience_seconds=0, discover=False)
+    click.get_current_context().call_on_close(made.close)
+    return made
 
 
 def path(*segments: str) -> str:

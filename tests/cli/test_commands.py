@@ -258,11 +258,21 @@ async def test_a_read_that_breaks_off_goes_to_the_next_node(make_node: Callable[
     assert result.stdout == "backup-db\n"
 
 
-async def test_a_write_that_breaks_off_is_not_sent_twice(make_node: Callable[[], Any]) -> None:
-    """Its outcome is not known: it is said so, with exit code 5, and no other node is asked."""
+async def test_a_write_that_breaks_off_is_asked_again_under_its_key(make_node: Callable[[], Any]) -> None:
+    """The next node gets the same Idempotency-Key, so that the write takes effect once."""
     first, second = await make_node(), await make_node()
     first.answers(0)
+    second.answers(202, {"run": RUN})
     result = await call("job", "run", "backup-db", addr=f"{first.address},{second.address}")
+    assert result.exit_code == 0
+    assert first.headers[0]["idempotency-key"] == second.headers[0]["idempotency-key"]
+
+
+async def test_a_change_of_members_that_breaks_off_is_not_sent_twice(make_node: Callable[[], Any]) -> None:
+    """No key is kept for it: that its outcome is not known is said, with exit code 5, and no other node is asked."""
+    first, second = await make_node(), await make_node()
+    first.answers(0)
+    result = await call("cluster", "remove", "n3", addr=f"{first.address},{second.address}")
     assert result.exit_code == 5
     assert "broke off" in result.stderr
     assert second.asked == []

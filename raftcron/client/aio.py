@@ -1,0 +1,172 @@
+"""The asynchronous client, on aiohttp; the same methods as `Client`, to await."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from yarl import URL
+
+from raftcron.client.addresses import DEFAULT_ADDRESSES, Addresses
+from raftcron.client.aio_api import AsyncApi, Query, target_of
+from raftcron.client.answers import MAX_ANSWER_BYTES, Answer, error_of, read
+from raftcron.client.course import Broken, NotSent, Request, Try, Wait, course
+from raftcron.client.sync import CHUNK_BYTES, KEY, PATIENCE_SECONDS, STREAM_SECONDS, TIMEOUT_SECONDS, prepared, why
+from raftcron.clock import SystemClock
+from raftcron.errors import RaftcronError, UnavailableError
+
+
+class AsyncClient(AsyncApi):
+    """See raftcron.client and Client; for one event loop, and any number of tasks in it."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str] = DEFAULT_ADDRESSES,
+        token: str | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+        ca: str | None = None,
+        discover: bool = True,
+    ) -> None:
+        """InvalidError: one of the addresses is none."""
+        self._addresses = Addresses(addresses)
+        self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=timeout_seconds)
+        self._patience_seconds = patience_seconds
+        self._tls: ssl.SSLContext | bool = True if ca is None else ssl.create_default_context(cafile=ca)
+        self._discover = discover
+        self._leader: str | None = None
+        self._clock = SystemClock()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connections; the client can still be used."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        sent, payload = prepared(method, self._headers, body, headers)
+        asked = Request(method, target_of(path, query), has_key=KEY in sent)
+        answer = await self._run(asked, payload, sent, self._patience_seconds)
+        self._leader = answer.headers.get("raftcron-leader", self._leader)
+        if self._discover and self._leader is not None and not self._addresses.knows(self._leader):
+            await self._learn()
+        return answer
+
+    async def stream(
+        self, path: str, query: Query | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[bytes]:
+        target = target_of(path, query)
+        refusals: list[str] = []
+        last: RaftcronError | None = None
+        timeout = aiohttp.ClientTimeout(sock_connect=STREAM_SECONDS, sock_read=STREAM_SECONDS)
+        for address in self._addresses.round():
+            try:
+                response = await self._open().get(
+                    URL(address + target, encoded=True),
+                    headers=self._headers | dict(headers or {}),
+                    timeout=timeout,
+                    ssl=self._tls,
+                )
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                refusals.append(f"{address}: {why(error)}")
+                continue
+            async with response:
+                if response.status >= 300:
+                    last = error_of(await _answer(address, response))
+                    if not isinstance(last, UnavailableError):
+                        raise last
+                    continue
+                self._addresses.served(address)
+                try:
+                    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                        yield chunk
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    raise UnavailableError(f"GET {target} at {address} broke off: {why(error)}") from error
+                return
+        raise last or UnavailableError(f"no node can be reached: {'; '.join(refusals)}; is one running there?")
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    # ---- details
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    async def _run(self, asked: Request, payload: bytes | None, headers: Mapping[str, str], patience: float) -> Answer:
+        leader = None if asked.method == "GET" else self._leader
+        steps = course(asked, self._addresses, leader, patience, self._clock.monotonic)
+        outcome: Answer | NotSent | Broken | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+            if isinstance(step, Wait):
+                await self.pause(step.seconds)
+                outcome = None
+            else:
+                outcome = await self._exchange(step, asked, payload, headers)
+
+    async def _exchange(
+        self, step: Try, asked: Request, payload: bytes | None, headers: Mapping[str, str]
+    ) -> Answer | NotSent | Broken:
+        try:
+            async with self._open().request(
+                asked.method,
+                URL(step.address + asked.target, encoded=True),
+                data=payload,
+                headers=headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                ssl=self._tls,
+            ) as response:
+                return await _answer(step.address, response)
+        except aiohttp.ClientConnectorError as error:
+            return NotSent(why(error))
+        except aiohttp.ConnectionTimeoutError as error:
+            return NotSent(why(error))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return Broken(why(error))
+
+    async def _learn(self) -> None:
+        """Ask once where the others are; that it fails costs nothing but a longer way."""
+        try:
+            found = await self._run(Request("GET", "/v1/cluster", has_key=False), None, self._headers, 0.0)
+            self._addresses.learn(found.body["members"])
+        except (RaftcronError, KeyError, TypeError):
+            self._discover = False
+
+
+async def _answer(address: str, response: aiohttp.ClientResponse) -> Answer:
+    raw = bytearray()
+    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        raw += chunk
+        if len(raw) > MAX_ANSWER_BYTES:
+            break
+    return read(address, response.status, {name.lower(): value for name, value in response.headers.items()}, bytes(raw))

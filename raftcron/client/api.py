@@ -1,0 +1,365 @@
+"""What can be asked of a cluster, a method a route; scripts/client writes this file from aio_api.py."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, cast
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from raftcron.client.answers import Answer
+from raftcron.client.events import Event, Parser
+from raftcron.client.views import Applied, Backfill, Coming, Explanation, Job, Run, Why
+from raftcron.errors import RaftcronError, UnavailableError
+
+PAGE: Final = 1000  # items a request
+FIRST_LOOK_SECONDS: Final = 0.05  # at an awaited run; doubled each time
+LONGEST_LOOK_SECONDS: Final = 1.0
+RECONNECT_SECONDS: Final = 0.5  # after a stream of events broke off
+STREAM_BREAKS_MAX: Final = 20  # in a row, without an event between
+NDJSON: Final = "application/x-ndjson"
+MERGE_PATCH: Final = "application/merge-patch+json"
+BACKUP: Final = "application/vnd.raftcron.backup"
+OVER: Final = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost", "skipped"})
+
+Consistency = Literal["linearizable", "stale"]
+Query = Mapping[str, str | int | bool | Sequence[str] | None]
+
+
+class Api(ABC):
+    """Every method raises the error of raftcron.errors that the cluster's answer stands for; see each class there."""
+
+    # ---- what the transport gives
+
+    @abstractmethod
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request; `path` is quoted already, None in `query` is left out; `body` is JSON, or bytes as they are."""
+
+    @abstractmethod
+    def stream(
+        self, path: str, query: Query | None = None, headers: Mapping[str, str] | None = None
+    ) -> Iterator[bytes]:
+        """The body of a GET as it comes.  UnavailableError where it breaks off."""
+
+    @abstractmethod
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+
+    # ---- jobs
+
+    def put_job(
+        self,
+        name: str,
+        job: Mapping[str, Any],
+        *,
+        if_match: int | None = None,
+        must_create: bool = False,
+    ) -> Job:
+        """Create or replace; with `if_match` only that revision, with `must_create` only where there is none."""
+        headers = _matching(if_match) | ({"If-None-Match": "*"} if must_create else {})
+        return cast(Job, self.request("PUT", path("jobs", name), job, headers=headers).body)
+
+    def preview_job(self, name: str, job: Mapping[str, Any]) -> dict[str, Any]:
+        """What `put_job` would do: the job, its coming fires, what changes, and which fires are gained and lost."""
+        answer = self.request("PUT", path("jobs", name), job, {"dry_run": True})
+        return cast(dict[str, Any], answer.body)
+
+    def create_job(self, job: Mapping[str, Any]) -> Job:
+        """Create; ConflictError where there is one of this name."""
+        return cast(Job, self.request("POST", path("jobs"), job).body)
+
+    def patch_job(self, name: str, patch: Mapping[str, Any], *, if_match: int | None = None) -> Job:
+        """Merge into what was written (RFC 7396)."""
+        headers = {"Content-Type": MERGE_PATCH} | _matching(if_match)
+        return cast(Job, self.request("PATCH", path("jobs", name), patch, headers=headers).body)
+
+    def get_job(self, name: str, *, consistency: Consistency | None = None) -> Job:
+        """One job."""
+        return cast(Job, self.request("GET", path("jobs", name), query={"consistency": consistency}).body)
+
+    def jobs(
+        self,
+        *,
+        labels: Sequence[str] = (),
+        state: str | None = None,
+        search: str | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        consistency: Consistency | None = None,
+    ) -> Iterator[Job]:
+        """All jobs, page by page; `labels` are `key=value`, `state` active, paused or ended."""
+        query: Query = {"label": labels, "state": state, "q": search, "sort": sort, "consistency": consistency}
+        return cast(Iterator[Job], self.items(path("jobs"), query, limit))
+
+    def delete_job(self, name: str, *, cancel_running: bool = False, if_match: int | None = None) -> None:
+        """Delete; no start commits after this returns."""
+        query: Query = {"cancel_running": True if cancel_running else None}
+        self.request("DELETE", path("jobs", name), query=query, headers=_matching(if_match))
+
+    def apply_jobs(
+        self,
+        jobs: Iterable[Mapping[str, Any]],
+        *,
+        owner: str | None = None,
+        prune: bool = False,
+        dry_run: bool = False,
+    ) -> list[Applied]:
+        """Create or replace many; with `prune` delete what `owner` owns and is not among them.  A repeat is harmless.
+
+        InvalidError: none was taken; what is wrong with which stands in its faults.
+        """
+        body = b"".join(msgspec.json.encode(job) + b"\n" for job in jobs)
+        query: Query = {"owner": owner, "prune": prune or None, "dry_run": dry_run or None}
+        answer = self.request("POST", "/v1/jobs:apply", body, query, {"Content-Type": NDJSON})
+        return cast(list[Applied], answer.body["results"])
+
+    def pause_job(self, name: str, *, note: str | None = None, until: str | None = None) -> Job:
+        """Fire it no more, until an instant (RFC 3339) or until it is resumed."""
+        body = {key: value for key, value in (("note", note), ("until", until)) if value is not None}
+        return cast(Job, self.request("POST", path("jobs", name, "pause"), body).body)
+
+    def resume_job(self, name: str, *, catch_up: bool = False) -> Job:
+        """Fire it again; with `catch_up` the misfire policy judges what fell due meanwhile."""
+        body = {"catch_up": True} if catch_up else {}
+        return cast(Job, self.request("POST", path("jobs", name, "resume"), body).body)
+
+    def skip_next(self, name: str, count: int = 1) -> Job:
+        """Skip the next so many times, instead of those asked for before; 0 takes it back."""
+        return cast(Job, self.request("POST", path("jobs", name, "skip-next"), {"count": count}).body)
+
+    def next_fires(self, name: str, count: int = 10) -> list[Coming]:
+        """The coming fires, as far as they are known."""
+        answer = self.request("GET", path("jobs", name, "next"), query={"count": count})
+        return cast(list[Coming], answer.body["items"])
+
+    def why(self, name: str, at: str) -> Why:
+        """What became, or will become, of an instant (RFC 3339)."""
+        return cast(Why, self.request("GET", path("jobs", name, "why"), query={"at": at}).body)
+
+    def backfill(self, name: str, start: str, end: str, *, dry_run: bool = False) -> Backfill:
+        """Run what the schedule names between two instants (RFC 3339)."""
+        body = {"from": start, "to": end, "dry_run": dry_run}
+        return cast(Backfill, self.request("POST", path("jobs", name, "backfill"), body).body)
+
+    def explain(
+        self,
+        schedule: str,
+        *,
+        timezone: str | None = None,
+        dst: Mapping[str, str] | None = None,
+        hash_key: str | None = None,
+        start: str | None = None,
+        count: int | None = None,
+    ) -> Explanation:
+        """A schedule in words, its next fires after `start` (RFC 3339; default now), and what may surprise."""
+        asked = {
+            "schedule": schedule,
+            "timezone": timezone,
+            "dst": dst,
+            "hash_key": hash_key,
+            "from": start,
+            "count": count,
+        }
+        body = {key: value for key, value in asked.items() if value is not None}
+        return cast(Explanation, self.request("POST", "/v1/schedules:explain", body).body)
+
+    # ---- runs
+
+    def run_job(self, name: str, *, args: Any = None, overlap: Literal["allow"] | None = None) -> Run:
+        """Run now; overlap may have skipped it already, unless `overlap="allow"`."""
+        body = {key: value for key, value in (("args", args), ("overlap", overlap)) if value is not None}
+        return cast(Run, self.request("POST", path("jobs", name, "runs"), body).body["run"])
+
+    def runs(
+        self,
+        *,
+        job: str | None = None,
+        state: str | None = None,
+        since: str | None = None,
+        limit: int | None = None,
+        consistency: Consistency | None = None,
+    ) -> Iterator[Run]:
+        """Runs, newest first, page by page."""
+        query: Query = {"job": job, "state": state, "since": since, "consistency": consistency}
+        return cast(Iterator[Run], self.items(path("runs"), query, limit))
+
+    def get_run(self, run_id: str, *, consistency: Consistency | None = None) -> Run:
+        """One run."""
+        return cast(Run, self.request("GET", path("runs", run_id), query={"consistency": consistency}).body)
+
+    def wait_run(self, run_id: str) -> Run:
+        """The run once it has ended, retries included."""
+        seconds = FIRST_LOOK_SECONDS
+        while (run := self.get_run(run_id)).get("state") not in OVER:
+            self.pause(seconds)
+            seconds = min(2 * seconds, LONGEST_LOOK_SECONDS)
+        return run
+
+    def output(self, run_id: str, *, follow: bool = False, attempt: int | None = None) -> Iterator[bytes]:
+        """The full output, in pieces; with `follow` live, until the run has ended."""
+        query: Query = {"follow": follow or None, "attempt": attempt}
+        return self.stream(path("runs", run_id, "output"), query)
+
+    def cancel_run(self, run_id: str) -> Run:
+        """Cancel an active run."""
+        return _run(self.request("POST", path("runs", run_id, "cancel"), {}))
+
+    def retry_run(self, run_id: str) -> Run:
+        """A new run of the same job, with the same args."""
+        return _run(self.request("POST", path("runs", run_id, "retry"), {}))
+
+    def finish_run(self, run_id: str, token: int, state: str = "succeeded", message: str | None = None) -> Run:
+        """End a long HTTP run from its target; `token` is the fencing token that it was given."""
+        body = {"token": token, "state": state} | ({} if message is None else {"message": message})
+        return _run(self.request("POST", path("runs", run_id, "finish"), body))
+
+    def heartbeat_run(self, run_id: str, token: int) -> Run:
+        """Say that a long HTTP run is still at work."""
+        return _run(self.request("POST", path("runs", run_id, "heartbeat"), {"token": token}))
+
+    # ---- the cluster
+
+    def cluster(self) -> dict[str, Any]:
+        """The cluster as the answering node sees it, also without a quorum."""
+        return cast(dict[str, Any], self.request("GET", path("cluster")).body)
+
+    def add_member(self, name: str, raft: str, http: str | None = None) -> dict[str, Any]:
+        """Await a new node; it learns first, and votes once it has caught up."""
+        body = {"name": name, "raft": raft} | ({} if http is None else {"http": http})
+        return cast(dict[str, Any], self.request("POST", path("cluster", "members"), body).body)
+
+    def remove_member(self, name: str) -> None:
+        """Take a node out for good."""
+        self.request("DELETE", path("cluster", "members", name))
+
+    def replace_member(self, name: str, raft: str | None = None, http: str | None = None) -> dict[str, Any]:
+        """Give up what a node's disk held, and let it begin anew on an empty one."""
+        body = {key: value for key, value in (("raft", raft), ("http", http)) if value is not None}
+        return cast(dict[str, Any], self.request("POST", path("cluster", "members", name, "replace"), body).body)
+
+    def transfer(self, to: str | None = None) -> dict[str, Any]:
+        """Hand over the lead, to a node or to whichever is furthest."""
+        body = {} if to is None else {"to": to}
+        return cast(dict[str, Any], self.request("POST", path("cluster", "transfer"), body).body)
+
+    def drain(self, node: str) -> dict[str, Any]:
+        """Have a node take no new runs, and give the lead away."""
+        return cast(dict[str, Any], self.request("POST", path("cluster", "drain"), {"node": node}).body)
+
+    def accept_time(self) -> dict[str, Any]:
+        """Have a node that holds for want of a trusted time take its own clock."""
+        return cast(dict[str, Any], self.request("POST", path("cluster", "accept-time"), {}).body)
+
+    def events(self, after: str | None = None) -> Iterator[Event]:
+        """What happens, as it happens; from behind `after` (an event's id) on, also across nodes and leaders.
+
+        GoneError: the events behind `after` are no longer held; list again, and begin without it.
+        """
+        breaks = 0
+        while True:
+            headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
+            parser = Parser()
+            try:
+                for chunk in self.stream(path("events"), headers=headers):
+                    for event in parser.feed(chunk):
+                        breaks, after = 0, event.id or after
+                        yield event
+            except UnavailableError:
+                if breaks >= STREAM_BREAKS_MAX:
+                    raise
+            breaks += 1
+            if breaks > STREAM_BREAKS_MAX:
+                raise RaftcronError("the stream of events ends at once, each time: look at the nodes' logs")
+            self.pause(RECONNECT_SECONDS)
+
+    def backup(self) -> Iterator[bytes]:
+        """A checked archive of jobs, calendars, groups and all that a restore brings back, in pieces."""
+        return self.stream(path("backup"))
+
+    def restore(self, archive: bytes) -> dict[str, Any]:
+        """Put an archive in the place of what is there: all or nothing."""
+        answer = self.request("POST", path("restore"), archive, headers={"Content-Type": BACKUP})
+        return cast(dict[str, Any], answer.body)
+
+    def audit(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Who changed what, newest first."""
+        return cast(Iterator[dict[str, Any]], self.items(path("audit"), limit=limit))
+
+    # ---- named things beside jobs: calendars, groups, tokens, secrets
+
+    def things(self, kind: str) -> Iterator[dict[str, Any]]:
+        """All `calendars`, `groups`, `tokens` or `secrets` (of these last two, never what they hold)."""
+        return cast(Iterator[dict[str, Any]], self.items(path(kind)))
+
+    def get_thing(self, kind: str, name: str) -> dict[str, Any]:
+        """One of them."""
+        return cast(dict[str, Any], self.request("GET", path(kind, name)).body)
+
+    def put_thing(self, kind: str, name: str, body: Mapping[str, Any]) -> Any:
+        """Create or replace one of them."""
+        return self.request("PUT", path(kind, name), body).body
+
+    def delete_thing(self, kind: str, name: str) -> None:
+        """Delete one of them."""
+        self.request("DELETE", path(kind, name))
+
+    def create_token(self, name: str, role: str, prefix: str | None = None) -> dict[str, Any]:
+        """A new token; the answer is the only one that ever shows it."""
+        body = {"name": name, "role": role} | ({} if prefix is None else {"prefix": prefix})
+        return cast(dict[str, Any], self.request("POST", path("tokens"), body).body)
+
+    # ---- lists
+
+    def items(self, target: str, query: Query | None = None, limit: int | None = None) -> Iterator[Any]:
+        """All items of a list, page by page, at most `limit`."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            answer = self.request("GET", target, query=dict(query or {}) | {"limit": size, "cursor": cursor})
+            page = answer.body
+            found = page["items"] if left is None else page["items"][:left]
+            for item in found:
+                yield item
+            left = None if left is None else left - len(found)
+            following = page.get("next_cursor")
+            if not following or following == cursor:
+                return
+            cursor = following
+
+
+def path(*segments: str) -> str:
+    """The path of the API under /v1, each segment quoted."""
+    return "/".join(("/v1", *(quote(segment, safe="") for segment in segments)))
+
+
+def target_of(where: str, query: Query | None) -> str:
+    """Path and query as they are sent."""
+    pairs: list[tuple[str, str | int]] = []
+    for name, value in (query or {}).items():
+        if isinstance(value, bool):
+            pairs.append((name, int(value)))
+        elif isinstance(value, str | int):
+            pairs.append((name, value))
+        elif value is not None:
+            pairs.extend((name, one) for one in value)
+    return where + ("?" + urlencode(pairs) if pairs else "")
+
+
+def _matching(revision: int | None) -> dict[str, str]:
+    return {} if revision is None else {"If-Match": f'"{revision}"'}
+
+
+def _run(answer: Answer) -> Run:
+    """The run in an answer: 202 wraps it."""
+    body = answer.body
+    return cast(Run, body["run"] if isinstance(body, dict) and "run" in body else body)

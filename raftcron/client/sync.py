@@ -1,0 +1,211 @@
+"""The synchronous client: http.client, one connection a request at a time."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from raftcron.client.addresses import DEFAULT_ADDRESSES, Addresses
+from raftcron.client.answers import MAX_ANSWER_BYTES, Answer, error_of, read
+from raftcron.client.api import Api, Query, target_of
+from raftcron.client.course import Broken, NotSent, Request, Try, Wait, course
+from raftcron.clock import SystemClock
+from raftcron.errors import RaftcronError, UnavailableError
+
+TIMEOUT_SECONDS: Final = 15.0  # above the 10 s after which a node answers 504 itself
+PATIENCE_SECONDS: Final = 10.0  # how long a request goes on trying
+STREAM_SECONDS: Final = 60.0  # without a byte: nodes send something each 15 s
+CHUNK_BYTES: Final = 64 << 10
+KEY: Final = "Idempotency-Key"
+
+
+class Client(Api):
+    """See raftcron.client.  Not for use by several threads at once.
+
+    `addresses`: `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`; `timeout_seconds`: for one exchange with one
+    node; `patience_seconds`: how long a request goes on from node to node (0: each once); `ca`: a file of certificates
+    to trust instead of the system's; `discover`: ask the cluster once where its other members are.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str] = DEFAULT_ADDRESSES,
+        token: str | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+        ca: str | None = None,
+        discover: bool = True,
+    ) -> None:
+        """InvalidError: one of the addresses is none."""
+        self._addresses = Addresses(addresses)
+        self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._timeout_seconds = timeout_seconds
+        self._patience_seconds = patience_seconds
+        self._tls = ssl.create_default_context(cafile=ca) if ca is not None else None
+        self._discover = discover
+        self._leader: str | None = None
+        self._clock = SystemClock()
+        self._kept: tuple[str, http.client.HTTPConnection] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; the client can still be used."""
+        if self._kept is not None:
+            self._kept[1].close()
+            self._kept = None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        sent, payload = prepared(method, self._headers, body, headers)
+        asked = Request(method, target_of(path, query), has_key=KEY in sent)
+        answer = self._run(asked, payload, sent, self._patience_seconds)
+        self._leader = answer.headers.get("raftcron-leader", self._leader)
+        if self._discover and self._leader is not None and not self._addresses.knows(self._leader):
+            self._learn()
+        return answer
+
+    def stream(
+        self, path: str, query: Query | None = None, headers: Mapping[str, str] | None = None
+    ) -> Iterator[bytes]:
+        target = target_of(path, query)
+        refusals: list[str] = []
+        last: RaftcronError | None = None
+        for address in self._addresses.round():
+            connection = self._connection(address, STREAM_SECONDS)
+            with closing(connection):
+                try:
+                    connection.request("GET", target, headers=self._headers | dict(headers or {}))
+                    response = connection.getresponse()
+                except (OSError, http.client.HTTPException) as error:
+                    refusals.append(f"{address}: {why(error)}")
+                    continue
+                if response.status >= 300:
+                    last = error_of(_answer(address, response))
+                    if not isinstance(last, UnavailableError):
+                        raise last
+                    continue
+                self._addresses.served(address)
+                try:
+                    while chunk := response.read1(CHUNK_BYTES):
+                        yield chunk
+                except (OSError, http.client.HTTPException) as error:
+                    raise UnavailableError(f"GET {target} at {address} broke off: {why(error)}") from error
+                if response.length:
+                    raise UnavailableError(f"GET {target} at {address} broke off: {response.length} bytes are missing")
+                return
+        raise last or UnavailableError(f"no node can be reached: {'; '.join(refusals)}; is one running there? (--addr)")
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    # ---- details
+
+    def _run(self, asked: Request, payload: bytes | None, headers: Mapping[str, str], patience: float) -> Answer:
+        leader = None if asked.method == "GET" else self._leader
+        steps = course(asked, self._addresses, leader, patience, self._clock.monotonic)
+        outcome: Answer | NotSent | Broken | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+            if isinstance(step, Wait):
+                self.pause(step.seconds)
+                outcome = None
+            else:
+                outcome = self._exchange(step, asked, payload, headers)
+
+    def _exchange(
+        self, step: Try, asked: Request, payload: bytes | None, headers: Mapping[str, str]
+    ) -> Answer | NotSent | Broken:
+        kept, self._kept = self._kept, None
+        is_fresh = kept is None or kept[0] != step.address
+        if kept is not None and is_fresh:
+            kept[1].close()
+        connection = self._connection(step.address, self._timeout_seconds) if is_fresh or kept is None else kept[1]
+        if is_fresh:
+            try:
+                connection.connect()
+            except OSError as error:
+                connection.close()
+                return NotSent(why(error))
+        try:
+            connection.request(asked.method, asked.target, body=payload, headers=dict(headers))
+            response = connection.getresponse()
+            answer = _answer(step.address, response)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            if not is_fresh and asked.may_repeat:  # the node may give up a kept connection at any time
+                return self._exchange(step, asked, payload, headers)
+            return Broken(why(error))
+        except RaftcronError:
+            connection.close()
+            raise
+        if response.will_close:
+            connection.close()
+        else:
+            self._kept = (step.address, connection)
+        return answer
+
+    def _connection(self, address: str, timeout: float) -> http.client.HTTPConnection:
+        parts = urlsplit(address)
+        if parts.scheme == "https":
+            return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=self._tls)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+
+    def _learn(self) -> None:
+        """Ask once where the others are; that it fails costs nothing but a longer way."""
+        try:
+            found = self._run(Request("GET", "/v1/cluster", has_key=False), None, self._headers, 0.0)
+            self._addresses.learn(found.body["members"])
+        except (RaftcronError, KeyError, TypeError):
+            self._discover = False
+
+
+def prepared(
+    method: str, common: Mapping[str, str], body: Any, headers: Mapping[str, str] | None
+) -> tuple[dict[str, str], bytes | None]:
+    """Headers and bytes of a request; a write gets an idempotency key of its own, unless it has one."""
+    sent = dict(common) | dict(headers or {})
+    if method != "GET":
+        sent.setdefault(KEY, secrets.token_hex(16))
+    if body is None or isinstance(body, bytes):
+        return sent, body
+    sent.setdefault("Content-Type", "application/json")
+    return sent, json.dumps(body, ensure_ascii=False).encode()
+
+
+def _answer(address: str, response: http.client.HTTPResponse) -> Answer:
+    found = {name.lower(): value for name, value in response.getheaders()}
+    return read(address, response.status, found, response.read(MAX_ANSWER_BYTES + 1))
+
+
+def why(error: BaseException) -> str:
+    """The reason of a failed connection, short."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

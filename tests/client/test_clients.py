@@ -1,0 +1,246 @@
+"""Both clients over real sockets, against nodes that answer what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import runpy
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from raftcron.client import AsyncClient, Client, Event
+from raftcron.errors import GoneError, InvalidError, UnavailableError
+
+ROOT = Path(__file__).parents[2]
+
+
+class Nodes:
+    """One server that plays a node: handlers by method and path, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, bytes, dict[str, str]]] = []
+        self.answers: dict[tuple[str, str], list[Callable[[web.Request], Awaitable[web.StreamResponse]]]] = {}
+        self.address = ""
+
+    def say(self, method: str, path: str, body: Any, status: int = 200, **headers: str) -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.json_response(body, status=status, headers=headers)
+
+        self.answers.setdefault((method, path), []).append(answer)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append((request.method, request.path_qs, await request.read(), dict(request.headers)))
+        queue = self.answers[request.method, request.path]
+        return await (queue.pop(0) if len(queue) > 1 else queue[0])(request)
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Nodes]:
+    nodes = Nodes()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", nodes.handle)
+    async with TestServer(app) as server:
+        nodes.address = f"http://127.0.0.1:{server.port}"
+        yield nodes
+
+
+async def sync(act: Callable[[Client], Any], node: Nodes, **options: Any) -> Any:
+    """The synchronous client, in a thread beside the server."""
+
+    def run() -> Any:
+        with Client([node.address], "secret", discover=False, **options) as client:
+            return act(client)
+
+    return await asyncio.to_thread(run)
+
+
+async def asynchronous(act: Callable[[AsyncClient], Any], node: Nodes, **options: Any) -> Any:
+    """The asynchronous one, with what it gives awaited or gathered."""
+    async with AsyncClient([node.address], "secret", discover=False, **options) as client:
+        made = act(client)
+        if hasattr(made, "__aiter__"):
+            return [item async for item in made]
+        return await made
+
+
+BOTH = pytest.mark.parametrize("call", [sync, asynchronous])
+
+
+def test_the_synchronous_methods_are_those_of_the_asynchronous_client() -> None:
+    """raftcron/client/api.py is what scripts/client writes: run it after a change of aio_api.py."""
+    script = runpy.run_path(str(ROOT / "scripts" / "client"))
+    assert script["written"]() == (ROOT / "raftcron" / "client" / "api.py").read_text()
+
+
+def test_every_public_method_says_what_it_does() -> None:
+    """In the docstring that both clients share."""
+    for name, method in inspect.getmembers(Client, inspect.isfunction):
+        if not name.startswith("_") and name not in ("request", "stream", "pause"):
+            assert inspect.getdoc(method), name
+
+
+@BOTH
+async def test_a_write_carries_token_type_and_a_key_of_its_own(call: Any, node: Nodes) -> None:
+    """Each write another key, so that only a repeat of the same one is taken for it."""
+    node.say("PUT", "/v1/jobs/a b", {"name": "a b"})
+    for _ in range(2):
+        assert await call(lambda client: client.put_job("a b", {"schedule": "@daily"}, if_match=7), node) == {
+            "name": "a b"
+        }
+    headers = [sent[3] for sent in node.asked]
+    assert {one["Authorization"] for one in headers} == {"Bearer secret"}
+    assert {one["If-Match"] for one in headers} == {'"7"'}
+    assert {one["Content-Type"] for one in headers} == {"application/json"}
+    assert len({one["Idempotency-Key"] for one in headers}) == 2
+    assert {sent[1] for sent in node.asked} == {"/v1/jobs/a%20b"}
+    assert json.loads(node.asked[0][2]) == {"schedule": "@daily"}
+
+
+@BOTH
+async def test_a_list_is_followed_to_its_end(call: Any, node: Nodes) -> None:
+    """Page by page; filters go with each."""
+    node.say("GET", "/v1/jobs", {"items": [{"name": "a"}, {"name": "b"}], "next_cursor": "c1", "total": 3})
+    node.say("GET", "/v1/jobs", {"items": [{"name": "c"}], "next_cursor": None, "total": 3})
+
+    def names(client: Any) -> Any:
+        found = client.jobs(labels=("team=db", "x=y"))
+        return found if hasattr(found, "__aiter__") else list(found)
+
+    assert [job["name"] for job in await call(names, node)] == ["a", "b", "c"]
+    assert [sent[1] for sent in node.asked] == [
+        "/v1/jobs?label=team%3Ddb&label=x%3Dy&limit=1000",
+        "/v1/jobs?label=team%3Ddb&label=x%3Dy&limit=1000&cursor=c1",
+    ]
+
+
+@BOTH
+async def test_every_fault_of_a_body_arrives(call: Any, node: Nodes) -> None:
+    """With its pointer, in the error that the problem stands for."""
+    problem = {"code": "invalid", "detail": "2 faults", "errors": [{"pointer": "/a", "message": "x"}] * 2}
+    node.say("POST", "/v1/jobs", problem, 422)
+    with pytest.raises(InvalidError, match="2 faults") as caught:
+        await call(lambda client: client.create_job({}), node)
+    assert [fault.pointer for fault in caught.value.faults] == ["/a", "/a"]
+
+
+@BOTH
+async def test_an_awaited_run_is_looked_at_until_it_has_ended(call: Any, node: Nodes) -> None:
+    """And given back as it ended."""
+    node.say("GET", "/v1/runs/r1", {"id": "r1", "state": "running"})
+    node.say("GET", "/v1/runs/r1", {"id": "r1", "state": "waiting_retry"})
+    node.say("GET", "/v1/runs/r1", {"id": "r1", "state": "failed"})
+    assert (await call(lambda client: client.wait_run("r1"), node))["state"] == "failed"
+
+
+@BOTH
+async def test_many_jobs_go_as_lines(call: Any, node: Nodes) -> None:
+    """NDJSON, so that their number has no bound but the server's patience."""
+    node.say("POST", "/v1/jobs:apply", {"results": [{"name": "a", "status": "created"}]})
+    done = await call(lambda client: client.apply_jobs([{"name": "a"}, {"name": "b"}], owner="me", prune=True), node)
+    assert done == [{"name": "a", "status": "created"}]
+    _, target, body, headers = node.asked[0]
+    assert target == "/v1/jobs:apply?owner=me&prune=1"
+    assert headers["Content-Type"] == "application/x-ndjson"
+    assert [json.loads(line) for line in body.splitlines()] == [{"name": "a"}, {"name": "b"}]
+
+
+@BOTH
+async def test_a_large_answer_comes_in_pieces(call: Any, node: Nodes) -> None:
+    """Output is not held in memory whole."""
+    whole = bytes(range(256)) * 2_000
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for at in range(0, len(whole), 50_000):
+            await response.write(whole[at : at + 50_000])
+        return response
+
+    node.answers["GET", "/v1/runs/r1/output"] = [answer]
+
+    def read(client: Any) -> Any:
+        pieces = client.output("r1", follow=True)
+        return pieces if hasattr(pieces, "__aiter__") else list(pieces)
+
+    pieces = await call(read, node)
+    assert b"".join(pieces) == whole
+    assert len(pieces) > 1
+    assert node.asked[0][1] == "/v1/runs/r1/output?follow=1"
+
+
+@BOTH
+async def test_events_go_on_where_they_broke_off(call: Any, node: Nodes) -> None:
+    """The id of the last one seen is sent; 410 ends it, since something is missing then."""
+
+    def stream(*lines: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(text="\n".join(lines) + "\n\n", content_type="text/event-stream")
+
+        return answer
+
+    async def gone(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"code": "gone", "detail": "the oldest held is 9.0"}, status=410)
+
+    node.answers["GET", "/v1/events"] = [
+        stream(": hello", "", "id: 5.0", "event: run", 'data: {"a": 1}', "", "id: 5.1", "event: run", 'data: {"a": 2}'),
+        stream("event: node", "data: {}", "", "id: 6.0", "event: run", 'data: {"a":', "data: 3}"),
+        gone,
+    ]
+    seen: list[Event] = []
+
+    def watch(client: Any) -> Any:
+        if isinstance(client, AsyncClient):
+
+            async def take() -> None:
+                async for event in client.events():
+                    seen.append(event)  # noqa: PERF401  one by one: the stream ends with an error
+
+            return take()
+        return [seen.append(event) for event in client.events()]
+
+    with pytest.raises(GoneError, match=r"9\.0"):
+        await call(watch, node)
+    assert seen == [
+        Event("5.0", "run", {"a": 1}),
+        Event("5.1", "run", {"a": 2}),
+        Event(None, "node", {}),
+        Event("6.0", "run", {"a": 3}),
+    ]
+    assert [sent[3].get("Last-Event-ID") for sent in node.asked] == [None, "5.1", "6.0"]
+
+
+@BOTH
+async def test_nothing_there(call: Any, node: Nodes) -> None:
+    """An address at which nothing listens is named, with the reason."""
+    node.address = "http://127.0.0.1:1"
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1: .*refused"):
+        await call(lambda client: client.cluster(), node, patience_seconds=0)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_the_other_members_are_found_through_one(kind: Any, node: Nodes) -> None:
+    """A client that was given one address survives the end of that node."""
+    other = Nodes()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", other.handle)
+    async with TestServer(app) as server:
+        other.address = f"http://127.0.0.1:{server.port}"
+        node.say("GET", "/v1/jobs/x", {"name": "x"}, **{"Raftcron-Leader": "n2"})
+        members = [{"name": "n1", "http": node.address}, {"name": "n2", "http": other.address}]
+        node.say("GET", "/v1/cluster", {"members": members})
+        other.say("POST", "/v1/jobs/x/pause", {"name": "x", "paused": True})
+        client = kind([node.address])
+
+        async def do(act: Callable[[], Any]) -> Any:
+            return await act() if kind is AsyncClient else await asyncio.to_thread(act)
+
+        await do(lambda: client.get_job("x"))
+        assert (await do(lambda: client.pause_job("x")))["paused"]
+        await do(client.close)
+    assert [sent[1] for sent in other.asked] == ["/v1/jobs/x/pause"]

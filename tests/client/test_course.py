@@ -1,0 +1,157 @@
+"""The course of a request over the nodes, without any network: what is done next after each outcome."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftcron.client.addresses import Addresses, base
+from raftcron.client.answers import Answer
+from raftcron.client.course import Broken, NotSent, Request, Try, Wait, course
+from raftcron.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    RaftcronError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+
+A, B, C = (f"http://127.0.0.1:{port}" for port in (7101, 7102, 7103))
+READ = Request("GET", "/v1/jobs/x", has_key=False)
+KEYED = Request("POST", "/v1/jobs", has_key=True)
+MEMBERS = Request("POST", "/v1/cluster/members", has_key=True)
+OK = Answer(200, {}, {"name": "x"})
+
+Outcome = Answer | NotSent | Broken
+
+
+def refused(status: int, code: str, wait: str | None = None) -> Answer:
+    return Answer(status, {} if wait is None else {"retry-after": wait}, {"code": code, "detail": f"said {code}"})
+
+
+class Hand:
+    """Plays the driver: answers each address as its script says, and moves a clock of its own while waiting."""
+
+    def __init__(self, script: dict[str, list[Outcome]], addresses: Addresses | None = None) -> None:
+        self.script = script
+        self.addresses = addresses or Addresses([A, B, C])
+        self.at = 0.0
+        self.tried: list[str] = []
+
+    def play(self, request: Request, patience: float = 0.0, leader: str | None = None) -> Answer:
+        steps = course(request, self.addresses, leader, patience, lambda: self.at)
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+            if isinstance(step, Wait):
+                self.at += step.seconds
+                outcome = None
+            else:
+                assert isinstance(step, Try)
+                self.tried.append(step.address)
+                said = self.script[step.address]
+                outcome = said.pop(0) if len(said) > 1 else said[0]
+
+
+def test_the_node_that_answered_is_asked_first_the_next_time() -> None:
+    """A dead node is passed over once, not at each request."""
+    hand = Hand({A: [NotSent("refused")], B: [OK], C: [OK]})
+    assert hand.play(READ) == OK
+    assert hand.play(READ) == OK
+    assert hand.tried == [A, B, B]
+
+
+def test_each_node_is_asked_once_without_patience() -> None:
+    """Nothing could be reached: the error names each address and why."""
+    hand = Hand({one: [NotSent("refused")] for one in (A, B, C)})
+    with pytest.raises(UnavailableError, match=r"7101: refused.*7102: refused.*7103: refused"):
+        hand.play(READ)
+    assert hand.tried == [A, B, C]
+
+
+def test_patience_outlasts_an_election() -> None:
+    """Nodes without a leader are asked again until one has it, within the time that was given."""
+    nobody = refused(503, "unavailable")
+    hand = Hand({A: [nobody, nobody, OK], B: [nobody], C: [nobody]})
+    assert hand.play(KEYED, patience=10.0) == OK
+    assert 0 < hand.at < 1
+
+
+def test_patience_ends() -> None:
+    """The last answer is the error, and no more time has passed than was given."""
+    hand = Hand({one: [refused(503, "unavailable")] for one in (A, B, C)})
+    with pytest.raises(UnavailableError, match="said unavailable"):
+        hand.play(KEYED, patience=5.0)
+    assert 3 < hand.at <= 5
+
+
+def test_a_node_that_asks_to_wait_is_heeded() -> None:
+    """Retry-After is the least pause between two rounds."""
+    hand = Hand({one: [refused(503, "unavailable", "3")] for one in (A, B, C)})
+    with pytest.raises(UnavailableError):
+        hand.play(KEYED, patience=7.0)
+    assert hand.at == 6.0
+
+
+@pytest.mark.parametrize("outcome", [Broken("reset"), refused(504, "unknown_outcome")])
+def test_a_keyed_write_whose_outcome_is_not_known_is_asked_again(outcome: Outcome) -> None:
+    """The key makes twice do no more than once."""
+    hand = Hand({A: [outcome], B: [OK], C: [OK]})
+    assert hand.play(KEYED) == OK
+    assert hand.tried == [A, B]
+
+
+@pytest.mark.parametrize("outcome", [Broken("reset"), refused(504, "unknown_outcome")])
+def test_what_may_not_be_repeated_ends_with_the_doubt(outcome: Outcome) -> None:
+    """No other node is asked."""
+    hand = Hand({A: [outcome], B: [OK], C: [OK]})
+    with pytest.raises(UnknownOutcomeError):
+        hand.play(MEMBERS)
+    assert hand.tried == [A]
+
+
+def test_a_repeat_waits_for_the_first_try() -> None:
+    """409 with Retry-After: the first request of this key is still under way; without it the conflict stands."""
+    hand = Hand({A: [Broken("reset")], B: [refused(409, "conflict", "1"), OK], C: [OK]})
+    assert hand.play(KEYED, patience=5.0) == OK
+    assert hand.at >= 1
+    with pytest.raises(ConflictError):
+        Hand({A: [refused(409, "conflict")], B: [OK], C: [OK]}).play(KEYED, patience=5.0)
+
+
+def test_a_refusal_is_final() -> None:
+    """What one node knows, all know: nobody else is asked."""
+    hand = Hand({A: [refused(404, "not_found")], B: [OK], C: [OK]})
+    with pytest.raises(NotFoundError, match="said not_found"):
+        hand.play(READ, patience=5.0)
+    assert hand.tried == [A]
+
+
+def test_a_write_goes_to_the_leader_first() -> None:
+    """Where the cluster has told which node that is; one hop is saved, and a node that was not named is found."""
+    addresses = Addresses([A])
+    addresses.learn([{"name": "n1", "http": "127.0.0.1:7101"}, {"name": "n2", "http": B}, {"name": "bad"}])
+    hand = Hand({A: [OK], B: [OK]}, addresses)
+    hand.play(KEYED, leader="n2")
+    hand.play(KEYED, leader="unheard of")
+    assert hand.tried == [B, B]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "host", "ftp://host:1", "http://host", "http://host:1/path", "http://u@host:1", "http://host:x"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    """With the form that is expected."""
+    with pytest.raises(InvalidError, match="http://HOST:PORT"):
+        base(text)
+
+
+def test_a_fault_of_the_cluster_is_an_error_of_the_tree() -> None:
+    """Also a code that this release does not know: by its status."""
+    with pytest.raises(RaftcronError, match="said odd") as caught:
+        Hand({A: [refused(404, "odd")], B: [OK], C: [OK]}).play(READ)
+    assert isinstance(caught.value, NotFoundError)
