@@ -75,12 +75,11 @@ DEFAULTS: Mapping[str, Any] = {
 
 # Fields of the contract that this release does not build: they are refused at any value but the default.
 NOT_YET: Mapping[str, frozenset[str]] = {
-    "retry": frozenset({"backoff", "max_backoff", "on"}),
     "misfire": frozenset({"policy", "max"}),
     "overlap": frozenset({"max_running", "queue"}),
     "placement": frozenset({"on", "tags", "shards", "priority"}),
 }
-NOT_YET_WHOLE = frozenset({"start_deadline", "isolation", "group", "after", "join", "alerts"})
+NOT_YET_WHOLE = frozenset({"group", "after", "join", "alerts"})
 NOT_YET_VALUES: Mapping[str, frozenset[str]] = {"/overlap/policy": frozenset({"queue", "replace"})}
 
 _EVERY = re.compile(r"@every\s+(?P<interval>\S+)(?:\s+from\s+(?P<from>\S+))?", re.ASCII | re.IGNORECASE)
@@ -189,18 +188,21 @@ def _check_fields(walk: Walk, written: Mapping[str, Any]) -> None:
 
 def _check_spans(walk: Walk, written: Mapping[str, Any]) -> None:
     """What two fields say together; what one of them says wrongly is said already."""
-    if any(fault.pointer.startswith(("/start_at", "/end_at", "/jitter", "/misfire")) for fault in walk.faults):
+    spoilt = ("/start_at", "/end_at", "/jitter", "/misfire", "/start_deadline")
+    if any(fault.pointer.startswith(spoilt) for fault in walk.faults):
         return
     start_at, end_at = written.get("start_at"), written.get("end_at")
     if start_at is not None and end_at is not None and parse_rfc3339(end_at) < parse_rfc3339(start_at):
         walk.fault("/end_at", f"{end_at} lies before start_at, {start_at}: no time is between them")
     jitter = parse_duration(written.get("jitter", DEFAULTS["jitter"]))
-    window = written.get("misfire", {}).get("window", DEFAULTS["misfire"]["window"])
-    if jitter > parse_duration(window):
+    field, deadline = "start_deadline", written.get("start_deadline")
+    if deadline is None:
+        field, deadline = "misfire.window", written.get("misfire", {}).get("window", DEFAULTS["misfire"]["window"])
+    if jitter > parse_duration(deadline):
         walk.fault(
             "/jitter",
-            f"is {format_duration(jitter)}, longer than misfire.window, {format_duration(parse_duration(window))}, "
-            "after which a run may no longer start: make it shorter, or the window longer",
+            f"is {format_duration(jitter)}, longer than {field}, {format_duration(parse_duration(deadline))}, "
+            "after which a run may no longer start: make it shorter, or the other longer",
         )
 
 
@@ -296,7 +298,6 @@ def policy_of(stored: bytes) -> Policy:
     at_least_once = whole["delivery"] == AT_LEAST_ONCE
     max_running = overlap["max_running"] or (UNLIMITED if overlap["policy"] == "allow" else 1)
     window_ms = parse_duration(misfire["window"])
-    alone = whole["delivery"] == AT_MOST_ONCE and overlap["policy"] == "allow" and max_running == UNLIMITED
     said = {
         "recurrence": _recurrence_of(whole, schedules),
         "max_runs": whole["max_runs"] or UNLIMITED,
@@ -313,11 +314,19 @@ def policy_of(stored: bytes) -> Policy:
         "executor_type": whole["executor"]["type"],
         "timeout_ms": parse_duration(whole["timeout"]),
         "kill_after_ms": parse_duration(whole["kill_after"]),
-        "start_deadline_ms": window_ms,
-        "self_stop": not alone,  # semantics 5.7
+        "start_deadline_ms": window_ms if whole["start_deadline"] is None else parse_duration(whole["start_deadline"]),
+        "self_stop": _self_stop(whole, max_running),
         "history_runs": whole["history"]["runs"],
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
+
+
+def _self_stop(whole: Mapping[str, Any], max_running: int) -> bool | None:
+    """Whether runs end with their node's lease (semantics 5.7); None: only if a job is chained on their failure."""
+    if whole["isolation"] is not None:
+        return bool(whole["isolation"] == "stop")
+    is_free = whole["overlap"]["policy"] == "allow" and max_running == UNLIMITED and whole["group"] is None
+    return None if is_free and whole["delivery"] == AT_MOST_ONCE else True
 
 
 def _recurrence_of(whole: Mapping[str, Any], schedules: list[str]) -> Recurrence:

@@ -192,7 +192,7 @@ CHECKS: Mapping[str, Check] = {
     "/timezone": _text(64),
     "/timeout": _duration(1),
     "/kill_after": _duration(),
-    "/start_deadline": _or_null(_duration()),
+    "/start_deadline": _or_null(_duration(1)),
     "/delivery": _choice(AT_MOST_ONCE, AT_LEAST_ONCE),
     "/isolation": _or_null(_choice("stop", "continue")),
     "/retry/max_attempts": _or_null(_whole(1, ATTEMPTS_MAX)),

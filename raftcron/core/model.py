@@ -91,7 +91,7 @@ class Policy(Struct, frozen=True, gc=False):
     timeout_ms: int
     kill_after_ms: int
     start_deadline_ms: int  # counted from the scheduled time
-    self_stop: bool
+    self_stop: bool | None  # whether runs end with their node's lease; None: only if a job is chained on their failure
     history_runs: int
 
 

@@ -168,6 +168,11 @@ class State:
         job = self.by_uid.get(run.uid)
         return job is not None and job.paused and run.cause != CAUSE_MANUAL
 
+    def stops_with_lease(self, uid: int) -> bool:
+        """Whether a run of this job has to end with its node's lease, since its loss would let another start."""
+        policy = self.policies.get(uid)
+        return policy is None or policy.self_stop is True  # None: nothing is chained on anything yet
+
     def revision_of(self, job: Job) -> int:
         """The newest revision of what the job's times follow from: its own, or that of a calendar it names."""
         revision = job.revision

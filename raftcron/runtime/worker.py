@@ -299,7 +299,7 @@ class Worker:
         if run is None or job is None or run.fencing_token != running.token:
             return None
         policy = state.policy(run.uid)
-        running.self_stop = policy.self_stop
+        running.self_stop = state.stops_with_lease(run.uid)
         running.kill_after_seconds = policy.kill_after_ms / 1000
         return Attempt(
             job=job.name,
@@ -315,7 +315,7 @@ class Worker:
             missed_count=run.missed_count,
             previous_time=None if run.previous_time is None else _instant(run.previous_time),
             traceparent=_traceparent(run),
-            self_stop=policy.self_stop,
+            self_stop=running.self_stop,
         )
 
     # ---- shutdown

@@ -217,7 +217,8 @@ async def test_every_fault_is_named(one: Bench) -> None:
         "executor": {"type": "noop", "x": 1},
         "retry": {"max_attempts": 0, "backoff": "2s"},
         "misfire": {"polizy": "once"},
-        "start_deadline": "5s",
+        "start_deadline": "0s",
+        "alerts": [{"type": "webhook"}],
         "jitter": "2d",
         "exclude": ["holidays"],
         "paused": "no",
@@ -229,6 +230,7 @@ async def test_every_fault_is_named(one: Bench) -> None:
         "/name",
         "/shedule",
         "/paused",
+        "/start_deadline",
         "/retry/max_attempts",
         "/misfire/polizy",
         "/executor/x",
@@ -236,8 +238,7 @@ async def test_every_fault_is_named(one: Bench) -> None:
         "/schedule/2",
         "/timezone",
         "/exclude/0",
-        "/start_deadline",
-        "/retry/backoff",
+        "/alerts",
     ]
     assert "'schedule'" in faults["/shedule"]
     assert "Europe/Berlin" in faults["/timezone"]
@@ -247,7 +248,6 @@ async def test_every_fault_is_named(one: Bench) -> None:
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
-        ({"start_deadline": "5s"}, "/start_deadline"),
         ({"overlap": {"policy": "queue"}}, "/overlap/policy"),
         ({"executor": {"type": "python", "handler": "x"}}, "/executor/type"),
         ({"executor": {"type": "http", "url": "http://127.0.0.1/", "secret": "whsec_x"}}, "/executor/secret"),

@@ -11,13 +11,16 @@ from raftcron.core import definition
 from raftcron.core.commands import Announce, DeleteJob, Done, PutJob
 from raftcron.core.model import Job, Run
 from raftcron.core.planner import settle
+from raftcron.executors.registry import Registry
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.presence import Presence
 from raftcron.runtime.proposer import Proposer
+from raftcron.runtime.reads import Reads
 from raftcron.runtime.reports import Reports
 from raftcron.runtime.scheduler import Scheduler
+from raftcron.runtime.service import Service
 from raftcron.runtime.worker import Worker
 from raftcron.testing.memory_log import MemoryCluster, MemoryLog
 from raftcron.testing.scripted_executor import ScriptedExecutor
@@ -42,6 +45,7 @@ class Actor:
     scheduler: Scheduler
     presence: Presence
     executor: ScriptedExecutor
+    service: Service
     tasks: list[asyncio.Task[None]]
     leading: asyncio.Task[None] | None = None
     fatal: BaseException | None = None
@@ -106,7 +110,17 @@ class Scene:
             licensed=worker.licensed,
             fatal=fatal,
         )
-        actor = Actor(name, clock, machine, log, proposer, leases, reports, worker, scheduler, presence, executor, [])
+        service = Service(
+            node=name,
+            machine=machine,
+            proposer=proposer,
+            time=time,
+            reads=Reads(log, machine, clock),
+            registry=Registry(),
+        )
+        actor = Actor(
+            name, clock, machine, log, proposer, leases, reports, worker, scheduler, presence, executor, service, []
+        )
         log.on_leadership(lambda epoch: self._leads(actor, epoch))
         log.catch_up()
         for observer in (presence, worker, scheduler):

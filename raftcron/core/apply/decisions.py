@@ -11,6 +11,7 @@ from raftcron.core.model import (
     CAUSE_MANUAL,
     CAUSE_SCHEDULE,
     QUEUED,
+    REASON_DEADLINE,
     REASON_LIMIT,
     REASON_OVERLAP,
     REASON_PAUSED,
@@ -20,6 +21,7 @@ from raftcron.core.model import (
     Policy,
     Run,
 )
+from raftcron.core.policy import start_deadline
 from raftcron.core.state import State
 
 PROCESS_EXECUTORS = frozenset({"shell"})  # types that take one of a node's process slots
@@ -215,6 +217,10 @@ def _admit(
     state: State, context: Context, job: Job, policy: Policy, run: Run, place: Place | None, *, allow_overlap: bool
 ) -> bool:
     """Judge a new run by the overlap policy (semantics 7), and start it here and now where it fits."""
+    if context.at > start_deadline(policy, run):
+        run.state, run.reason, run.finished_at = SKIPPED, REASON_DEADLINE, context.at
+        state.add_run(run)
+        return False
     active = state.active.get(job.uid)
     if active and policy.max_running != UNLIMITED and len(active) >= policy.max_running and not allow_overlap:
         run.state = SKIPPED

@@ -1,0 +1,278 @@
+"""Stories of a cluster as plain text: what is done, `----`, what is seen; times are seconds since the story began.
+
+    job a {"schedule": "@every 10s"}    create or replace it        a takes 5s | hangs | fails | times out | breaks
+    wait 12s                            let time pass               run a [allow] | cancel a 10s
+    pause a ["note" until 30s]          resume a [catch_up]         delete a [cancel_running]
+    kill n1 | elect n2 | reborn n1      cut | heal                  edit a {"overlap": {"policy": "allow"}}
+    runs a                              all rows, oldest first      job a                    counters
+    starts a | stops a                  what executors were told    catch-up                 how much is owed
+
+A story begins with comment lines, the first of which says what is true, and perhaps `stage {"slots": 2}`.  After each
+block the times owed are counted anew from the calendar, and all nodes that live stand at one digest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raftcron.core.instant import rfc3339
+from raftcron.core.ledger import owed
+from raftcron.core.model import CAUSE_SCHEDULE, ON_A_NODE, Run
+from raftcron.errors import RaftcronError
+from raftcron.ports import Ending
+from raftcron.runtime.service import Precondition
+from raftcron.testing.scripted_executor import Script
+from tests.scenarios.scene import START_MS, Scene, play
+
+STORIES = Path(__file__).with_name("stories")
+BEGIN_MS = START_MS + 2_000  # both nodes are announced by then
+ANY = Precondition()
+ENDINGS = {
+    "fails": Ending("failed", exit_code=1, error_kind="exit"),
+    "times out": Ending("timed_out", error_kind="timeout"),
+    "breaks": Ending("failed", proven=False, error_kind="broken"),
+    "succeeds": Ending("succeeded", exit_code=0),
+}
+
+
+@dataclass
+class Block:
+    """Some commands and what is seen after them; `line` is where they begin."""
+
+    line: int
+    commands: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+
+
+def blocks_of(text: str) -> Iterator[Block]:
+    """The blocks of a story, which empty lines part."""
+    block, is_seen = Block(1), False
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        if not line.strip():
+            if block.commands:
+                yield block
+            block, is_seen = Block(number + 1), False
+        elif line.strip() == "----":
+            is_seen = True
+        elif is_seen:
+            block.seen.append(line.rstrip())
+        elif not line.startswith(("#", "stage ")):
+            block.commands.append(line.strip())
+
+
+def tell(path: Path) -> str:
+    """Play a story; its text with what was really seen, which equals the file if all is well."""
+    text = path.read_text()
+    [*stages] = re.findall(r"^stage (.*)$", text, re.MULTILINE)
+    told: list[str] = []
+
+    async def act(scene: Scene) -> None:
+        await scene.seconds(0.5)
+        teller = Teller(scene)
+        for block in blocks_of(text):
+            seen: list[str] = []
+            for command in block.commands:
+                seen += await teller.do(command)
+            teller.check()
+            told.append("\n".join([*block.commands, *(["----", *seen] if seen else [])]))
+
+    play(act, **(json.loads(stages[0]) if stages else {}))
+    head = [line for line in text.splitlines() if line.startswith(("#", "stage "))]
+    return "\n".join(head) + "\n\n" + "\n\n".join(told) + "\n"
+
+
+class Teller:
+    """Does what a story says on a scene, and says what is seen."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.deeds: list[tuple[str, Callable[..., Awaitable[list[str] | None]]]] = [
+            (r"job (\S+) (\{.*\})", self.put),
+            (r"edit (\S+) (\{.*\})", self.edit),
+            (r"delete (\S+)( cancel_running)?", self.delete),
+            (r"pause (\S+)(?: \"(.*)\")?(?: until (\S+)s)?", self.pause),
+            (r"resume (\S+)( catch_up)?", self.resume),
+            (r"skip (\S+) (\d+)", self.skip),
+            (r"run (\S+)( allow)?", self.run),
+            (r"cancel (\S+) (\S+)", self.cancel),
+            (r"wait (\S+)s", self.wait),
+            (r"(\S+) takes (\S+)s(?: and (fails|times out|breaks))?", self.takes),
+            (r"(\S+) hangs", self.hangs),
+            (r"(\S+) (fails|times out|breaks|succeeds)", self.ends),
+            (r"kill (\S+)", self.kill),
+            (r"elect (\S+)", self.elect),
+            (r"reborn (\S+)", self.reborn),
+            (r"(cut|heal)", self.quorum),
+            (r"runs (\S+)", self.runs),
+            (r"job (\S+)", self.job),
+            (r"starts (\S+)", self.starts),
+            (r"stops (\S+)", self.stops),
+        ]
+        self.lives = dict.fromkeys(scene.names, 1)
+
+    async def do(self, command: str) -> list[str]:
+        """What is seen of one command; a refusal is its code."""
+        for pattern, deed in self.deeds:
+            match = re.fullmatch(pattern, command)
+            if match is not None:
+                try:
+                    return await deed(*match.groups()) or []
+                except RaftcronError as error:
+                    return [f"refused: {error.code}"]
+        raise AssertionError(f"no such command: {command}")
+
+    def check(self) -> None:
+        """Conservation, counted from the calendar, and one digest wherever the log has come as far."""
+        digests: dict[int, int] = {}
+        for actor in self.scene.names.values():
+            state = actor.machine.state
+            assert digests.setdefault(state.index, state.digest) == state.digest
+            for job in state.jobs.values():
+                count = owed(job, state.policies[job.uid], state.calendars, state.editions_since)
+                assert count in (None, job.fired + job.skipped), (job.name, count, job.fired, job.skipped)
+
+    # ---- what is done
+
+    @property
+    def service(self) -> Any:
+        return self.scene.leader.service
+
+    async def put(self, name: str, fields: str) -> None:
+        body = {"executor": {"type": "noop"}, "history": {"runs": 100}, **json.loads(fields)}
+        await self.service.put_job(name, body, ANY, None)
+
+    async def edit(self, name: str, fields: str) -> None:
+        await self.service.patch_job(name, json.loads(fields), ANY, None)
+
+    async def delete(self, name: str, cancel: str | None) -> None:
+        await self.service.delete_job(name, cancel_running=cancel is not None, precondition=ANY, key=None)
+
+    async def pause(self, name: str, note: str | None, until: str | None) -> None:
+        body = {"note": note or "", "until": until and rfc3339(BEGIN_MS + int(float(until) * 1000))}
+        await self.service.pause_job(name, body, ANY, None)
+
+    async def resume(self, name: str, catch_up: str | None) -> None:
+        await self.service.resume_job(name, {"catch_up": True} if catch_up else None, ANY, None)
+
+    async def skip(self, name: str, count: str) -> None:
+        await self.service.skip_next(name, {"count": int(count)}, ANY, None)
+
+    async def run(self, name: str, allow: str | None) -> None:
+        await self.service.run_job(name, {"overlap": "allow"} if allow else None, None)
+
+    async def cancel(self, name: str, label: str) -> None:
+        [run] = [row for row in self.rows(name) if self.label(row) == label]
+        await self.service.cancel_run(run.id, None)
+
+    async def wait(self, seconds: str) -> None:
+        await self.scene.seconds(float(seconds))
+
+    async def takes(self, name: str, seconds: str, ending: str | None) -> None:
+        self._script(name, Script(float(seconds), ENDINGS[ending or "succeeds"]))
+
+    async def hangs(self, name: str) -> None:
+        self._script(name, Script(None))
+
+    async def ends(self, name: str, ending: str) -> None:
+        self._script(name, Script(0.0, ENDINGS[ending]))
+
+    def _script(self, name: str, script: Script) -> None:
+        for actor in self.scene.names.values():
+            actor.executor.scripts[name] = script
+
+    async def kill(self, node: str) -> None:
+        self.scene.die(node)
+
+    async def elect(self, node: str) -> None:
+        self.scene.elect(node)
+
+    async def reborn(self, node: str) -> None:
+        self.lives[node] += 1
+        self.scene.reborn(node, self.lives[node])
+
+    async def quorum(self, word: str) -> None:
+        (self.scene.cluster.cut if word == "cut" else self.scene.cluster.heal)()
+
+    # ---- what is seen
+
+    def rows(self, name: str) -> list[Run]:
+        """Rows of a job, also of one that is gone, in the order of their scheduled times."""
+        state = self.scene.leader.machine.state
+        rows = [run for run in state.runs.values() if run.job == name]
+        return sorted(rows, key=lambda run: (run.first or run.scheduled_time, run.log_index))
+
+    async def runs(self, name: str) -> list[str]:
+        return [self.line(run) for run in self.rows(name)] or ["none"]
+
+    async def job(self, name: str) -> list[str]:
+        job = self.scene.leader.machine.state.jobs[name]
+        words = f"fired {job.fired} skipped {job.skipped}"
+        ends = ("succeeded", "failed", "timed_out", "cancelled", "lost")
+        words += "".join(f" {word} {getattr(job, word)}" for word in ends if getattr(job, word))
+        if job.paused:
+            words += f" paused {job.pause_note!r}" + (f" until {at(job.pause_until)}" if job.pause_until else "")
+        return [words]
+
+    async def starts(self, name: str) -> list[str]:
+        found = [
+            (attempt.fencing_token, f"{self._label_of(attempt.run_id)} attempt {attempt.attempt} on {actor.name}")
+            for actor in self.scene.actors
+            for attempt in actor.executor.started
+            if attempt.job == name
+        ]
+        return [text for _, text in sorted(found)] or ["none"]
+
+    async def stops(self, name: str) -> list[str]:
+        return [
+            f"{self._label_of(attempt.run_id)} on {actor.name}: {reason}"
+            for actor in self.scene.actors
+            for attempt, reason in actor.executor.stopped
+            if attempt.job == name
+        ] or ["none"]
+
+    def line(self, run: Run) -> str:
+        """One row in words."""
+        words = f"{self.label(run)} {run.state}"
+        if run.reason is not None:
+            words += f" ({run.reason})"
+        elif run.error_kind is not None:
+            words += f" ({run.error_kind})"
+        if run.cause != CAUSE_SCHEDULE:
+            words += f" {run.cause}"
+        if run.attempt > 1:
+            words += f" attempt {run.attempt}"
+        if run.state in ON_A_NODE:
+            words += f" on {run.node}"
+        if run.started_at is not None:
+            words += f" from {at(run.started_at)}"
+        if run.finished_at is not None and run.count is None:
+            words += f" to {at(run.finished_at)}" if run.started_at is not None else f" at {at(run.finished_at)}"
+        if run.missed_count:
+            words += f" for {run.missed_count} more"
+        for word in ("blocked_by", "replaced_by"):
+            other = getattr(run, word, None)
+            if other is not None:
+                words += f", {word.replace('_', ' ')} {self._label_of(other)}"
+        if run.late_outcome is not None:
+            words += f", late outcome {run.late_outcome}"
+        return words
+
+    def label(self, run: Run) -> str:
+        """How a story calls a run: by its scheduled time; one by hand with a star."""
+        if run.count is not None:
+            return f"{at(run.first)}-{at(run.last)} x{run.count}"
+        return at(run.scheduled_time) + ("*" if run.id.startswith("m") else "")
+
+    def _label_of(self, run_id: str) -> str:
+        run = self.scene.leader.machine.state.runs.get(run_id)
+        return run_id if run is None else self.label(run)
+
+
+def at(ms: int | None) -> str:
+    """An instant as seconds since the story began, to a tenth."""
+    return "never" if ms is None else f"{round((ms - BEGIN_MS) / 1000, 1):g}s"
