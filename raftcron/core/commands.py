@@ -234,6 +234,14 @@ class SkipNext(Struct, array_like=True, frozen=True, tag=19):
     key: Key | None = None
 
 
+class ApplyJobs(Struct, array_like=True, frozen=True, tag=40):
+    """A chunk of a bulk request: all of these writes or none, each under what the leader saw; their keys are unused."""
+
+    puts: list[PutJob] = []
+    deletes: list[DeleteJob] = []
+    key: Key | None = None
+
+
 Command = (
     Lead
     | Announce
@@ -254,6 +262,7 @@ Command = (
     | PutCalendar
     | DeleteCalendar
     | SkipNext
+    | ApplyJobs
 )
 
 
@@ -276,13 +285,16 @@ class Refused(Struct, frozen=True):
 
 
 class Done(Struct, frozen=True):
-    """It took effect.  `subject` is the name or id of what was made or changed; `count` of a batch: how many."""
+    """It took effect.  `subject` is the name or id of what was made or changed; of a batch, `count` is how many, and
+    `statuses` what each of its writes would have been answered.
+    """
 
     subject: str = ""
     status: int = 200
     count: int = 0
     replayed: bool = False
     index: int = 0  # where a replayed write took effect
+    statuses: tuple[int, ...] = ()
 
 
 Outcome = Refused | Done

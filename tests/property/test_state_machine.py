@@ -92,6 +92,12 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         c.PutCalendar("x", b"\xc1", due),
         c.DeleteCalendar("x", calendar.revision if calendar and draw(st.booleans()) else 0, key),
         c.SkipNext(name, draw(st.lists(times, max_size=3)), seen or 0, key),
+        c.ApplyJobs(
+            [c.PutJob(name, draw(definitions), due, decisions, seen), c.PutJob("new", draw(definitions), None)],
+            [c.DeleteJob(other, [], job.revision) for other, job in state.jobs.items() if other != name][:1],
+            key,
+        ),
+        c.ApplyJobs([c.PutJob(name, draw(definitions), None)] * 2),
     ]
     return draw(st.sampled_from(options))
 

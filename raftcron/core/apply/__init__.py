@@ -35,6 +35,7 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.PutCalendar: calendars.put,
     c.DeleteCalendar: calendars.delete,
     c.SkipNext: jobs.skip_next,
+    c.ApplyJobs: jobs.apply_many,
 }
 
 

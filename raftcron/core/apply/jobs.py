@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
+import msgspec
+
 from raftcron.core import definition
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import begin_count, count_anew, holds, summarise, take
 from raftcron.core.apply.runs import cancel_run, skip
-from raftcron.core.commands import Decision, DeleteJob, Outcome, PauseJob, PutJob, Refused, ResumeJob, SkipNext
+from raftcron.core.commands import (
+    ApplyJobs,
+    Decision,
+    DeleteJob,
+    Outcome,
+    PauseJob,
+    PutJob,
+    Refused,
+    ResumeJob,
+    SkipNext,
+)
 from raftcron.core.instant import MAX_MS
 from raftcron.core.model import (
     ASSIGNED,
@@ -20,6 +34,7 @@ from raftcron.core.model import (
 )
 from raftcron.core.state import State
 
+WRITES_MAX = 1_000  # jobs that one entry writes; some 30 ms of apply
 SKIPS_MAX = 100  # times of one job that wait to be skipped, 8 bytes each
 
 STALE = Refused("stale", "the job has changed since the leader looked at it")
@@ -27,6 +42,42 @@ STALE = Refused("stale", "the job has changed since the leader looked at it")
 
 def put(state: State, context: Context, command: PutJob) -> Outcome:
     """Create or replace.  An identical definition keeps the revision."""
+    refusal = check_put(state, command)
+    if refusal is not None:
+        return refusal
+    status = change_put(state, context, command, place=0)
+    return remember(state, context, command.key, command.name, status)
+
+
+def delete(state: State, context: Context, command: DeleteJob) -> Outcome:
+    """No start commits after this entry."""
+    refusal = check_delete(state, command)
+    if refusal is not None:
+        return refusal
+    change_delete(state, context, command)
+    return remember(state, context, command.key, command.name, 204)
+
+
+def apply_many(state: State, context: Context, command: ApplyJobs) -> Outcome:
+    """A chunk of a bulk request: all of it or nothing."""
+    names = [one.name for one in command.puts] + [one.name for one in command.deletes]
+    if len(set(names)) < len(names) or len(names) > WRITES_MAX:
+        return Refused("invalid", f"an entry writes at most {WRITES_MAX} jobs, each once")
+    checks = chain(
+        (check_put(state, one) for one in command.puts), (check_delete(state, one) for one in command.deletes)
+    )
+    refusal = next((refused for refused in checks if refused is not None), None)
+    if refusal is not None:
+        return refusal
+    results = [change_put(state, context, one, place) for place, one in enumerate(command.puts)]
+    for one in command.deletes:
+        change_delete(state, context, one)
+    done = remember(state, context, command.key, "", 200)
+    return msgspec.structs.replace(done, count=len(names), statuses=tuple(results))
+
+
+def check_put(state: State, command: PutJob) -> Refused | None:
+    """What stands against creating or replacing; nothing has changed yet."""
     job = state.jobs.get(command.name)
     refusal = _check(state, job, command.name, command.seen_revision, command.if_revision, command.decisions)
     if refusal is not None:
@@ -38,25 +89,34 @@ def put(state: State, context: Context, command: PutJob) -> Outcome:
         return Refused("invalid", f"the definition of job {command.name!r} cannot be read: {fault}")
     if any(name not in state.calendars for name in definition.policy_of(command.definition).recurrence.exclude):
         return STALE  # one of its calendars is gone: look again, and name it
+    return None
+
+
+def change_put(state: State, context: Context, command: PutJob, place: int) -> int:
+    """Create (201) or replace (200); `place` is that of the job in its entry."""
+    job = state.jobs.get(command.name)
     if job is None:
-        _create(state, context, command)
-        return remember(state, context, command.key, command.name, 201)
+        _create(state, context, command, place)
+        return 201
     _settle(state, context, job, command.decisions)
     paused = job.paused if command.paused is None else command.paused
     owner = job.owner if command.owner is None else command.owner
     if job.definition != command.definition or paused != job.paused or owner != job.owner:
         _replace(state, context, job, command, paused, owner)
-    return remember(state, context, command.key, command.name, 200)
+    return 200
 
 
-def delete(state: State, context: Context, command: DeleteJob) -> Outcome:
-    """No start commits after this entry."""
+def check_delete(state: State, command: DeleteJob) -> Refused | None:
+    """What stands against deleting; nothing has changed yet."""
     job = state.jobs.get(command.name)
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")
-    refusal = _check(state, job, command.name, command.seen_revision, command.if_revision, command.decisions)
-    if refusal is not None:
-        return refusal
+    return _check(state, job, command.name, command.seen_revision, command.if_revision, command.decisions)
+
+
+def change_delete(state: State, context: Context, command: DeleteJob) -> None:
+    """End what has not started, and forget the job."""
+    job = state.jobs[command.name]
     _settle(state, context, job, command.decisions)
     for run in list(state.active.get(job.uid, {}).values()):
         if run.state in (QUEUED, ASSIGNED) and run.attempt == 1:
@@ -67,7 +127,6 @@ def delete(state: State, context: Context, command: DeleteJob) -> Outcome:
         elif command.cancel_running:
             cancel_run(state, context, run)
     state.remove_job(job)
-    return remember(state, context, command.key, command.name, 204)
 
 
 def pause(state: State, context: Context, command: PauseJob) -> Outcome:
@@ -147,13 +206,13 @@ def _settle(state: State, context: Context, job: Job, decisions: list[Decision])
             take(state, context, job, decision, None)
 
 
-def _create(state: State, context: Context, command: PutJob) -> None:
+def _create(state: State, context: Context, command: PutJob, place: int) -> None:
     begin = context.at if command.decided_through is None else command.decided_through
     ends = definition.policy_of(command.definition).recurrence.end_intervals
     state.add_job(
         Job(
             name=command.name,
-            uid=context.log_index,  # the only job that its entry makes
+            uid=place << 48 | context.log_index,
             revision=context.log_index,
             created_at=context.at,
             updated_at=context.at,
