@@ -11,13 +11,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 
-from tests.chaos.faults import FAULTS, Round
+from tests.chaos.faults import FAULTS, FILL_BYTES, Round
 from tests.chaos.history import (
     ACTIVE_STATES,
     Arrival,
@@ -44,6 +45,7 @@ ATTEMPTS = {"at_most_once": None, "at_least_once": 50}  # a run may well meet mo
 WRITERS = 4
 READERS = 2
 PAUSE_SECONDS = (0.02, 0.12)  # between two requests of one writer or reader
+FILLER = "filler"  # a job that only makes the log longer
 RECENT_NAMES = 12  # that are read
 LEADER_SECONDS = 5.0  # after a fault there is a leader within this time,
 CATCH_UP_SECONDS = 30.0  # every node holds what was committed at its end,
@@ -197,6 +199,7 @@ class Campaign:
         self.kills: list[Kill] = []
         self.leaders: list[str] = []
         self.ends: list[NodeEnd] = []
+        self.fills = 0
 
     async def run(self, rounds: Iterable[Round]) -> Evidence:
         """Starts from a ready cluster; leaves all nodes alive, jobs that fire no more."""
@@ -273,6 +276,14 @@ class Campaign:
         name = f"once-{known}"
         await self._writer(-1).write(node, name, f"{name} write 0")
         return next((write.status for write in self.writes[known:] if write.name == name), None)
+
+    async def fill(self, nodes: Sequence[str]) -> None:
+        """One write to one of these that makes the log longer, and the state not; nobody judges it."""
+        self.fills += 1
+        job = idle_job(f"fill {self.fills}", self.receiver.url)
+        job["executor"]["body"] = f"{self.fills:08}" * (FILL_BYTES // 8)
+        with suppress(*NO_ANSWER):
+            await self.cluster.request(self.dice.choice(nodes), "PUT", f"/v1/jobs/{FILLER}", body=job, timeout=15)
 
     def dies(self, victim: str, leader: str, at: int) -> int:
         """Note that a node's process ends now; the place of its record in `kills`."""
@@ -379,9 +390,8 @@ class Campaign:
     async def _evidence(self) -> Evidence:
         asked = self.dice.choice(tuple(self.cluster.nodes))
         runs = [Run.from_answer(item) for name in self.plans for item in await self.cluster.runs(asked, name)]
-        left = {
-            job["name"]: job for job in await self.cluster.pages(asked, "/v1/jobs") if job["name"] not in self.plans
-        }
+        own = {*self.plans, FILLER}
+        left = {job["name"]: job for job in await self.cluster.pages(asked, "/v1/jobs") if job["name"] not in own}
         return Evidence(
             nodes=tuple(self.cluster.nodes),
             jobs=tuple(

@@ -21,7 +21,8 @@ import asyncio
 import random
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
     from tests.chaos.campaign import Campaign
 
 ELECTION_SECONDS = 5.0  # at most, until the others have a leader, and a leader that is cut off knows that it is none
-
-
-WORK_SECONDS = 20.0  # until a node writes a snapshot, or cuts its log
-TRIES = 8
+TRIES = 8  # a stopped process ends the system call that it is in, which may be its last of a snapshot
+FILL_BYTES = 200_000
+FILLS = 400  # of these; far more than four times any state here, at which a snapshot is due whatever else is so
 
 
 class Round(NamedTuple):
@@ -131,24 +131,54 @@ async def kill_all(campaign: Campaign, each: Round, leader: str, followers: list
     return await _kill(campaign, each, leader, [*followers, leader])
 
 
-async def _seen_at_work(is_at_work: Callable[[], bool], what: str) -> None:
-    """Looks without a pause to speak of: what is waited for lasts for milliseconds."""
+@asynccontextmanager
+async def _at_work(
+    campaign: Campaign, others: list[str], is_at_work: Callable[[], bool], what: str
+) -> AsyncIterator[None]:
+    """Fills the log, through other nodes, until it is seen what a node does when its log has grown; then the body runs.
 
-    async def seen() -> bool:
-        return is_at_work()
+    How soon that comes must not be left to the load: the log is cut once it exceeds the last snapshot, which grows with
+    the campaign.  It looks without a pause to speak of: what is waited for lasts for milliseconds.
+    """
+    is_over = asyncio.Event()
 
-    await eventually(seen, within=WORK_SECONDS, what=what, every=0.0005)
+    async def fill() -> None:
+        for _ in range(FILLS):
+            if not is_over.is_set():
+                await campaign.fill(others)
+
+    filling = asyncio.create_task(fill())
+    try:
+        while not is_at_work():
+            assert not filling.done(), f"{FILLS * FILL_BYTES} bytes of log have not made it so: {what}"
+            await asyncio.sleep(0.0005)
+        yield
+    finally:
+        is_over.set()
+        await filling
 
 
 async def kill_in_snapshot(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    """Again until one died so that its snapshot was left unfinished."""
-    victim = campaign.dice.choice([leader, *followers])
+    """It is stopped first, with the child that writes: whoever had just finished goes on until the next snapshot."""
+    victim, *others = campaign.dice.sample([leader, *followers], 1 + len(followers))
     folder = campaign.cluster.nodes[victim].data / "snapshots"
+
+    def is_writing() -> bool:
+        return any(folder.glob("*.writing"))
+
+    def is_caught() -> bool:
+        if is_writing():
+            campaign.cluster.sigstop(victim, with_children=True)
+            if is_writing():
+                return True
+            campaign.cluster.sigcont(victim, with_children=True)
+        return False
+
     for _ in range(TRIES):
-        await _seen_at_work(lambda: any(folder.glob("*.writing")), f"{victim} writes a snapshot")
-        await campaign.cluster.kill(victim)
+        async with _at_work(campaign, others, is_caught, f"{victim} writes a snapshot"):
+            await campaign.cluster.kill(victim)
         at = await campaign.now()
-        is_unfinished = any(folder.glob("*.writing"))
+        is_unfinished = is_writing()
         await campaign.revive({campaign.dies(victim, leader, at): victim})
         if is_unfinished:
             return (victim,)
@@ -158,11 +188,11 @@ async def kill_in_snapshot(campaign: Campaign, each: Round, leader: str, followe
 
 async def kill_in_compaction(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
     """As soon as the first of the segments that go has gone."""
-    victim = campaign.dice.choice([leader, *followers])
+    victim, *others = campaign.dice.sample([leader, *followers], 1 + len(followers))
     folder = campaign.cluster.nodes[victim].data / "journal"
     first = min(folder.glob("*.segment"))
-    await _seen_at_work(lambda: not first.exists(), f"{victim} cuts its log")
-    await campaign.cluster.kill(victim)
+    async with _at_work(campaign, others, lambda: not first.exists(), f"{victim} cuts its log"):
+        await campaign.cluster.kill(victim)
     at = await campaign.now()
     await campaign.revive({campaign.dies(victim, leader, at): victim})
     return (victim,)

@@ -297,21 +297,24 @@ class Cluster:
         await self.stop(name)
         await self.start(name, within=within)
 
-    def sigstop(self, name: str) -> None:
-        """Freezes the node's process, as a long pause of its machine would."""
-        self._signal(self.nodes[name], signal.SIGSTOP)
+    def sigstop(self, name: str, *, with_children: bool = False) -> None:
+        """Freezes the node's process, as a long pause of its machine would (and its children)."""
+        self._signal(self.nodes[name], signal.SIGSTOP, with_children=with_children)
         self.nodes[name].stopped = True
 
-    def sigcont(self, name: str) -> None:
+    def sigcont(self, name: str, *, with_children: bool = False) -> None:
         """Wakes it; harmless if it was not frozen."""
         if self.nodes[name].stopped:
-            self._signal(self.nodes[name], signal.SIGCONT)
+            self._signal(self.nodes[name], signal.SIGCONT, with_children=with_children)
             self.nodes[name].stopped = False
 
     @staticmethod
-    def _signal(node: Node, number: signal.Signals) -> None:
+    def _signal(node: Node, number: signal.Signals, *, with_children: bool = False) -> None:
         assert node.process is not None, f"{node.name} was never started"
-        node.process.send_signal(number)
+        if with_children and node.alive:
+            os.killpg(node.process.pid, number)
+        else:
+            node.process.send_signal(number)
 
     @staticmethod
     async def _exited(node: Node, *, within: float) -> int:

@@ -24,9 +24,9 @@ MAX_GROWTH_BYTES = 16 << 20  # of memory, while the last two thirds of the write
 
 
 async def test_one_history_though_nodes_die_in_snapshots_and_compactions(tmp_path: Path) -> None:
-    """kill -9 in the middle of a snapshot, and of a cut of the log, twice each, under load: nothing is lost."""
+    """kill -9 in the middle of a snapshot, and of a cut of the log, four times each, under load: nothing is lost."""
     began = time.monotonic()
-    rounds = [Round(kind, in_flight=False, down_seconds=0, quiet_seconds=0.2) for kind in DEATHS * 2]
+    rounds = [Round(kind, in_flight=False, down_seconds=0, quiet_seconds=0.2) for kind in DEATHS * 4]
     evidence = await unleash(tmp_path, 5, rounds, extra=OFTEN)
     verdict = judge(evidence, Needs.of_faults(DEATHS))
     print(verdict.table())
