@@ -43,6 +43,7 @@ SERVER_SET = frozenset(
         "pause_note",
         "pause_until",
         "skips",
+        "joined",
     }
 )
 
@@ -79,7 +80,7 @@ NOT_YET: Mapping[str, frozenset[str]] = {
     "overlap": frozenset({"max_running", "queue"}),
     "placement": frozenset({"on", "tags", "shards", "priority"}),
 }
-NOT_YET_WHOLE = frozenset({"group", "after", "join", "alerts"})
+NOT_YET_WHOLE = frozenset({"group", "alerts"})
 NOT_YET_VALUES: Mapping[str, frozenset[str]] = {"/overlap/policy": frozenset({"queue", "replace"})}
 
 _EVERY = re.compile(r"@every\s+(?P<interval>\S+)(?:\s+from\s+(?P<from>\S+))?", re.ASCII | re.IGNORECASE)
@@ -317,6 +318,8 @@ def policy_of(stored: bytes) -> Policy:
         "start_deadline_ms": window_ms if whole["start_deadline"] is None else parse_duration(whole["start_deadline"]),
         "self_stop": _self_stop(whole, max_running),
         "history_runs": whole["history"]["runs"],
+        "after": tuple((parent["job"], parent.get("on", "success")) for parent in whole["after"]),
+        "join": whole["join"],
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
 

@@ -174,6 +174,14 @@ def _parent(walk: Walk, pointer: str, value: Any) -> None:
     walk.choice(f"{pointer}/on", value.get("on", "success"), ("success", "failure", "any"))
 
 
+def _parents(walk: Walk, pointer: str, value: Any) -> None:
+    walk.each(pointer, value, _parent)
+    names = [item.get("job") if isinstance(item, dict) else None for item in value] if isinstance(value, list) else []
+    for place, name in enumerate(names):
+        if isinstance(name, str) and name in names[:place]:
+            walk.fault(f"{pointer}/{place}/job", f'{shown(name)} is there twice: "on": "any" takes every end of it')
+
+
 def _calendars(walk: Walk, pointer: str, value: Any) -> None:
     walk.each(pointer, value, Walk.name, EXCLUDE_MAX)
     names = value if isinstance(value, list) else []
@@ -219,7 +227,7 @@ CHECKS: Mapping[str, Check] = {
     "/start_at": _or_null(Walk.instant),
     "/end_at": _or_null(Walk.instant),
     "/max_runs": _or_null(_whole(1, 1 << 53)),
-    "/after": _each(_parent),
+    "/after": _parents,
     "/join": _choice("all", "any"),
     "/labels": Walk.texts,
     "/description": _text(),

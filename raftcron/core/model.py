@@ -34,6 +34,7 @@ RUN_STATES: Final = ACTIVE | ENDED
 CAUSE_SCHEDULE: Final = "schedule"
 CAUSE_CATCH_UP: Final = "catch_up"
 CAUSE_MANUAL: Final = "manual"
+CAUSE_CHAIN: Final = "chain"
 COUNTED_CAUSES: Final = frozenset({CAUSE_SCHEDULE, CAUSE_CATCH_UP})  # the causes on either side of conservation
 
 REASON_OVERLAP: Final = "overlap"
@@ -93,6 +94,8 @@ class Policy(Struct, frozen=True, gc=False):
     start_deadline_ms: int  # counted from the scheduled time
     self_stop: bool | None  # whether runs end with their node's lease; None: only if a job is chained on their failure
     history_runs: int
+    after: tuple[tuple[str, str], ...] = ()  # names of the jobs whose ends start it, each with `success failure any`
+    join: str = "all"  # or `any`: of those
 
 
 class Job(Struct, array_like=True, gc=False):
@@ -125,6 +128,7 @@ class Job(Struct, array_like=True, gc=False):
     skips: tuple[int, ...] = ()  # instants that were asked to be skipped and are not decided yet, ascending
     last_end: int | None = None  # what `from last_end` counts from; None while such a job's scheduled run is active
     owner: str | None = None
+    joined: tuple[tuple[str, str], ...] = ()  # of `join: all`: parents whose newest end counts, and the runs that ended
     digest: int = 0
 
 
@@ -199,6 +203,7 @@ class Run(Struct, array_like=True, gc=False):
     last: int | None = None
     count: int | None = None
     attempts: list[AttemptRecord] = []
+    follows: str | None = None  # the run of a parent job whose end started this one
     digest: int = 0
 
 

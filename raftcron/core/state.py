@@ -27,6 +27,7 @@ from raftcron.core.model import (
     ENDED,
     ON_A_NODE,
     QUEUED,
+    SKIPPED,
     Calendar,
     Edition,
     Job,
@@ -119,6 +120,7 @@ class State:
         self.by_uid: dict[int, Job] = {}
         self.policies: dict[int, Policy] = {}
         self.calendar_jobs: dict[str, dict[int, None]] = {}  # by name of the calendar: uids of the jobs that name it
+        self.children: dict[str, dict[int, None]] = {}  # by name of a parent: uids of the jobs that are after it
         self.active: dict[int, dict[str, Run]] = {}  # uid -> runs that have not ended, oldest first
         self.history: dict[int, list[str]] = {}  # uid -> rows that have ended and are kept, in order of their end
         self.on_node: dict[str, dict[str, Run]] = {}  # assigned, running or cancelling
@@ -138,6 +140,8 @@ class State:
         self.touched_jobs: set[int] = set()
         self.touched_calendars: set[str] = set()
         self.touched_runs: set[str] = set()
+        # runs that have ended within the entry and that others may follow, in that order (apply/chains.py)
+        self.ended: list[Run] = []
 
     # ---- questions
 
@@ -169,9 +173,15 @@ class State:
         return job is not None and job.paused and run.cause != CAUSE_MANUAL
 
     def stops_with_lease(self, uid: int) -> bool:
-        """Whether a run of this job has to end with its node's lease, since its loss would let another start."""
-        policy = self.policies.get(uid)
-        return policy is None or policy.self_stop is True  # None: nothing is chained on anything yet
+        """Whether runs of this job end with their node's lease, since their loss would let another start (5.7)."""
+        job = self.by_uid.get(uid)
+        if job is None or (said := self.policies[uid].self_stop) is True:
+            return True
+        return said is None and any(
+            on != "success" and parent == job.name
+            for child in self.children.get(job.name, ())
+            for parent, on in self.policies[child].after
+        )
 
     def revision_of(self, job: Job) -> int:
         """The newest revision of what the job's times follow from: its own, or that of a calendar it names."""
@@ -211,11 +221,13 @@ class State:
 
     def know_job(self, job: Job, policy: Policy) -> None:
         """The job is among the jobs, and this is what its definition means now."""
-        self._forget_calendars(job)
+        self._forget_names(job)
         self.by_uid[job.uid] = job
         self.policies[job.uid] = policy
         for name in policy.recurrence.exclude:
             self.calendar_jobs.setdefault(name, {})[job.uid] = None
+        for name, _ in policy.after:
+            self.children.setdefault(name, {})[job.uid] = None
 
     def touch_job(self, job: Job) -> None:
         self._touched[id(job)] = job
@@ -227,7 +239,7 @@ class State:
 
     def remove_job(self, job: Job) -> None:
         """The job goes; its rows stay readable by id among the orphans."""
-        self._forget_calendars(job)
+        self._forget_names(job)
         del self.jobs[job.name]
         del self.by_uid[job.uid]
         del self.policies[job.uid]
@@ -376,13 +388,20 @@ class State:
 
     # ---- indexes
 
-    def _forget_calendars(self, job: Job) -> None:
+    def _forget_names(self, job: Job) -> None:
+        """What the job's definition names, calendars and parents, is no longer named by it."""
         policy = self.policies.get(job.uid)
-        for name in () if policy is None else policy.recurrence.exclude:
-            users = self.calendar_jobs[name]
-            users.pop(job.uid, None)
-            if not users:
-                del self.calendar_jobs[name]
+        if policy is None:
+            return
+        for index, names in (
+            (self.calendar_jobs, policy.recurrence.exclude),
+            (self.children, [name for name, _ in policy.after]),
+        ):
+            for name in names:
+                users = index[name]
+                users.pop(job.uid, None)
+                if not users:
+                    del index[name]
 
     def _index(self, run: Run) -> None:
         state = run.state
@@ -415,6 +434,8 @@ class State:
         if job is None:
             self._keep_orphan(run.id)
             return
+        if job.name in self.children and run.state != SKIPPED:
+            self.ended.append(run)
         policy = self.policies[run.uid]
         if policy.recurrence.end_intervals and run.cause in COUNTED_CAUSES:
             self._note_end(job, run)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftcron.core import definition, planner
+from raftcron.core import chains, definition, planner
 from raftcron.core.apply.context import replay
 from raftcron.core.apply.jobs import SKIPS_MAX
 from raftcron.core.coming import Coming, ahead_of, coming_of
@@ -414,9 +414,13 @@ class Service:
         not_yet = dict.fromkeys(checked.not_yet)
         if not faults:
             policy = definition.policy_of(definition.canonical(checked.written))
+            after = () if kept is None else kept.after
+            if policy.after != after:
+                found = chains.faults(self._machine.state, name or _name_in(body), policy.after, after)
+                faults = dict.fromkeys(found)
             if kept is None or kept.recurrence != policy.recurrence:
                 fault = never_fires(policy, name or _name_in(body), now, calendars)
-                faults = {} if fault is None else {fault: None}
+                faults |= {} if fault is None else {fault: None}
         if faults:
             raise InvalidError(
                 f"the job has {_counted(len(faults))}; nothing was written",

@@ -76,6 +76,7 @@ def job_view(job: Job, state: State, timeline: Timeline) -> dict[str, Any]:
         "pause_until": instant(job.pause_until),
         "state": timeline.state_of(job, state.policy(job.uid)),
         "skips": [instant(at) for at in job.skips],
+        "joined": [{"job": parent, "run": run_id} for parent, run_id in job.joined],
     }
     return view
 
@@ -131,7 +132,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "replaced_by": None,
         "retry_of": None,
         "late_outcome": run.late_outcome,
-        "parent": None,
+        "parent": run.follows,
         "children": None,
         "shard_index": None,
         "shard_count": None,

@@ -223,10 +223,13 @@ class Worker:
 
     def _lease_ended(self) -> None:
         """No heartbeat was answered for lease minus margin: stop what could otherwise run twice (semantics 5.7)."""
+        state = self._machine.state
         stopped = 0
         for token in list(self._tasks):
             running = self._running[token]
-            if running.self_stop and running.has_started:  # the others wait for a licence anyway
+            run = state.runs.get(running.run_id)  # of a job that others may have come to follow meanwhile
+            must_end = running.self_stop or (run is not None and state.stops_with_lease(run.uid))
+            if must_end and running.has_started:  # the others wait for a licence anyway
                 running.stop(STOP_LEASE)
                 stopped += 1
         if stopped:

@@ -34,6 +34,7 @@ def held(state: State) -> dict[str, Any]:
     seen = {name: _plain(value) for name, value in vars(state).items() if not name.startswith("touched_")}
     seen["processes"] = {node: count for node, count in state.processes.items() if count}  # none and nought are one
     seen["calendar_jobs"] = {name: set(uids) for name, uids in state.calendar_jobs.items()}  # told in no order, as
+    seen["children"] = {name: set(uids) for name, uids in state.children.items()}
     seen["active"] = {uid: list(runs) for uid, runs in state.active.items()}  # are those, job by job
     seen["history"] = dict(state.history)
     return seen

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raftcron.core import commands as c
-from raftcron.core.apply import calendars, decisions, jobs, leadership, runs
+from raftcron.core.apply import calendars, chains, decisions, jobs, leadership, runs
 from raftcron.core.apply.context import Context, replay
 from raftcron.core.commands import Done, Entry, Outcome, Refused
 from raftcron.core.instant import MAX_MS
@@ -57,6 +57,8 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
         outcome = replay(state, getattr(command, "key", None)) or _HANDLERS[type(command)](
             state, Context(index, state.cluster_time), command
         )
+    if state.ended:
+        chains.follow(state, Context(index, state.cluster_time))
     state.index = index
     state.seal()
     return outcome

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 
 import msgspec
 
-from raftcron.core import definition
+from raftcron.core import chains, definition
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import begin_count, count_anew, holds, summarise, take
 from raftcron.core.apply.runs import cancel_run, skip
@@ -42,7 +43,7 @@ STALE = Refused("stale", "the job has changed since the leader looked at it")
 
 def put(state: State, context: Context, command: PutJob) -> Outcome:
     """Create or replace.  An identical definition keeps the revision."""
-    refusal = check_put(state, command)
+    refusal = check_put(state, command) or _check_chains(state, [command], [])
     if refusal is not None:
         return refusal
     status = change_put(state, context, command, place=0)
@@ -67,6 +68,7 @@ def apply_many(state: State, context: Context, command: ApplyJobs) -> Outcome:
         (check_put(state, one) for one in command.puts), (check_delete(state, one) for one in command.deletes)
     )
     refusal = next((refused for refused in checks if refused is not None), None)
+    refusal = refusal or _check_chains(state, command.puts, command.deletes)
     if refusal is not None:
         return refusal
     results = [change_put(state, context, one, place) for place, one in enumerate(command.puts)]
@@ -140,6 +142,7 @@ def pause(state: State, context: Context, command: PauseJob) -> Outcome:
     _settle(state, context, job, command.decisions)
     if not job.paused or job.pause_note != command.note or job.pause_until != command.until:
         job.paused, job.pause_note, job.pause_until = True, command.note, command.until
+        job.joined = ()
         _stamp(state, context, job)
     return remember(state, context, command.key, job.name, 200)
 
@@ -198,6 +201,22 @@ def _check(
     return None
 
 
+def _check_chains(state: State, puts: Iterable[PutJob], deletes: Iterable[DeleteJob]) -> Refused | None:
+    """Whether these together would make a cycle of jobs, which another write must have made possible meanwhile.
+
+    Stale, so that the leader looks again and names it.
+    """
+    edits: dict[str, chains.After] = {}
+    for command in puts:
+        job, after = state.jobs.get(command.name), definition.policy_of(command.definition).after
+        if after != (() if job is None else state.policy(job.uid).after):
+            edits[command.name] = after
+    if not any(edits.values()):
+        return None
+    edits.update((command.name, ()) for command in deletes)
+    return STALE if chains.impossible(state, edits) else None
+
+
 def _settle(state: State, context: Context, job: Job, decisions: list[Decision]) -> None:
     """Decide what was due under the old definition; what the planner has decided meanwhile stands."""
     count_anew(state, job)
@@ -231,9 +250,11 @@ def _create(state: State, context: Context, command: PutJob, place: int) -> None
 def _replace(state: State, context: Context, job: Job, command: PutJob, paused: bool, owner: str | None) -> None:
     stored = command.definition
     if job.definition != stored:
-        before = state.policies[job.uid].recurrence
+        known = state.policies[job.uid]
+        before = known.recurrence
         policy = definition.policy_of(stored)
         after = policy.recurrence
+        job.joined = chains.still_joined(job, known.after, policy.after, policy.join)
         job.definition = stored
         state.know_job(job, policy)
         if anchored(before) != anchored(after):
@@ -248,6 +269,7 @@ def _replace(state: State, context: Context, job: Job, command: PutJob, paused: 
         if command.resumed is not None and command.resumed.first > job.decided_through:
             summarise(state, context, job, command.resumed)
         job.paused, job.pause_note, job.pause_until = paused, "", None
+        job.joined = ()
     job.owner = owner
     if command.decided_through is not None:
         job.decided_through = max(job.decided_through, command.decided_through)
