@@ -227,6 +227,7 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
         ),
         times=times,
         catch_up_rate=settings.catch_up_rate,
+        history_total=settings.history_total_bytes,
         grace_seconds=settings.shutdown_grace_ms / 1000,
         announcement=Announce(
             node=settings.name,

@@ -16,6 +16,7 @@ import msgspec
 
 from raftcron.clock import Clock
 from raftcron.core.commands import Announce, Finished
+from raftcron.core.model import HISTORY_BYTES_KEPT
 from raftcron.errors import FatalError, RaftcronError
 from raftcron.ports import Executor, StateMachine
 from raftcron.raft import Device, Engine, RaftSettings, Random, Scribe
@@ -45,6 +46,7 @@ class NodeSettings:
     catch_up_rate: int  # runs a second, for the whole cluster
     grace_seconds: float  # for running attempts, at an orderly end
     announcement: Announce  # without the incarnation, which the log counts
+    history_total: int = HISTORY_BYTES_KEPT  # bytes of run records, over all jobs, while this node leads
 
 
 class Node:
@@ -69,7 +71,7 @@ class Node:
         self.clock = clock
         self.fail = fatal
         self.time = TrustedTime(clock)
-        self.machine = Machine(name, self.time)
+        self.machine = Machine(name, self.time, settings.history_total)
         self.log = Engine(settings.raft, watch(self.machine), clock, device, rng, fatal, scribe)
         self.proposer = Proposer(self.log, self.machine, self.time)
         self.leases = LeaseKeeper(clock, settings.times, self.log.read_index)

@@ -202,7 +202,13 @@ class Settings:
         WHOLE, 50_000, WORK, "And by how many entries, or four times those bytes.", low=100, high=1_000_000_000
     )
     history_total_bytes: int = _setting(
-        SIZE, 200 * MIB, WORK, "Room for run records, over all jobs.", low=MIB, high=1 << 40, is_later=True
+        SIZE,
+        200 * MIB,
+        WORK,
+        "Room for run records, over all jobs.",
+        low=MIB,
+        high=1 << 40,
+        rule="what the leader was told counts, on every node",
     )
     output_total_bytes: int = _setting(
         SIZE, GIB, WORK, "Room for the runs' output on this node.", low=MIB, high=1 << 40

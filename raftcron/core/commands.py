@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from raftcron.core.model import Key
+from raftcron.core.model import HISTORY_BYTES_KEPT, Key
 
 
 class Fire(Struct, array_like=True, frozen=True, gc=False):
@@ -58,6 +58,7 @@ class Lead(Struct, array_like=True, frozen=True, tag=1):
     version: str
     croniter_version: str
     tzdata_version: str
+    history_total: int = HISTORY_BYTES_KEPT  # bytes; a setting of the node that leads bounds what all keep
 
 
 class Announce(Struct, array_like=True, frozen=True, tag=2):

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from raftcron.core import definition
-from raftcron.core.model import Job, Policy, Run
+from raftcron.core.model import ENDED, Job, Policy, Run
 from raftcron.core.state import MODULUS, ORDERS, TABLES, Record, State, encoded, hasher
 from raftcron.core.timeline import Timeline
 from raftcron.errors import DamagedError, NewerVersionError
@@ -47,6 +47,7 @@ class _Head(Struct, array_like=True):
     lead_index: int
     cluster_time: int
     next_token: int
+    history_total: int
     counts: dict[str, int]
 
 
@@ -90,20 +91,20 @@ def _parts(state: State) -> Iterator[tuple[str, Any]]:
     """What each block holds, but for the last one."""
     counts = {name: len(getattr(state, name)) for name in TABLES}
     at = (state.index, state.epoch, state.leader, state.lead_index, state.cluster_time, state.next_token)
-    yield _HEAD, _Head(*at, counts)
+    yield _HEAD, _Head(*at, state.history_total, counts)
     for name in TABLES:
-        for rows in _cut(state, getattr(state, name).values()):
+        for rows in _cut(state, state.runs.encodings() if name == "runs" else getattr(state, name).values()):
             yield name, rows
     yield from _cut_orders(state)
 
 
-def _cut(state: State, records: Iterable[Record]) -> Iterator[list[Raw]]:
-    """Records as bytes, as many together as a reader takes in one slice."""
+def _cut(state: State, records: Iterable[Record | bytes]) -> Iterator[list[Raw]]:
+    """Records as bytes, some of which are bytes already, as many together as a reader takes in one slice."""
     known: set[Any] = set()  # keys of the timeline's groups
     rows: list[Raw] = []
     size = work = 0
     for record in records:
-        row, own = encoded(record), 1
+        row, own = record if isinstance(record, bytes) else encoded(record), 1
         if isinstance(record, Job) and not record.paused:
             key = Timeline.key_of(record, state.policies[record.uid])
             if key not in known:
@@ -221,6 +222,7 @@ class Reader:
         state, self._head = self.state, head
         state.index, state.epoch, state.leader, state.lead_index = head.index, head.epoch, head.leader, head.lead_index
         state.cluster_time, state.next_token = head.cluster_time, head.next_token
+        state.history_total = head.history_total
 
     def _records(self, name: str, rows: Raw) -> list[Any]:
         """Records into their table; each has its digest from its bytes as they were read (semantics I7)."""
@@ -230,9 +232,17 @@ class Reader:
         for record, row in zip(records, _rows(rows), strict=True):
             hashing = new_hasher()
             hashing.update(row)
-            record.digest = digest = integer(hashing.digest(), "little")
+            hashed = hashing.digest()
+            record.digest = digest = integer(hashed, "little")
             total += digest
+            if name == "runs":
+                if record.state in ENDED:
+                    self.state.runs.pack(record.id, bytes(row), record, hashed)
+                else:
+                    self.state.runs.put(record)
         self._digest += total
+        if name == "runs":
+            return records
         key_of = attrgetter(TABLES[name].__struct_fields__[0])
         getattr(self.state, name).update(zip(map(key_of, records), records, strict=True))
         return records
@@ -250,7 +260,7 @@ class Reader:
         return self._line.pop()
 
     def _take_runs(self, runs: list[Run]) -> None:
-        """Index the rows of one block, and make equal values one object, as where entries have made the rows.
+        """Index the rows of one block, and make equal values of active ones one object, as entries have.
 
         A row would take half as much again otherwise.
         """
@@ -266,6 +276,9 @@ class Reader:
                 run.uid, run.job = job.uid, job.name
                 if job.last_run == run.id:
                     job.last_run = run.id
+            if run.state in ENDED:
+                restore(run, job)  # it lies packed; this copy goes
+                continue
             run.cause = word(run.cause, run.cause)
             run.state = word(run.state, run.state)
             run.node = word(run.node, run.node)

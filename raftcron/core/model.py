@@ -51,6 +51,7 @@ AT_MOST_ONCE: Final = "at_most_once"
 AT_LEAST_ONCE: Final = "at_least_once"
 
 UNLIMITED: Final = 0  # of Policy.max_running and Policy.max_runs
+HISTORY_BYTES_KEPT: Final = 200 << 20  # run records beside each job's last one, unless history-total says otherwise
 
 
 # ---- records -------------------------------------------------------------------------------------------------------
@@ -130,6 +131,9 @@ class Job(Struct, array_like=True, gc=False):
     owner: str | None = None
     joined: tuple[tuple[str, str], ...] = ()  # of `join: all`: parents whose newest end counts, and the runs that ended
     digest: int = 0
+    last_success: int | None = None  # when its newest run that succeeded ended
+    last_failure: int | None = None  # when its newest run that failed, timed out or was lost ended
+    failures_in_row: int = 0  # such ends since the last success
 
 
 class Calendar(Struct, array_like=True, gc=False):

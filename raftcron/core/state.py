@@ -13,9 +13,10 @@ or `forget` on it; `seal` brings the digest up to date once an entry, so that th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,7 @@ from raftcron.core.model import (
     CAUSE_MANUAL,
     COUNTED_CAUSES,
     ENDED,
+    HISTORY_BYTES_KEPT,
     ON_A_NODE,
     QUEUED,
     SKIPPED,
@@ -36,6 +38,7 @@ from raftcron.core.model import (
     Policy,
     Run,
 )
+from raftcron.core.rows import FAILURES, Line, Packed, Rows
 
 MODULUS = 1 << 128
 DIGESTS_KEPT = 1024  # pairs of (index, digest) that a node can be asked for, of each kind
@@ -44,6 +47,7 @@ KEY_YOUTH_MS = 120_000  # a key younger than this never leaves for want of room
 KEY_LIFE_MS = 24 * 3600 * 1000
 ORPHANS_KEPT = 10_000  # runs of deleted jobs
 TAILS_BYTES_KEPT = 64 << 20  # output tails of all runs together
+LEAVING_PER_ROW = 4  # rows that leave beyond the bound of the history, for each that is sealed: no entry takes long
 ORDER_SLICE = 2_000  # ids, some 2 ms of work for whoever takes them in
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -57,7 +61,7 @@ TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times f
     "nodes": Node,
     "keys": Key,
 }
-ORDERS = ("orphans", "tails", "queued", "waiting", "on_node", "history")
+ORDERS = ("orphans", "tails", "queued", "waiting", "on_node", "history", "ordinary", "failures")
 _HASHERS = {kind: blake2b(digest_size=16, person=kind.__name__.encode()) for kind in TABLES.values()}
 
 
@@ -86,9 +90,9 @@ def record_hash(record: Record) -> int:
     return int.from_bytes(hashing.digest(), "little")
 
 
-def _head_hash(epoch: int, lead_index: int, cluster_time: int, next_token: int, leader: str) -> int:
+def _head_hash(epoch: int, lead_index: int, cluster_time: int, next_token: int, history_total: int, leader: str) -> int:
     """The 128-bit hash of what the state holds beside its records."""
-    data = b"%d %d %d %d %s" % (epoch, lead_index, cluster_time, next_token, leader.encode())
+    data = b"%d %d %d %d %d %s" % (epoch, lead_index, cluster_time, next_token, history_total, leader.encode())
     return int.from_bytes(blake2b(data, digest_size=16, person=b"head").digest(), "little")
 
 
@@ -107,22 +111,28 @@ class State:
         self.lead_index = 0
         self.cluster_time = 0
         self.next_token = 1
+        self.history_total = HISTORY_BYTES_KEPT  # what the leader of this epoch was told
         self.editions: dict[str, Edition] = {}
         self.calendars: dict[str, Calendar] = {}
         self.jobs: dict[str, Job] = {}
-        self.runs: dict[str, Run] = {}
+        self.runs = Rows()
         self.nodes: dict[str, Node] = {}
         self.keys: dict[str, Key] = {}  # oldest first
         self.orphans: deque[str] = deque()  # runs of deleted jobs, oldest first
         self.tails: deque[str] = deque()  # runs that have an output tail, oldest first
         self.tails_bytes = 0
+        self.ordinary = Line()  # ended rows but each job's last run, in the order in which they leave for want of room
+        self.failures = Line()  # and these after all of those
+        self.history_bytes = 0  # of such rows
         # derived
         self.by_uid: dict[int, Job] = {}
         self.policies: dict[int, Policy] = {}
         self.calendar_jobs: dict[str, dict[int, None]] = {}  # by name of the calendar: uids of the jobs that name it
         self.children: dict[str, dict[int, None]] = {}  # by name of a parent: uids of the jobs that are after it
         self.active: dict[int, dict[str, Run]] = {}  # uid -> runs that have not ended, oldest first
-        self.history: dict[int, list[str]] = {}  # uid -> rows that have ended and are kept, in order of their end
+        # uid -> rows that have ended and are kept, in order of their end; none where that is the last run at most, as
+        # for most of a million jobs
+        self.history: dict[int, list[str]] = {}
         self.on_node: dict[str, dict[str, Run]] = {}  # assigned, running or cancelling
         self.processes: dict[str, int] = {}  # of those, how many are processes
         self.queued: dict[str, Run] = {}
@@ -133,7 +143,7 @@ class State:
         self.waiting: dict[str, Run] = {}  # for a retry's back-off, or for their jitter
         # the digest
         self.digest = 0
-        self._head: tuple[int, int, int, int, str] | None = None
+        self._head: tuple[int, int, int, int, int, str] | None = None
         self._head_hash = 0
         self._touched: dict[int, Record] = {}
         # what entries have changed since somebody looked; cleared by the runtime
@@ -197,16 +207,29 @@ class State:
 
     def runs_of(self, uid: int) -> list[Run]:
         """The rows kept for a job, newest first."""
-        rows = [self.runs[run_id] for run_id in self.history.get(uid, ())]
+        rows = [self.runs[run_id] for run_id in self.ended_of(uid)]
         rows.extend(self.active.get(uid, {}).values())
         rows.sort(key=newest_first)
         return rows
+
+    def ended_of(self, uid: int) -> list[str]:
+        """The rows of a job that have ended and are kept, in order of their end."""
+        rows = self.history.get(uid)
+        if rows is not None:
+            return rows
+        job = self.by_uid.get(uid)
+        last = None if job is None else job.last_run
+        return [] if last is None or last not in self.runs or last in self.active.get(uid, ()) else [last]
 
     # ---- changes: for core.apply alone
 
     def touch(self, record: Record) -> None:
         """The record has changed or is new."""
         self._touched[id(record)] = record
+        if isinstance(record, Run) and (packed := self.runs.packed(record.id)) is not None:
+            self.runs.put(record)  # counted again when it is sealed
+            if not self._is_last(record):
+                self.history_bytes -= packed.size
 
     def forget(self, record: Record) -> None:
         """The record is gone."""
@@ -239,18 +262,30 @@ class State:
 
     def remove_job(self, job: Job) -> None:
         """The job goes; its rows stay readable by id among the orphans."""
+        rows = self.ended_of(job.uid)
         self._forget_names(job)
         del self.jobs[job.name]
         del self.by_uid[job.uid]
         del self.policies[job.uid]
         self.touched_jobs.add(job.uid)
         self.forget(job)
-        for run_id in self.history.pop(job.uid, ()):
+        self._may_leave(job.last_run)
+        self.history.pop(job.uid, None)
+        for run_id in rows:
             self._keep_orphan(run_id)
+
+    def set_last_run(self, job: Job, run: Run) -> None:
+        """A run of the job is its last one now: kept for ever, while the one before is kept as others are."""
+        before = job.last_run
+        if before is not None and job.uid not in self.history and (rows := self.ended_of(job.uid)):
+            self.history[job.uid] = rows
+        job.last_run = run.id
+        self._may_leave(before)
+        self._touched[id(job)] = job
 
     def add_run(self, run: Run) -> None:
         """A new row, active or ended already."""
-        self.runs[run.id] = run
+        self.runs.put(run)
         self._touched[id(run)] = run
         self.touched_runs.add(run.id)
         if run.state in ENDED:
@@ -324,22 +359,39 @@ class State:
             self.forget(oldest)
 
     def seal(self) -> None:
-        """The entry is done: bring the digest up to date."""
+        """The entry is done: bring the digest up to date, pack what has ended, keep the history within its bound."""
         digest = self.digest
+        packed = 0
         for record in self._touched.values():  # record_hash, written out: a third of what a run costs is here
             digest -= record.digest
             record.digest = 0
             hasher = _HASHERS[type(record)].copy()
-            hasher.update(_encode(record))
-            record.digest = fresh = int.from_bytes(hasher.digest(), "little")
+            data = _encode(record)
+            hasher.update(data)
+            hashed = hasher.digest()
+            record.digest = fresh = int.from_bytes(hashed, "little")
             digest += fresh
+            if isinstance(record, Run) and record.state in ENDED:
+                self.runs.pack(record.id, data, record, hashed)
+                packed += 1
+                if not self._is_last(record):
+                    self.history_bytes += len(data) - len(record.output_tail)
         self._touched.clear()
-        head = (self.epoch, self.lead_index, self.cluster_time, self.next_token, self.leader)
+        self.digest = digest
+        if self.history_bytes > self.history_total:
+            self._make_room(packed * LEAVING_PER_ROW)
+        digest = self.digest
+        head = (self.epoch, self.lead_index, self.cluster_time, self.next_token, self.history_total, self.leader)
         if head != self._head:
             digest -= self._head_hash
             self._head, self._head_hash = head, _head_hash(*head)
             digest += self._head_hash
         self.digest = digest % MODULUS
+
+    def containers(self) -> list[Any]:
+        """All that it holds, for whoever lets go of a million records slice by slice."""
+        nested = (self.runs, self.ordinary, self.failures)
+        return [*vars(self).values(), *(part for one in nested for part in one.containers())]
 
     # ---- into a snapshot and from it: for image.py alone
 
@@ -351,9 +403,10 @@ class State:
         if name == "on_node":
             return ((node, list(runs)) for node, runs in self.on_node.items())
         if name == "history":
-            rows_of = ((job.uid, self.history.get(job.uid, [])) for job in self.jobs.values())
-            return ((uid, rows) for uid, rows in rows_of if not self._is_in_order(rows))
-        ids = list(getattr(self, name))
+            rows_of = ((job.uid, self.history.get(job.uid, ())) for job in self.jobs.values())
+            return ((uid, list(rows)) for uid, rows in rows_of if not self._is_in_order(rows))
+        held = getattr(self, name)
+        ids = held.ids(self.runs) if isinstance(held, Line) else list(held)
         return (("", ids[at : at + ORDER_SLICE]) for at in range(0, len(ids), ORDER_SLICE))
 
     def restore_run(self, run: Run, job: Job | None) -> None:
@@ -362,17 +415,21 @@ class State:
             self.active.setdefault(run.uid, {})[run.id] = run
         elif job is not None:
             rows = self.history.get(run.uid)
-            if rows is None:
-                self.history[run.uid] = [run.id]
-            else:
+            if rows is not None:
                 rows.append(run.id)
+            elif job.last_run != run.id:
+                last = None if job.last_run is None else self.runs.get(job.last_run)
+                is_behind = last is not None and last.state in ENDED and last.log_index < run.log_index
+                self.history[run.uid] = [job.last_run, run.id] if is_behind and job.last_run else [run.id]
+        if not self._is_last(run) and (packed := self.runs.packed(run.id)) is not None:
+            self.history_bytes += packed.size
         self.tails_bytes += len(run.output_tail)
 
     def restore(self, name: str, key: str | int, ids: list[str]) -> None:
         """The next list of one of ORDERS; all rows are there.  KeyError: one that should be is not."""
         if name == "history":
             self.history[int(key)] = ids
-        elif name in ("orphans", "tails"):
+        elif name in ("orphans", "tails", "ordinary", "failures"):
             getattr(self, name).extend(ids)
         else:
             if name == "on_node":
@@ -380,7 +437,7 @@ class State:
             for run_id in ids:
                 self._index(self.runs[run_id])
 
-    def _is_in_order(self, rows: list[str]) -> bool:
+    def _is_in_order(self, rows: Sequence[str]) -> bool:
         """Whether rows of one job ended one after the other as they were decided."""
         if len(rows) < 2:
             return True
@@ -431,6 +488,8 @@ class State:
 
     def _end(self, run: Run) -> None:
         job = self.by_uid.get(run.uid)
+        if job is None or job.last_run != run.id:
+            self._stand_in_line(run.id, is_failure=run.state in FAILURES)
         if job is None:
             self._keep_orphan(run.id)
             return
@@ -441,7 +500,9 @@ class State:
             self._note_end(job, run)
         rows = self.history.get(run.uid)
         if rows is None:
-            rows = self.history[run.uid] = []  # a deque would take 600 bytes more a job
+            if job.last_run == run.id:
+                return
+            rows = self.history[run.uid] = self.ended_of(run.uid)  # a deque would take 600 bytes more a job
         rows.append(run.id)
         kept = max(1, policy.history_runs)
         while len(rows) > kept:
@@ -449,7 +510,7 @@ class State:
             if oldest == job.last_run and len(rows) >= kept:
                 rows.append(oldest)  # the last run is kept for ever; one row at most is moved
                 oldest = rows.pop(0)
-            self._drop(self.runs[oldest])
+            self._drop(oldest)
 
     def _note_end(self, job: Job, run: Run) -> None:
         """For schedules `from last_end`: what came of a scheduled time is over, and no other run of it is active."""
@@ -457,15 +518,51 @@ class State:
             job.last_end = max(job.last_end or 0, run.finished_at or 0)
             self.touch_job(job)
 
+    def _is_last(self, run: Run) -> bool:
+        job = self.by_uid.get(run.uid)
+        return job is not None and job.last_run == run.id
+
+    def _may_leave(self, run_id: str | None) -> None:
+        """What was the last run of its job is no more; if it is still active it stands in line at its end."""
+        if run_id is None or run_id not in self.runs:
+            return
+        packed = self.runs.packed(run_id)
+        if packed is not None:
+            self.history_bytes += packed.size
+            self._stand_in_line(run_id, is_failure=packed.is_failure)
+        elif (run := self.runs[run_id]).state in ENDED:  # by this very entry
+            self._stand_in_line(run_id, is_failure=run.state in FAILURES)
+
+    def _stand_in_line(self, run_id: str, *, is_failure: bool) -> None:
+        line = self.failures if is_failure else self.ordinary
+        line.append(run_id, self.runs)
+
+    def _make_room(self, most: int) -> None:
+        """Rows leave until all fit, or `most` have left: the oldest first, failures after all others."""
+        while self.history_bytes > self.history_total and most > 0:
+            most -= 1
+            run_id = self.ordinary.pop(self.runs) or self.failures.pop(self.runs)
+            if run_id is None:
+                return
+            rows = self.history.get(self.runs[run_id].uid)
+            if rows is not None:
+                rows.remove(run_id)
+            self._drop(run_id)
+
     def _keep_orphan(self, run_id: str) -> None:
         self.orphans.append(run_id)
-        if len(self.orphans) > ORPHANS_KEPT:
-            self._drop(self.runs[self.orphans.popleft()])
+        if len(self.orphans) > ORPHANS_KEPT and (oldest := self.orphans.popleft()) in self.runs:
+            self._drop(oldest)
 
-    def _drop(self, run: Run) -> None:
-        if run.output_tail:
-            self.tails_bytes -= len(run.output_tail)
-            run.output_tail = b""
-        del self.runs[run.id]
-        self.touched_runs.add(run.id)
-        self.forget(run)
+    def _drop(self, run_id: str) -> None:
+        """A row that is no job's last run leaves."""
+        row = self.runs.pop(run_id)
+        self.touched_runs.add(run_id)
+        if isinstance(row, Packed):
+            self.tails_bytes -= row.tail_bytes
+            self.history_bytes -= row.size
+            self.digest = (self.digest - row.digest) % MODULUS
+        else:
+            self.tails_bytes -= len(row.output_tail)
+            row.output_tail = b""
+            self.forget(row)

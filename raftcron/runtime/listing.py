@@ -19,6 +19,7 @@ import msgspec
 
 from raftcron.core import definition
 from raftcron.core.model import COUNTED_CAUSES, SKIPPED, Job, Run
+from raftcron.core.rows import Rows
 from raftcron.core.state import newest_first
 from raftcron.errors import Fault, InvalidError
 from raftcron.runtime.machine import Machine
@@ -97,7 +98,7 @@ class Listing:
             while not self._is_complete:
                 state, begun_at = self._machine.state, self._begun_at
                 names = await _sorted(list(state.jobs))
-                run_ids, run_indexes = await _in_order(list(state.runs.values()), begun_at)
+                run_ids, run_indexes = await _in_order(state.runs, begun_at)
                 if state is self._machine.state:
                     self._names = names  # some of them perhaps among the new names too
                     self._run_ids = run_ids + self._run_ids
@@ -268,7 +269,7 @@ class Listing:
         """A page of one job's rows, newest first; `total` is how many are kept, without filters."""
         after = None if cursor is None else tuple(_read_cursor(cursor, "runs", (int, int, str)))
         state = self._machine.state
-        ids = [*state.history.get(job.uid, ()), *state.active.get(job.uid, ())]
+        ids = [*state.ended_of(job.uid), *state.active.get(job.uid, ())]
         best: list[tuple[int, int, str]] = []
         for start in range(0, len(ids), SLICE):
             if start:
@@ -292,18 +293,23 @@ class Listing:
     async def run_counts(self) -> dict[str, int]:
         """How many rows there are of each state."""
         counts: dict[str, int] = {}
-        for number, run in enumerate(list(self._machine.state.runs.values())):
-            counts[run.state] = counts.get(run.state, 0) + 1
-            if number % (SLICE * 10) == SLICE * 10 - 1:
+        runs = self._machine.state.runs
+        for number, run_id in enumerate(list(runs), start=1):
+            run = runs.get(run_id)
+            if run is not None:
+                counts[run.state] = counts.get(run.state, 0) + 1
+            if not number % SLICE:
                 await asyncio.sleep(0)
         return counts
 
     def _take_runs(self) -> None:
         runs = self._machine.state.runs
         fresh: list[Run] = []
-        for run in reversed(runs.values()):
+        for run_id in reversed(runs):
+            run = runs[run_id]
             if run.log_index <= self._runs_through:
                 break
+            run.id = run_id  # the one that is kept anyway
             fresh.append(run)
         if fresh:
             self._runs_through = fresh[0].log_index
@@ -334,20 +340,29 @@ async def _sorted(names: list[str]) -> list[str]:
     return ordered
 
 
-async def _in_order(rows: list[Run], through: int) -> tuple[list[str], array[int]]:
+async def _in_order(runs: Rows, through: int) -> tuple[list[str], array[int]]:
     """Ids and log indexes of rows of entries up to `through`, oldest first; the state has them entry by entry."""
     run_ids: list[str] = []
     run_indexes = array("q")
-    begin = 0
-    while begin < len(rows) and rows[begin].log_index <= through:
-        end = begin
-        while end < len(rows) and (end < begin + SLICE or rows[end].log_index == rows[end - 1].log_index):
-            end += 1
-        part = sorted(rows[begin:end], key=newest_first, reverse=True)
-        run_ids += [run.id for run in part if run.log_index <= through]
-        run_indexes.extend(run.log_index for run in part if run.log_index <= through)
-        begin = end
-        await asyncio.sleep(0)
+    part: list[tuple[tuple[int, int, str], str]] = []  # rows of whole entries, with their keys
+
+    def take() -> None:
+        part.sort(reverse=True)
+        run_ids.extend(run_id for _, run_id in part)
+        run_indexes.extend(-key[0] for key, _ in part)
+        part.clear()
+
+    for number, run_id in enumerate(list(runs), start=1):
+        run = runs.get(run_id)
+        if run is not None:
+            if run.log_index > through:
+                break
+            if len(part) >= SLICE and run.log_index != -part[-1][0][0]:
+                take()
+            part.append((newest_first(run), run_id))
+        if not number % SLICE:
+            await asyncio.sleep(0)
+    take()
     return run_ids, run_indexes
 
 

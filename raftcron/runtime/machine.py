@@ -16,6 +16,7 @@ from raftcron.core.apply import apply
 from raftcron.core.codec import decode_entry, encode_entry
 from raftcron.core.commands import Entry, Lead, Outcome, Refused
 from raftcron.core.image import Reader, image
+from raftcron.core.model import HISTORY_BYTES_KEPT
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.core.state import DIGESTS_KEPT, State
 from raftcron.core.timeline import Timeline
@@ -40,7 +41,8 @@ class Observer(Protocol):
 class Machine:
     """Replicated state with what follows from it; implements ports.StateMachine."""
 
-    def __init__(self, node: str, time: TrustedTime) -> None:
+    def __init__(self, node: str, time: TrustedTime, history_total: int = HISTORY_BYTES_KEPT) -> None:
+        """`history_total`: bytes of run records that all nodes keep while this one leads."""
         self.state = State()
         self.timeline = Timeline(self.state.calendars)
         self.applied_index = 0  # of the log; entries that are not for this machine count too
@@ -50,6 +52,7 @@ class Machine:
         self.spaced_digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)  # at indices divisible by 1,024
         self._node = node
         self._time = time
+        self._history_total = history_total
         self._observers: list[Observer] = []
 
     @property
@@ -60,7 +63,7 @@ class Machine:
         self._observers.append(observer)
 
     def leadership(self, term: int) -> bytes:
-        command = Lead(self._node, self.incarnation, term, __version__, *self.editions)
+        command = Lead(self._node, self.incarnation, term, __version__, *self.editions, self._history_total)
         return encode_entry(Entry(self.state.epoch, self._time.now_ms(), command))
 
     def apply(self, index: int, body: bytes) -> Outcome:
@@ -119,7 +122,7 @@ class Machine:
                 f"a snapshot of index {state.index} came where index {self.state.index} has been applied: "
                 "it is not of this log"
             )
-        _release([*vars(self.state).values(), *vars(self.timeline).values()])
+        _release([*self.state.containers(), *vars(self.timeline).values()])
         self.state, self.timeline = state, timeline
         self.applied_index = max(self.applied_index, state.index)
         self._keep_digest()

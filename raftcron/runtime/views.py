@@ -12,6 +12,7 @@ from raftcron.core.instant import rfc3339
 from raftcron.core.model import AttemptRecord, Job, Run
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
+from raftcron.runtime.statistics import lateness_ms, statistics
 
 _decode_args = msgspec.msgpack.Decoder().decode
 _PAUSED_AFTER = "max_runs"  # where `paused` stands in the contract's order
@@ -71,6 +72,10 @@ def job_view(job: Job, state: State, timeline: Timeline) -> dict[str, Any]:
             "lost": job.lost,
             "decided_through": instant(job.decided_through),
             "counted_from": instant(job.counted_from),
+            "last_success_at": instant(job.last_success),
+            "last_failure_at": instant(job.last_failure),
+            "consecutive_failures": job.failures_in_row,
+            **statistics(state.ended_of(job.uid), state.runs),
         },
         "pause_note": job.pause_note or None,
         "pause_until": instant(job.pause_until),
@@ -122,7 +127,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "error": run.error,
         "error_kind": run.error_kind,
         "output_tail": run.output_tail.decode("utf-8", "replace"),
-        "lateness_ms": _lateness_ms(run),
+        "lateness_ms": lateness_ms(run),
         "log_index": run.log_index,
         "epoch": run.epoch,
         "missed_count": run.missed_count,
@@ -155,9 +160,3 @@ def _attempt_view(record: AttemptRecord) -> dict[str, Any]:
         "started_index": record.started_index,
         "finished_index": record.finished_index,
     }
-
-
-def _lateness_ms(run: Run) -> int | None:
-    """How long after it was due the first attempt that is still on record started."""
-    started_at = run.attempts[0].started_at if run.attempts else None
-    return None if started_at is None else started_at - run.due_at

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from raftcron.core import commands as c
 from raftcron.core import definition, exclusion
-from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ON_A_NODE, Key
-from raftcron.core.state import State
+from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ENDED, ON_A_NODE, Key
+from raftcron.core.rows import FAILURES
+from raftcron.core.state import State, encoded
 from tests.unit.machine import Machine
 from tests.unit.test_apply import anew
 
@@ -55,7 +56,7 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
     decisions = [c.Decision(uid, revision, due, fires, [])]
     key = draw(keys)
     options: list[c.Command] = [
-        c.Lead(place.node, place.incarnation, 1, "", "", ""),
+        c.Lead(place.node, place.incarnation, 1, "", "", "", draw(st.sampled_from([0, 300, 600, 1 << 20]))),
         c.Announce(place.node, place.incarnation, "", "", "", draw(small), draw(small)),
         c.PutJob(
             name,
@@ -127,10 +128,30 @@ def check(state: State) -> None:
     assert sum(map(len, state.calendar_jobs.values())) == sum(
         len(policy.recurrence.exclude) for policy in state.policies.values()
     )
+    check_history(state)
     tokens = [run.fencing_token for run in state.runs.values() if run.fencing_token]
     assert len(tokens) == len(set(tokens))
     assert all(token < state.next_token for token in tokens)
     assert state.digest == anew(state)
+
+
+def check_history(state: State) -> None:
+    """What is bounded is counted right, and each row that may leave stands in line once; the last run never does."""
+    last = {job.last_run for job in state.jobs.values()}
+    assert all(run_id is None or run_id in state.runs for run_id in last)
+    ended = {run.id: run for run in state.runs.values() if run.state in ENDED}
+    in_line = [*state.ordinary.ids(state.runs), *state.failures.ids(state.runs)]
+    assert sorted(in_line) == sorted(ended.keys() - last)
+    assert set(state.failures.ids(state.runs)) == {run_id for run_id in in_line if ended[run_id].state in FAILURES}
+    sizes = {run_id: len(encoded(run)) - len(run.output_tail) for run_id, run in ended.items()}
+    assert state.history_bytes == sum(sizes[run_id] for run_id in in_line)
+    assert state.tails_bytes == sum(len(run.output_tail) for run in state.runs.values())
+    for uid, job in state.by_uid.items():
+        of_job = {run_id for run_id, run in ended.items() if run.uid == uid}
+        assert sorted(state.ended_of(uid)) == sorted(of_job)
+        assert len(of_job) <= max(1, state.policies[uid].history_runs) + (job.last_run in state.active.get(uid, ()))
+    orphans = ended.keys() - {run_id for uid in state.by_uid for run_id in state.ended_of(uid)}
+    assert orphans <= set(state.orphans)
 
 
 @settings(max_examples=150, deadline=None)

@@ -36,7 +36,9 @@ def held(state: State) -> dict[str, Any]:
     seen["calendar_jobs"] = {name: set(uids) for name, uids in state.calendar_jobs.items()}  # told in no order, as
     seen["children"] = {name: set(uids) for name, uids in state.children.items()}
     seen["active"] = {uid: list(runs) for uid, runs in state.active.items()}  # are those, job by job
-    seen["history"] = dict(state.history)
+    seen["history"] = {uid: list(state.ended_of(uid)) for uid in state.by_uid}
+    seen["ordinary"], seen["failures"] = state.ordinary.ids(state.runs), state.failures.ids(state.runs)
+    seen["runs"] = [(run_id, _plain(state.runs[run_id])) for run_id in state.runs]
     return seen
 
 

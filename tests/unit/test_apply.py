@@ -229,6 +229,7 @@ def test_a_late_end_of_a_lost_run_is_kept_beside_its_state() -> None:
     run = machine.fire(machine.put(), 2_000)
     machine.done(Lose("n1", 1, [Token(run.id, run.fencing_token)]))
     machine.finish(run)
+    run = machine.state.runs[run.id]
     assert (run.state, run.late_outcome) == ("lost", "succeeded")
 
 
@@ -437,7 +438,7 @@ def test_the_digest_is_the_sum_over_all_records() -> None:
 def anew(state: State) -> int:
     """The digest of a state's records and head, from nothing."""
     fresh = State()
-    for name in ("epoch", "lead_index", "cluster_time", "next_token", "leader"):
+    for name in ("epoch", "lead_index", "cluster_time", "next_token", "history_total", "leader"):
         setattr(fresh, name, getattr(state, name))
     fresh.seal()
     records = [record for table in TABLES for record in getattr(state, table).values()]

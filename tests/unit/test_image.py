@@ -47,6 +47,8 @@ def everything(size: int = 1) -> Hand:
         first, second = (fire(f"ended-{number}", overlap={"policy": "allow"}) for _ in range(2))
         hand.finish(second, output_tail=b"second")
         hand.finish(first, output_tail=b"first", exit_code=0)
+        for ending in ("failed", "succeeded", "succeeded"):
+            hand.finish(fire(f"old-{number}"), ending)
         gone = fire(f"gone-{number}")
         hand.finish(gone, output_tail=b"gone")
         hand.done(DeleteJob(gone.job, [], hand.state.jobs[gone.job].revision))
@@ -265,8 +267,8 @@ def test_a_restored_state_takes_no_more_memory_than_one_that_entries_have_made(l
     assert footprint(other) <= footprint(large)
     job = other.state.jobs["ended-0"]
     assert other.state.policy(job.uid) is large.state.policy(job.uid)
-    assert all(run.job is job.name for run in other.state.runs_of(job.uid))
-    runs = other.state.runs.values()
+    runs = [run for runs in other.state.active.values() for run in runs.values()]
+    assert all(run.job is other.state.by_uid[run.uid].name for run in runs)
     for words in (
         {id(word): word for run in runs for word in (run.cause, run.state, run.node) if word is not None},
         {id(word): word for run in runs for attempt in run.attempts for word in (attempt.node, attempt.state)},

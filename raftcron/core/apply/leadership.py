@@ -16,6 +16,7 @@ def lead(state: State, context: Context, command: Lead) -> Outcome:
         _reckon(state, context, name, version)
     state.leader = command.node
     state.lead_index = context.log_index
+    state.history_total = max(0, command.history_total)
     for runs in list(state.on_node.values()):
         for run in list(runs.values()):
             if run.state == ASSIGNED:

@@ -41,6 +41,7 @@ from raftcron.core.model import (
     Run,
 )
 from raftcron.core.policy import backoff_ms, may_retry, start_deadline
+from raftcron.core.rows import FAILURES
 from raftcron.core.state import State
 
 ATTEMPTS_KEPT = 100  # records of attempts a run keeps; the oldest leave
@@ -335,4 +336,9 @@ def _count_end(state: State, run: Run) -> None:
         job.cancelled += 1
     elif run.state == LOST:
         job.lost += 1
+    if run.state == SUCCEEDED:
+        job.last_success, job.failures_in_row = run.finished_at, 0
+    elif run.state in FAILURES:
+        job.last_failure = run.finished_at
+        job.failures_in_row += 1
     state.count_job(job)
