@@ -101,7 +101,7 @@ class Setting:
 
     def _become(self, request: dict[str, Any], stdin: int, output: int) -> None:
         """In the child: never returns."""
-        what = "cannot start"
+        what, hint = "cannot start", ""
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
@@ -115,24 +115,27 @@ class Setting:
             os.dup2(output, 2)
             resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
             environment: dict[str, str] = request["env"]
-            if request["user"] is not None:
-                what = f"cannot become user {request['user']!r} (only a node that runs as root can)"
-                environment = _become_user(request["user"]) | environment
+            if request["memory"] is not None:
+                what = "cannot limit its memory"
+                resource.setrlimit(resource.RLIMIT_DATA, (request["memory"], request["memory"]))
+            if request["user"] is not None or request["group"] is not None:
+                what, hint = _names(request), "; only a node that runs as root can run commands as somebody else"
+                environment = _become_somebody(request["user"], request["group"]) | environment
             if request["cwd"] is not None:
-                what = f"cannot enter the directory {request['cwd']!r}"
+                what, hint = f"cannot enter the directory {request['cwd']!r}", "; make it on this node, or change `cwd`"
                 os.chdir(request["cwd"])
             # Last, since a change of user clears it; and the spawner may be gone already.
             _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
             if os.getppid() != self.pid:
                 os._exit(127)
             argv: list[str] = request["argv"]
-            what = f"cannot run {argv[0]!r}"
+            what, hint = f"cannot run {argv[0]!r}", _hint(argv[0], environment)
             environment[MARK] = f"{self.mark}.{request['id']}"
             signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a signal that came meanwhile takes effect here
             os.execvpe(argv[0], argv, environment)  # noqa: S606  no shell on purpose
         except BaseException as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
-            self._complain.send(pack([request["id"], f"{what}: {reason}"[: ERROR_BYTES // 4]]))
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
+            self._complain.send(pack([request["id"], f"{what}: {reason}{hint}"[: ERROR_BYTES // 4]]))
         finally:
             os._exit(127)
 
@@ -150,11 +153,39 @@ class Setting:
         runfiles.write(runfiles.child_path(self.run_directory, request["id"]), record)
 
 
-def _become_user(name: str) -> dict[str, str]:
-    import pwd  # only where it is asked for
+def _names(request: dict[str, Any]) -> str:
+    asked = [f"{kind} {request[kind]!r}" for kind in ("user", "group") if request[kind] is not None]
+    return f"cannot become {' and '.join(asked)}"
 
-    entry = pwd.getpwnam(name)
-    os.initgroups(name, entry.pw_gid)
-    os.setgid(entry.pw_gid)
+
+def _hint(program: str, environment: dict[str, str]) -> str:
+    """What to do about a program that cannot be run."""
+    if "/" in program:
+        return "; it has to be there on this node, and executable"
+    return (
+        f"; looked for in PATH, {environment.get('PATH', os.defpath)}: install it on this node, or give its full path"
+    )
+
+
+def _become_somebody(user: str | None, group: str | None) -> dict[str, str]:
+    """The user with its groups, the given group in place of its first; or the group alone.  What the user's shell has.
+
+    LookupError says who is not there.
+    """
+    import grp  # only where it is asked for
+    import pwd
+
+    try:
+        entry = None if user is None else pwd.getpwnam(user)
+        gid = grp.getgrnam(group).gr_gid if group is not None else entry.pw_gid if entry is not None else os.getgid()
+    except KeyError as error:
+        raise LookupError(f"{error.args[0]}: make it on this node, or name another one") from None
+    if entry is None:
+        os.setgroups([gid])
+        os.setgid(gid)
+        return {}
+    os.initgroups(entry.pw_name, gid)
+    os.setgid(gid)
     os.setuid(entry.pw_uid)
-    return {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell or "/bin/sh"}
+    shell = entry.pw_shell or "/bin/sh"
+    return {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": shell}

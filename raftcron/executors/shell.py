@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any, Self
 
+from raftcron.config.kinds import MIB, SIZE
 from raftcron.executors.context import OF_THE_USER, environment
 from raftcron.executors.output import output_name
 from raftcron.executors.registry import Surroundings, unsent
@@ -15,19 +16,19 @@ from raftcron.executors.spawner import Reason, SpawnRequest, SpawnResult
 from raftcron.executors.validation import Finding, Findings, json_type, pointer
 from raftcron.ports import Attempt, Control, Ending
 
-FIELDS = {"type", "command", "cwd", "env", "stdin", "user"}
-PLANNED = {"memory_limit": "limits on memory come with a later version"}
+FIELDS = {"type", "command", "cwd", "env", "stdin", "user", "group", "memory_limit"}
 ARGUMENT_BYTES = (128 << 10) - 1  # the kernel's bound for one argument or one variable
 ARGUMENTS = 1_000
 VARIABLES = 500
 STDIN_BYTES = 1 << 20
+MEMORY_BYTES = (MIB, 1 << 42)
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 
 
 class ShellExecutor:
-    """`{"type": "shell", "command": "..." | ["argv", ...], "cwd", "env", "stdin", "user"}`.
+    """`{"type": "shell", "command": "..." | ["argv", ...], "cwd", "env", "stdin", "user", "group", "memory_limit"}`.
 
     A string goes to `/bin/sh -c`.  Without `cwd` it runs where the daemon runs.  Exit code 0 is success.  What a
     command leaves in the background is killed when the command itself is over.
@@ -88,6 +89,8 @@ class ShellExecutor:
             cwd=spec.get("cwd"),
             stdin=(spec.get("stdin") or "").encode(),
             user=user,
+            group=spec.get("group"),
+            memory_bytes=None if spec.get("memory_limit") is None else SIZE.read(spec["memory_limit"]),
             output_name=output_name(attempt.run_id, attempt.fencing_token),
             self_stop=attempt.self_stop,
         )
@@ -95,9 +98,7 @@ class ShellExecutor:
     @staticmethod
     def validate(spec: Mapping[str, Any]) -> list[Finding]:
         findings = Findings()
-        for name in spec.keys() & PLANNED.keys():
-            findings.not_yet(pointer(name), PLANNED[name])
-        findings.unknown_fields({name: None for name in spec if name not in PLANNED}, FIELDS)
+        findings.unknown_fields(spec, FIELDS)
         _check_command(findings, spec.get("command"))
         if spec.get("env") is not None:
             _check_environment(findings, spec["env"])
@@ -106,9 +107,24 @@ class ShellExecutor:
             findings.invalid("/cwd", "must be an absolute path")
         if stdin is not None:
             findings.text("/stdin", stdin, bytes_max=STDIN_BYTES, nul=True)
-        if user is not None and findings.text("/user", user, bytes_max=256) and not _USER.fullmatch(user):
-            findings.invalid("/user", f"{user!r} is not the name of a user")
+        for field, name in (("user", user), ("group", spec.get("group"))):
+            where = pointer(field)
+            if name is not None and findings.text(where, name, bytes_max=256) and not _NAME.fullmatch(name):
+                findings.invalid(where, f"{name!r} is not the name of a {field}")
+        if spec.get("memory_limit") is not None:
+            _check_memory(findings, spec["memory_limit"])
         return findings.items
+
+
+def _check_memory(findings: Findings, value: Any) -> None:
+    low, high = MEMORY_BYTES
+    try:
+        size = SIZE.read(value)
+    except ValueError as error:
+        findings.invalid("/memory_limit", str(error))
+        return
+    if not low <= size <= high:
+        findings.invalid("/memory_limit", f"is outside {SIZE.show(low)} to {SIZE.show(high)}")
 
 
 def _check_command(findings: Findings, command: Any) -> None:

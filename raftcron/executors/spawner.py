@@ -52,6 +52,8 @@ class SpawnRequest:
     cwd: str | None = None
     stdin: bytes = b""
     user: str | None = None
+    group: str | None = None  # instead of the user's own, or the daemon's
+    memory_bytes: int | None = None  # that each of its processes may write to
     output_name: str | None = None  # file in the output directory; None keeps the tail only
     self_stop: bool = True  # die at the end of the lease
 
@@ -179,6 +181,8 @@ class Spawner:
                 "cwd": request.cwd,
                 "stdin": request.stdin,
                 "user": request.user,
+                "group": request.group,
+                "memory": request.memory_bytes,
                 "output": request.output_name,
                 "timeout": request.timeout_seconds,
                 "kill_after": request.kill_after_seconds,

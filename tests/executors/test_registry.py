@@ -95,6 +95,7 @@ async def test_noop_asks_the_gate_and_succeeds() -> None:
         HTTP | {"url": "http://[::1]:80/"},
         SHELL,
         SHELL | {"command": ["a", ""], "cwd": "/tmp", "env": {"A_1": ""}, "stdin": "a\0b", "user": "www-data"},
+        SHELL | {"group": "adm", "memory_limit": "512MiB"},
         SHELL | {"command": "echo ${secret:-none}", "cwd": None, "env": None, "stdin": None, "user": None},
         {"type": "noop"},
     ],
@@ -178,6 +179,7 @@ def test_every_fault_of_a_shell_object_is_named() -> None:
         "env": {"1A": "x", "B": 5, "C": "\0", "RAFTCRON_JOB": "x", "D=E": "", "F": "${secret:key}"},
         "stdin": 5,
         "user": "a b",
+        "group": "",
         "memory_limit": "1G",
         "shell": "/bin/bash",
     }
@@ -197,7 +199,8 @@ def test_every_fault_of_a_shell_object_is_named() -> None:
         "/env/F": "not_yet_supported",
         "/stdin": "invalid",
         "/user": "invalid",
-        "/memory_limit": "not_yet_supported",
+        "/group": "invalid",
+        "/memory_limit": "invalid",
         "/shell": "invalid",
     }
     for command in (None, "", " \n", [], {}, 5, ["x"] * 2000):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -60,10 +61,11 @@ async def test_the_environment_is_exactly_what_was_asked_and_a_mark(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"argv": ["no-such-program"]}, "cannot run 'no-such-program': No such file"),
+        ({"argv": ["no-such-program"]}, "cannot run 'no-such-program': No such file or directory; looked for in PATH"),
         ({"argv": ["/"]}, "cannot run '/': Permission denied"),
         ({"cwd": "/no/such/directory"}, "cannot enter the directory '/no/such/directory': No such file"),
-        ({"user": "no-such-user"}, "cannot become user 'no-such-user'"),
+        ({"user": "no-such-user"}, "user 'no-such-user': getpwnam(): name not found: 'no-such-user': make it on"),
+        ({"user": "nobody", "group": "no-such-group"}, "user 'nobody' and group 'no-such-group': getgrnam(): name not"),
         ({"argv": ["true", "x" * 300_000]}, "cannot run 'true': Argument list too long"),
     ],
 )
@@ -82,6 +84,31 @@ async def test_a_command_runs_as_another_user(spawner: Spawner, request_for: Mak
     """User, group and the user's own HOME."""
     result = await spawner.run(request_for("id -un; id -gn; echo $USER", user="nobody"), open_gate)
     assert result.output_tail == b"nobody\nnogroup\nnobody\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [({"user": "nobody", "group": "daemon"}, b"nobody daemon\n"), ({"group": "daemon"}, b"root daemon\n")],
+)
+async def test_a_command_runs_in_another_group(
+    spawner: Spawner, request_for: Make, changes: dict[str, str], seen: bytes
+) -> None:
+    """In place of the user's own first group, or of the daemon's groups; nothing of root's is left."""
+    result = await spawner.run(request_for('echo "$(id -un) $(id -Gn)"', **changes), open_gate)
+    assert result.output_tail.replace(b"nogroup", b"").split() == seen.split()
+
+
+async def test_a_memory_limit_is_what_each_process_may_write_to(spawner: Spawner, request_for: Make) -> None:
+    """An allocation beyond it fails in the program; one that stays within, and one without a limit, do not."""
+    program = "import sys; data = bytearray(int(sys.argv[1]) << 20); print(len(data) >> 20)"
+    endings = []
+    for size, limit in ((100, 50 << 20), (20, 50 << 20), (100, None)):
+        argv = [sys.executable, "-S", "-c", program, str(size)]
+        endings.append(await spawner.run(request_for("", argv=argv, memory_bytes=limit), open_gate))
+    assert [ending.exit_code for ending in endings] == [1, 0, 0]
+    assert endings[0].output_tail.endswith(b"MemoryError\n")
+    assert endings[2].output_tail == b"100\n"
 
 
 async def test_a_closed_gate_starts_nothing(spawner: Spawner, request_for: Make, tmp_path: Path) -> None:
