@@ -17,6 +17,7 @@ from raftcron.executors.validation import Finding, Findings, json_type
 from raftcron.ports import Attempt, Control, Ending
 
 if TYPE_CHECKING:
+    from raftcron.executors.handlers import Handlers
     from raftcron.executors.spawner import Spawner
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,9 @@ GROUP = "raftcron.executors"
 BUILT_IN = {
     "http": "raftcron.executors.http:HttpExecutor",
     "shell": "raftcron.executors.shell:ShellExecutor",
+    "python": "raftcron.executors.python:PythonExecutor",
     "noop": "raftcron.executors.noop:NoopExecutor",
 }
-PLANNED = {"python": "handlers of an embedding application come with a later version"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Surroundings:
     """What a node gives to its executors."""
 
     allow_shell: bool = False
-    spawner: Spawner | None = None  # there if and only if the node allows shell
+    spawner: Spawner | None = None  # there if the node allows shell, or has handlers that run in a process
+    handlers: Handlers | None = None  # of the application that embeds the node
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))  # the daemon's
     clock: Clock = field(default_factory=SystemClock)
     addresses: AddressRules = BY_DEFAULT  # that jobs may call
@@ -117,8 +119,6 @@ class Registry:
         elif spec["type"] in self._points:
             judge = self._judges.get(spec["type"]) or self.kind(spec["type"]).validate
             return judge(spec)
-        elif spec["type"] in PLANNED:
-            findings.not_yet("/type", PLANNED[spec["type"]])
         else:
             findings.invalid("/type", f"unknown executor type {spec['type']!r}; one of {', '.join(self.types)}")
         return findings.items

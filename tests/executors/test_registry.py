@@ -51,7 +51,7 @@ async def test_a_third_party_executor_by_entry_point() -> None:
     """It is validated and run by its name; it cannot replace a built-in one."""
     value = "tests.executors.test_registry:EchoExecutor"
     registry = Registry([EntryPoint("echo", value, GROUP), EntryPoint("noop", value, GROUP)])
-    assert registry.types == ["echo", "http", "noop", "shell"]
+    assert registry.types == ["echo", "http", "noop", "python", "shell"]
     assert registry.kind("noop") is NoopExecutor
     assert [item.fault.pointer for item in registry.validate({"type": "echo", "says": 1})] == ["/says"]
     executors = registry.executors(Surroundings())
@@ -62,14 +62,14 @@ async def test_a_third_party_executor_by_entry_point() -> None:
 
 async def test_a_type_that_is_not_here_is_named() -> None:
     """Asked for by name, run or validated: the answer says what there is."""
-    with pytest.raises(ConfigurationError, match=r"'fax' here; there are http, noop, shell"):
+    with pytest.raises(ConfigurationError, match=r"'fax' here; there are http, noop, python, shell"):
         Registry().kind("fax")
     with pytest.raises(ConfigurationError, match=r"'fax' \(no_such_module:Fax\) cannot be loaded"):
         Registry([EntryPoint("fax", "no_such_module:Fax", GROUP)]).kind("fax")
     ending = await Registry().executors(Surroundings()).run(make_attempt({"type": "fax"}), HandControl())
     assert (ending.state, ending.error_kind) == ("failed", "not_allowed")
     assert faults({"type": "fax"}) == {"/type": "invalid"}
-    assert faults({"type": "python", "handler": "f"}) == {"/type": "not_yet_supported"}
+    assert faults({"type": "python", "handler": "f", "args": {"a": 1}}) == {}
 
 
 async def test_installed_types_include_the_built_in_ones() -> None:
@@ -207,6 +207,20 @@ def test_every_fault_of_a_shell_object_is_named() -> None:
         assert set(faults({"type": "shell", "command": command})) == {"/command"}
 
 
+@pytest.mark.parametrize(
+    ("spec", "pointers"),
+    [
+        ({}, {"/handler"}),
+        ({"handler": "a b"}, {"/handler"}),
+        ({"handler": 5, "kwargs": {}}, {"/handler", "/kwargs"}),
+        ({"handler": "f", "args": "x" * 70_000}, {"/args"}),
+    ],
+)
+def test_every_fault_of_a_python_object_is_named(spec: dict[str, Any], pointers: set[str]) -> None:
+    """A handler that no node has is none: the application may come later."""
+    assert set(faults({"type": "python"} | spec)) == pointers
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -231,7 +245,7 @@ NAMES = st.sampled_from(
 )
 
 
-@given(st.sampled_from(["http", "shell", "noop"]), st.dictionaries(NAMES, JSON))
+@given(st.sampled_from(["http", "shell", "noop", "python"]), st.dictionaries(NAMES, JSON))
 def test_no_json_makes_validation_raise(kind: str, fields: dict[str, Any]) -> None:
     """Whatever is sent, the answer is a list of faults, each below the object."""
     assert all(pointer.startswith("/") for pointer in faults({"type": kind} | fields))
