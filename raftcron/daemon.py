@@ -29,13 +29,15 @@ from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors import http_spec
 from raftcron.executors.addresses import AddressRules
+from raftcron.executors.handlers import Handlers
 from raftcron.executors.registry import Registry, Surroundings
 from raftcron.executors.remnants import Remnant, clean_up
 from raftcron.executors.spawner import Spawner
 from raftcron.node import Node, NodeSettings
-from raftcron.raft import CompactionSettings, PeerTls, RaftSettings, SystemDevice, scribe_for_this_system
+from raftcron.raft import CompactionSettings, PeerTls, RaftSettings, SlicedScribe, SystemDevice, scribe_for_this_system
 from raftcron.runtime.leases import LeaseTimes, License
 from raftcron.runtime.loop_watch import LoopWatch
+from raftcron.runtime.service import Service
 from raftcron.runtime.shortage import Shortage
 
 log = logging.getLogger(__name__)
@@ -46,22 +48,29 @@ NO_SECRET = b"a cluster on loopback without a secret"
 
 
 class Daemon:
-    """One running node with its real surroundings."""
+    """One running node with its real surroundings.
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    `handlers` are those of an application that embeds the node.  Then snapshots are written on the loop instead of by
+    a forked child: who knows what the application's threads hold.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, handlers: Handlers | None = None) -> None:
         self.settings = settings
         self.ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self._clock = clock
+        self._handlers = handlers
         self._device = SystemDevice()
         self._directory_lock: int | None = None
         times = LeaseTimes(settings.lease_ms / 1000, settings.lease_margin_ms / 1000)
-        self._spawner = self._make_spawner(times) if settings.allow_shell else None
+        starts_processes = settings.allow_shell or (handlers is not None and handlers.need_processes)
+        self._spawner = self._make_spawner(times) if starts_processes else None
         rules = AddressRules(settings.refuse_addresses, settings.allow_addresses)
         self._registry = Registry.installed({"http": partial(http_spec.validate, rules=rules)})
         self._executors = self._registry.executors(
             Surroundings(
                 allow_shell=settings.allow_shell,
                 spawner=self._spawner,
+                handlers=handlers,
                 environment=dict(os.environ),
                 clock=clock,
                 addresses=rules,
@@ -73,7 +82,7 @@ class Daemon:
             clock=clock,
             device=self._device,
             rng=random.SystemRandom(),
-            scribe=scribe_for_this_system(),
+            scribe=scribe_for_this_system() if handlers is None else SlicedScribe(),
             executor=self._executors,
             fatal=self.fail,
             licensed=self._licensed,
@@ -81,6 +90,7 @@ class Daemon:
         self._watch = LoopWatch(clock)
         self._shortage = Shortage(clock)
         self._web: web.AppRunner | None = None
+        self.service: Service | None = None  # what writes go through, once HTTP is served
 
     def fail(self, error: BaseException) -> None:
         """End the process: it must not guess and must not go on."""
@@ -106,6 +116,11 @@ class Daemon:
 
     async def start(self) -> None:
         """Everything up; returns once this node is ready, which needs a quorum."""
+        await self.open()
+        await self.node.wait_ready()
+
+    async def open(self) -> None:
+        """Everything up, whether or not there is a quorum.  RaftcronError: it cannot run like this."""
         await self._take_directory()
         run_directory = self.settings.data_dir / RUN_DIRECTORY
         remnants = await (clean_up(run_directory) if self._spawner is None else self._spawner.start())
@@ -114,11 +129,11 @@ class Daemon:
                 "remnant_found run=%s was_alive=%s exit_code=%s", remnant.run_id, remnant.was_alive, remnant.exit_code
             )
         await self.node.start([end for remnant in remnants if (end := _seen_end(remnant)) is not None])
-        gc.freeze()  # what was restored lives on: the collector need not look at it again
+        if self._handlers is None:
+            gc.freeze()  # what was restored lives on: the collector need not look at it again
         (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
         self.node.spawn(self._watch.run())
         await self._start_web()
-        await self.node.wait_ready()
 
     async def _take_directory(self) -> None:
         """This process alone: what a former life left here is about to be killed."""
@@ -158,26 +173,25 @@ class Daemon:
         from raftcron.api.app import NodeContext, create_app, create_runner
 
         settings, node = self.settings, self.node
-        app = create_app(
-            NodeContext(
-                name=settings.name,
-                log=node.log,
-                machine=node.machine,
-                proposer=node.proposer,
-                time=node.time,
-                clock=self._clock,
-                registry=self._registry,
-                peers=node.presence.peers,
-                is_ready=lambda: node.is_ready,
-                listen=str(settings.http),
-                advertise=str(settings.reachable_http),
-                request_timeout_seconds=settings.request_timeout_ms / 1000,
-                fresh_at=node.fresh_at,
-                loop_stall_seconds=lambda: self._watch.longest_seconds,
-                lease_left=node.leases.seconds_left,
-            )
+        context = NodeContext(
+            name=settings.name,
+            log=node.log,
+            machine=node.machine,
+            proposer=node.proposer,
+            time=node.time,
+            clock=self._clock,
+            registry=self._registry,
+            peers=node.presence.peers,
+            is_ready=lambda: node.is_ready,
+            listen=str(settings.http),
+            advertise=str(settings.reachable_http),
+            request_timeout_seconds=settings.request_timeout_ms / 1000,
+            fresh_at=node.fresh_at,
+            loop_stall_seconds=lambda: self._watch.longest_seconds,
+            lease_left=node.leases.seconds_left,
         )
-        self._web = create_runner(app)
+        self.service = context.service
+        self._web = create_runner(create_app(context))
         await self._web.setup()
         try:
             await web.TCPSite(self._web, settings.http.host, settings.http.port, backlog=1024).start()

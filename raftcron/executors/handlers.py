@@ -121,6 +121,10 @@ class Handlers:
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._handlers))
 
+    @property
+    def need_processes(self) -> bool:
+        return any(handler.process for handler in self._handlers.values())
+
     def get(self, name: str) -> Handler | None:
         return self._handlers.get(name)
 

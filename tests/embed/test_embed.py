@@ -1,0 +1,246 @@
+"""A node inside an application: its life, its handlers, the jobs that its code declares."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from raftcron.embed import LABEL, RaftCron, Run
+from raftcron.errors import ConfigurationError
+from tests.cluster.harness import ReservedPorts, eventually
+
+Make = Callable[..., RaftCron]
+
+
+@pytest.fixture
+async def ports() -> AsyncIterator[list[int]]:
+    reserved = ReservedPorts(2)
+    yield reserved.numbers
+    reserved.release()
+
+
+@pytest.fixture
+async def make(tmp_path: Path, ports: list[int]) -> AsyncIterator[Make]:
+    """Makes a cluster of one in an application, again and again on the same data; stops what is left."""
+    made: list[RaftCron] = []
+
+    def one(**settings: Any) -> RaftCron:
+        cron = RaftCron(
+            "web-1", data_dir=tmp_path / "cron", http=f"127.0.0.1:{ports[0]}", raft=f"127.0.0.1:{ports[1]}", **settings
+        )
+        made.append(cron)
+        return cron
+
+    yield one
+    for cron in made:
+        await cron.stop()
+
+
+@asynccontextmanager
+async def api(ports: list[int]) -> AsyncIterator[Callable[..., Any]]:
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{ports[0]}") as session:
+
+        async def ask(method: str, path: str, body: Any = None) -> Any:
+            async with session.request(method, path, json=body) as response:
+                return await response.json(content_type=None)
+
+        yield ask
+
+
+async def test_declared_jobs_run_in_the_application(make: Make, ports: list[int]) -> None:
+    """Async ones on its loop, others in its threads; what is not stoppable says `continue` in its definition."""
+    cron = make()
+    here = asyncio.get_running_loop()
+    seen: dict[str, Run] = {}
+
+    @cron.job("@every 1s", args={"table": "a"}, labels={"team": "db"})
+    async def sync_orders(run: Run) -> str:
+        assert asyncio.get_running_loop() is here
+        seen["async"] = run
+        return "done"
+
+    @cron.job("@every 1s", name="in.thread", timeout="5s")
+    def whatever(run: Run) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        seen["thread"] = run
+
+    await cron.start()
+    await cron.ready()
+
+    async def both() -> bool:
+        return len(seen) == 2
+
+    await eventually(both, within=10, what="both have run")
+    assert (seen["async"].job, seen["async"].args, seen["async"].node) == ("sync_orders", {"table": "a"}, "web-1")
+    async with api(ports) as ask:
+        job = await ask("GET", "/v1/jobs/sync_orders")
+        assert (job["owner"], job["labels"]["team"], job["isolation"]) == ("embed", "db", None)
+        thread = await ask("GET", "/v1/jobs/in.thread")
+        assert (thread["isolation"], thread["timeout"]) == ("continue", "5s")
+        assert thread["executor"] == {"type": "python", "handler": "in.thread"}
+
+        async def ended() -> bool:
+            runs = (await ask("GET", "/v1/jobs/sync_orders/runs"))["items"]
+            return any(run["state"] == "succeeded" and run["output_tail"] == "done" for run in runs)
+
+        await eventually(ended, within=5, what="its end is recorded with what it returned")
+
+
+async def test_code_wins_when_it_changes_and_edits_stay_until_then(make: Make, ports: list[int]) -> None:
+    """The same code leaves an edit alone; another one takes its place; a job of somebody else's stays as it is."""
+
+    async def handler(run: Run) -> None:
+        pass
+
+    async def life(schedule: str, last: str, work: Callable[[Callable[..., Any]], Any]) -> None:
+        cron = make()
+        for name, text in (("nightly", schedule), ("theirs", "@manual"), (last, "@manual")):  # written in this order
+            cron.job(text, name=name)(handler)
+        await cron.start()
+        await cron.ready()
+        async with api(ports) as ask:
+
+            async def declared() -> bool:
+                jobs = (await ask("GET", "/v1/jobs"))["items"]
+                return {"nightly", "theirs", last} <= {job["name"] for job in jobs}
+
+            await eventually(declared, within=5, what="the jobs are there")
+            await work(ask)
+        await cron.stop()
+
+    async def edit(ask: Callable[..., Any]) -> None:
+        job = await ask("PATCH", "/v1/jobs/nightly", {"schedule": "0 4 * * *"})
+        assert job["schedule"] == "0 4 * * *", job
+        job["labels"] = {}
+        await ask("PUT", "/v1/jobs/theirs", {"schedule": "0 5 * * *", "executor": job["executor"]})
+
+    def schedule_is(text: str) -> Callable[[Callable[..., Any]], Any]:
+        async def look(ask: Callable[..., Any]) -> None:
+            async def so() -> bool:
+                return bool((await ask("GET", "/v1/jobs/nightly"))["schedule"] == text)
+
+            await eventually(so, within=5, what=f"the schedule is {text}")
+            theirs = await ask("GET", "/v1/jobs/theirs")
+            assert (theirs["schedule"], LABEL in theirs["labels"]) == ("0 5 * * *", False)
+
+        return look
+
+    await life("0 3 * * *", "first", edit)
+    await life("0 3 * * *", "second", schedule_is("0 4 * * *"))
+    await life("0 6 * * *", "third", schedule_is("0 6 * * *"))
+
+
+async def test_an_orderly_stop_gives_handlers_their_grace(make: Make, ports: list[int]) -> None:
+    """A handler that ends within it succeeds; one that does not sees `shutdown` and is cancelled; both are recorded."""
+    cron = make(shutdown_grace="2s")
+    begun = asyncio.Event(), asyncio.Event()
+    reasons: list[str] = []
+
+    @cron.handler("quick")
+    async def quick(run: Run) -> str:
+        begun[0].set()
+        await asyncio.sleep(0.5)
+        return "whole"
+
+    @cron.handler("slow")
+    async def slow(run: Run) -> None:
+        begun[1].set()
+        reasons.append(await run.cancelled.wait())
+        await asyncio.sleep(60)
+
+    await cron.start()
+    await cron.ready()
+    async with api(ports) as ask:
+        for name in ("quick", "slow"):
+            body = {"schedule": "@manual", "executor": {"type": "python", "handler": name}, "kill_after": "500ms"}
+            await ask("PUT", f"/v1/jobs/{name}", body)
+            await ask("POST", f"/v1/jobs/{name}/runs", {})
+    for event in begun:
+        await event.wait()
+    await cron.stop()
+    assert reasons == ["shutdown"]
+
+    again = make()
+    await again.start()
+    await again.ready()
+    async with api(ports) as ask:
+        for name, state, kind in (("quick", "succeeded", None), ("slow", "lost", "shutdown")):
+            [run] = (await ask("GET", f"/v1/jobs/{name}/runs"))["items"]
+            assert (run["state"], run["error_kind"]) == (state, kind), run
+
+
+async def test_it_lives_as_long_as_an_aiohttp_application(make: Make, ports: list[int]) -> None:
+    """`cleanup_ctx` starts it with the application and stops it after."""
+    cron = make()
+    application = web.Application()
+    application.cleanup_ctx.append(cron.cleanup_ctx)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    assert cron.name == "web-1"
+    await cron.ready()
+    await runner.cleanup()
+    with pytest.raises(aiohttp.ClientConnectionError):
+        async with api(ports) as ask:
+            await ask("GET", "/livez")
+    assert cron.error is None
+
+
+async def test_it_lives_as_long_as_an_asgi_lifespan(make: Make) -> None:
+    """What FastAPI and Starlette do with `lifespan=`."""
+    cron = make()
+    async with cron.lifespan(object()):
+        await cron.ready()
+    with pytest.raises(RuntimeError, match="make another"):
+        await cron.start()
+
+
+async def test_what_cannot_work_is_said_before_anything_starts(make: Make, tmp_path: Path) -> None:
+    """A wrong setting, wrong jobs with every fault, a handler that comes late, a data directory in use."""
+    with pytest.raises(ConfigurationError, match=r"--lease"):
+        await make(lease="1ms").start()
+    with pytest.raises(ConfigurationError, match=r"--data-dir is missing"):
+        await RaftCron("a").start()
+
+    async def handler(run: Run) -> None:
+        pass
+
+    cron = make()
+    cron.job("0 25 * * *", name="one", timezone="Mars/Base")(handler)
+    cron.job("@manual", name="two", tiemout="5s")(handler)
+    with pytest.raises(ConfigurationError) as raised:
+        await cron.start()
+    assert {fault.pointer for fault in raised.value.faults} >= {"/one/timezone", "/two/tiemout"}
+    with pytest.raises(ValueError, match=r"give another one with name="):
+        make().handler("_private")(handler)
+
+    first, second = make(), make()
+    await first.start()
+    with pytest.raises(RuntimeError, match="before the node starts"):
+        first.handler("late")(handler)
+    with pytest.raises(ConfigurationError, match="another raftcron process has it"):
+        await second.start()
+    assert second.error is not None
+
+
+async def test_a_node_that_ends_by_itself_says_why(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """The application lives on; `error` and the log tell it."""
+    cron = make()
+    await cron.start()
+    await cron.ready()
+    assert cron._node is not None and cron._node._daemon is not None
+    daemon = cron._node._daemon
+    assert cron._node._loop is not None
+    with caplog.at_level(logging.CRITICAL):
+        cron._node._loop.call_soon_threadsafe(daemon.fail, ConfigurationError("the disk is gone"))
+        await asyncio.to_thread(cron._node.over.result, 20)
+    assert str(cron.error) == "the disk is gone"
+    assert "node_ended node=web-1" in caplog.text
