@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from raftcron.api import calendars, cluster, health, jobs, metrics, problems, respond, runs, schedules
+from raftcron.api import bulk, calendars, cluster, health, jobs, metrics, problems, respond, runs, schedules
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import sessions
 from raftcron.api.guard import Guard
@@ -36,6 +36,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/runs", runs.list_),
     ("GET", "/v1/runs/{id:[^/]+}", runs.get),
     ("POST", "/v1/runs/{id:[^/]+}/cancel", runs.cancel),
+    ("POST", "/v1/jobs:apply", bulk.apply),
     ("POST", "/v1/schedules:explain", schedules.explain),
     ("GET", "/v1/calendars", calendars.list_),
     ("GET", "/v1/calendars/{name:[^/]+}", calendars.get),

@@ -18,9 +18,11 @@ from raftcron.errors import Fault, InvalidError, MalformedError, MediaTypeError,
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+NDJSON = "application/x-ndjson"
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 
 JOB_BYTES_MAX = 1 << 20  # one command holds a job
+BULK_BYTES_MAX = 32 << 20  # of many jobs in one JSON body; as lines there is no bound
 SMALL_BYTES_MAX = 1 << 18  # every other body
 READ_SECONDS = 30.0  # for a whole body
 DEPTH_MAX = 64
@@ -33,9 +35,7 @@ async def read(request: web.Request, limit: int, *types: str) -> bytes:
 
     Raises TooLargeError, MediaTypeError, MalformedError (it did not come within READ_SECONDS).
     """
-    _check_coding(request)
-    if request.can_read_body:
-        _check_type(request, types)
+    check_head(request, *types)
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     body = bytearray()
@@ -52,6 +52,13 @@ async def read(request: web.Request, limit: int, *types: str) -> bytes:
     if not body and request.content_type in FORM_TYPES:
         raise MediaTypeError(f"{request.content_type} is what a form sends: leave Content-Type out where no body is")
     return bytes(body)
+
+
+def check_head(request: web.Request, *types: str) -> None:
+    """What can be told before the body has come.  Raises MediaTypeError."""
+    _check_coding(request)
+    if request.can_read_body:
+        _check_type(request, types)
 
 
 def decode(body: bytes, *, may_be_empty: bool = False) -> Any:

@@ -10,6 +10,7 @@ from aiohttp import web
 from raftcron.clock import Clock
 from raftcron.executors.registry import Registry
 from raftcron.ports import Log
+from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.listing import Listing
@@ -49,6 +50,7 @@ class NodeContext:
     lease_left: Callable[[str], float] = lambda _: 0.0
     reads: Reads = field(init=False)
     service: Service = field(init=False)
+    bulk: Bulk = field(init=False)
     calendars: Calendars = field(init=False)
     listing: Listing = field(init=False)
     members: Members = field(init=False)
@@ -66,6 +68,9 @@ class NodeContext:
             time=self.time,
             reads=self.reads,
             registry=self.registry,
+        )
+        self.bulk = Bulk(
+            machine=self.machine, proposer=self.proposer, service=self.service, time=self.time, clock=self.clock
         )
         self.calendars = Calendars(machine=self.machine, time=self.time, service=self.service)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
-from aiohttp import web
+from aiohttp import StreamReader, web
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -22,6 +23,7 @@ from raftcron.errors import UnavailableError, UnknownOutcomeError
 KEEP_ALIVE_SECONDS = 10.0  # of an idle connection to another node; servers keep theirs for more than a minute
 POLL_SECONDS = 0.02  # how often a write that is held looks for a leader
 ANSWER_BYTES_MAX = 8 * JOB_BYTES_MAX  # a job with what the server adds, and JSON's escapes
+LONG_ANSWER_BYTES_MAX = 256 << 20  # what a million jobs met
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 
@@ -75,7 +77,7 @@ async def write(request: web.Request, body: bytes, use: Use) -> web.Response:
     node = request.app[NODE]
     try:
         async with asyncio.timeout(node.request_timeout_seconds):
-            return await _held(request, node, body, use)
+            return await _held(request, node, lambda: body or None, use, ANSWER_BYTES_MAX)
     except TimeoutError:
         raise UnknownOutcomeError(
             f"no answer within {node.request_timeout_seconds:g} s: it may be written, now or later; "
@@ -83,7 +85,38 @@ async def write(request: web.Request, body: bytes, use: Use) -> web.Response:
         ) from None
 
 
-async def _held(request: web.Request, node: NodeContext, body: bytes, use: Use) -> web.Response:
+async def stream(request: web.Request, use: Use) -> web.Response:
+    """The same for a request whose body is taken as it comes, of any length: it lasts as long as its body does."""
+    body = _Body(request.content, use)
+    return await _held(request, request.app[NODE], body.pieces, body.used, LONG_ANSWER_BYTES_MAX)
+
+
+class _Body:
+    """A body that is there once: for this node or for the leader."""
+
+    def __init__(self, content: StreamReader, use: Use) -> None:
+        self._content = content
+        self._use = use
+        self._is_begun = False
+
+    async def used(self) -> web.Response:
+        self._begin()
+        return await self._use()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        self._begin()
+        async for piece in self._content.iter_any():
+            yield piece
+
+    def _begin(self) -> None:
+        if self._is_begun:
+            raise UnavailableError("the lead changed while the request was on its way: nothing was written; repeat it")
+        self._is_begun = True
+
+
+async def _held(
+    request: web.Request, node: NodeContext, body: Callable[[], Any], use: Use, answer_max: int
+) -> web.Response:
     # With a short request time-out, too, there is time left to say that nothing was written.
     until = node.clock.monotonic() + min(node.hold_seconds, node.request_timeout_seconds / 2)
     by = request.headers.get(FORWARDED)
@@ -98,7 +131,7 @@ async def _held(request: web.Request, node: NodeContext, body: bytes, use: Use) 
                 f"node {by[:100]} sent this to {node.name}, but {status.leader} leads; nothing was written"
             )
         else:
-            reason = await _try_there(request, node, status.leader, body, until)
+            reason = await _try_there(request, node, status.leader, body, until, answer_max)
         if isinstance(reason, web.Response):
             return reason
         if node.clock.monotonic() >= until:
@@ -116,7 +149,7 @@ async def _try_here(use: Use, until: float, node: NodeContext) -> web.Response |
 
 
 async def _try_there(
-    request: web.Request, node: NodeContext, leader: str, body: bytes, until: float
+    request: web.Request, node: NodeContext, leader: str, body: Callable[[], Any], until: float, answer_max: int
 ) -> web.Response | str:
     """The leader's answer, or why it certainly did not take the request."""
     known = node.machine.state.nodes.get(leader)
@@ -132,14 +165,14 @@ async def _try_there(
         async with session.request(
             request.method,
             url,
-            data=body or None,
+            data=body(),
             headers=headers,
             skip_auto_headers=("Content-Type",),
             allow_redirects=False,
         ) as answer:
-            content = await answer.content.read(ANSWER_BYTES_MAX + 1)
-            while len(content) <= ANSWER_BYTES_MAX and not answer.content.at_eof():
-                content += await answer.content.read(ANSWER_BYTES_MAX + 1 - len(content))
+            content = await answer.content.read(answer_max + 1)
+            while len(content) <= answer_max and not answer.content.at_eof():
+                content += await answer.content.read(answer_max + 1 - len(content))
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         return f"the leader {leader} cannot be reached at {known.http} ({error.__class__.__name__})"
     except (_BrokenError, aiohttp.ClientError, OSError) as error:
@@ -147,8 +180,8 @@ async def _try_there(
             f"the connection to the leader {leader} broke before its answer came: "
             "it may be written; repeat it with the same Idempotency-Key"
         ) from error
-    if len(content) > ANSWER_BYTES_MAX:
-        raise UnknownOutcomeError(f"the leader {leader} answered more than {ANSWER_BYTES_MAX} bytes")
+    if len(content) > answer_max:
+        raise UnknownOutcomeError(f"the leader {leader} answered more than {answer_max} bytes")
     if answer.status == UnavailableError.http_status and node.clock.monotonic() < until:
         return f"{leader} could not take it"
     await _until_applied(node, answer.headers.get(INDEX))

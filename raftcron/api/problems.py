@@ -29,7 +29,7 @@ RETRY_AFTER_SECONDS = 1.0  # of a 503 that names no other
 
 # What the contract has and this version has not.
 _LATER = re.compile(
-    r"/|/openapi\.json|/v1/(jobs:apply|events|backup|restore|audit"
+    r"/|/openapi\.json|/v1/(events|backup|restore|audit"
     r"|jobs/[^/]+/(why|backfill)"
     r"|runs/[^/]+/(output|retry|finish|heartbeat)"
     r"|cluster/(drain|accept-time)"
@@ -37,8 +37,8 @@ _LATER = re.compile(
 )
 
 
-def problem(error: RaftcronError) -> web.Response:
-    """The answer to a request that ended with this error."""
+def problem(error: RaftcronError, **more: Any) -> web.Response:
+    """The answer to a request that ended with this error; `more` are further members of the document."""
     document: dict[str, Any] = {
         "type": TYPE_PREFIX + error.code,
         "title": error.title,
@@ -48,6 +48,7 @@ def problem(error: RaftcronError) -> web.Response:
     }
     if error.faults:
         document["errors"] = [{"pointer": fault.pointer, "message": fault.message} for fault in error.faults]
+    document.update(more)
     response = web.Response(
         status=error.http_status, body=msgspec.json.encode(document) + b"\n", headers={"Content-Type": CONTENT_TYPE}
     )

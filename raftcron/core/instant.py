@@ -17,6 +17,7 @@ _RFC3339 = re.compile(
 )
 _PART = re.compile(r"(\d{1,15})(ms|s|m|h|d|w)", re.ASCII)
 _UNIT_MS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+REMEMBERED_CHARACTERS = 32  # of a duration whose meaning is cached
 
 
 def rfc3339(ms: int) -> str:
@@ -68,7 +69,7 @@ def parse_duration(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{_shown(value)} is not a duration: use text like 90s, 5m or 1h30m, or a number of seconds")
     if isinstance(value, str):
-        ms = _duration_of_text(value)
+        ms = _duration_of_short(value) if len(value) <= REMEMBERED_CHARACTERS else _duration_of_text(value)
     elif 0 <= value <= MAX_DURATION_MS / 1000:  # also false for NaN
         ms = round(value * 1000)
     else:
@@ -94,6 +95,9 @@ def _duration_of_text(text: str) -> int:
             + (hint or "use whole numbers with units w d h m s ms, each at most once, like 90s, 5m or 1h30m")
         )
     return total
+
+
+_duration_of_short = functools.lru_cache(maxsize=4_096)(_duration_of_text)  # each of a million jobs has the defaults
 
 
 def format_duration(ms: int) -> str:

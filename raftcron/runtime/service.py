@@ -118,7 +118,9 @@ class Service:
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
-            return self._put(name, job, self._checked(body, name, job), precondition.must_create, key)
+            return self.put_command(
+                name, job, self.checked(body, name, job), must_create=precondition.must_create, key=key
+            )
 
         done = await self.write(key, look)
         return done if isinstance(done, Done) else _refuse(done, exists=RevisionError)
@@ -129,13 +131,13 @@ class Service:
         def look() -> Command:
             name = body.get("name") if isinstance(body, dict) else None
             job = self._machine.state.jobs.get(name) if isinstance(name, str) else None
-            checked = self._checked(body, None, job)
+            checked = self.checked(body, None, job)
             assert isinstance(name, str), "a checked body without a path carries its name"
             if job is not None:
                 raise ConflictError(
                     f"there is a job {name!r} already, at revision {job.revision}: PUT replaces it, PATCH changes it"
                 )
-            return self._put(name, None, checked, True, key)
+            return self.put_command(name, None, checked, must_create=True, key=key)
 
         return taken(await self.write(key, look))
 
@@ -146,7 +148,7 @@ class Service:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
             job = self._found(name, job)
-            return self._put(name, job, self._checked(merged(job, patch), name, job), False, key)
+            return self.put_command(name, job, self.checked(merged(job, patch), name, job), key=key)
 
         return taken(await self.write(key, look))
 
@@ -157,7 +159,7 @@ class Service:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
             job = self._found(name, job)
-            decisions = self._settled(job, self._time.now_ms())
+            decisions = self.settled(job, self._time.now_ms())
             return DeleteJob(name, decisions, self._machine.state.revision_of(job), None, cancel_running, key)
 
         return taken(await self.write(key, look))
@@ -177,7 +179,7 @@ class Service:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
             job = self._found(name, job)
-            decisions = self._settled(job, self._time.now_ms())
+            decisions = self.settled(job, self._time.now_ms())
             return PauseJob(name, decisions, self._machine.state.revision_of(job), note, None, key)
 
         return taken(await self.write(key, look))
@@ -238,7 +240,7 @@ class Service:
         """What a PUT would do now; writes nothing, so any node can tell.  Raises as put_job."""
         job = self._machine.state.jobs.get(name)
         precondition.check(name, job)
-        checked = self._checked(body, name, job)
+        checked = self.checked(body, name, job)
         stored = definition.canonical(checked.written)
         before = {} if job is None else job_fields(name, job.definition, job.paused)
         paused = (False if job is None else job.paused) if checked.paused is None else checked.paused
@@ -287,7 +289,7 @@ class Service:
 
         def look() -> Command:
             self._found(name, self._machine.state.jobs.get(name))
-            return Trigger(name, self._place(), args, overlap == "allow", key)
+            return Trigger(name, self.place(), args, overlap == "allow", key)
 
         return taken(await self.write(key, look))
 
@@ -341,7 +343,7 @@ class Service:
                 continue
             owed = getattr(command, "decisions", [])
             if planner.is_part(owed):  # more is owed than one entry takes: decide this part, then look again
-                await self._proposer.propose(Decide(self._place(), owed))
+                await self._proposer.propose(Decide(self.place(), owed))
                 continue
             outcome = await self._proposer.propose(command)
             if not isinstance(outcome, Refused) or outcome.code != "stale":
@@ -354,9 +356,17 @@ class Service:
 
     # ---- details
 
-    def _put(
-        self, name: str, job: Job | None, checked: definition.Checked, must_create: bool, key: Key | None
+    def put_command(
+        self,
+        name: str,
+        job: Job | None,
+        checked: definition.Checked,
+        *,
+        must_create: bool = False,
+        owner: str | None = None,
+        key: Key | None = None,
     ) -> PutJob:
+        """The command that writes a checked body in the place of `job`; `owner` stands in where the body has none."""
         now = self._time.now_ms()
         stored = definition.canonical(checked.written)
         if len(stored) > DEFINITION_BYTES_MAX:
@@ -373,16 +383,16 @@ class Service:
             name=name,
             definition=stored,
             decided_through=through,
-            decisions=[] if job is None else self._settled(job, now),
+            decisions=[] if job is None else self.settled(job, now),
             seen_revision=None if job is None else self._machine.state.revision_of(job),
             must_create=must_create,
             paused=checked.paused,
             resumed=resumed,
-            owner=checked.owner,
+            owner=owner if checked.owner is None else checked.owner,
             key=key,
         )
 
-    def _settled(self, job: Job, now: int) -> list[Decision]:
+    def settled(self, job: Job, now: int) -> list[Decision]:
         """What was due until now, decided under the definition as it stands."""
         machine = self._machine
         return planner.settle(job, machine.state.policy(job.uid), machine.timeline.group_of(job.uid), now)
@@ -393,7 +403,7 @@ class Service:
         policy = machine.state.policy(job.uid)
         return planner.paused_summary(job, policy, now, machine.timeline.times(job, policy))
 
-    def _place(self) -> Place:
+    def place(self) -> Place:
         return Place(self._node, self._machine.incarnation)
 
     @staticmethod
@@ -402,7 +412,7 @@ class Service:
             raise NotFoundError(f"there is no job {name[:200]!r}")
         return job
 
-    def _checked(self, body: Any, name: str | None, job: Job | None) -> definition.Checked:
+    def checked(self, body: Any, name: str | None, job: Job | None) -> definition.Checked:
         """The body, if nothing is wrong with it.  `job` is what it would replace."""
         kept = None if job is None else self._machine.state.policy(job.uid)
         now, calendars = self._time.now_ms(), self._machine.state.calendars

@@ -1,0 +1,138 @@
+"""POST /v1/jobs:apply: many jobs in one request, as one JSON object or a line each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from raftcron.api import bodies, problems, respond
+from raftcron.api.context import NODE
+from raftcron.api.forward import stream
+from raftcron.api.query import Query, idempotency_key
+from raftcron.core.fields import kind_of, near
+from raftcron.errors import Fault, InvalidError, MalformedError, RaftcronError, TooLargeError
+from raftcron.runtime.bulk import Result, Sent
+
+FIELDS = ("jobs", "prune", "owner", "dry_run")
+OWNER_MAX = 256  # characters
+LINE_SECONDS = 30.0  # for the next piece of a body that comes in lines
+
+
+async def apply(request: web.Request) -> web.Response:
+    """200 and what each job met; 422 with the same where none was taken."""
+    query = Query(request, ("prune", "owner", "dry_run"))
+    node = request.app[NODE]
+    bodies.check_head(request, bodies.JSON, bodies.NDJSON)
+    asked: dict[str, Any] = {
+        "prune": query.flag("prune"),
+        "owner": query.text("owner"),
+        "dry_run": query.flag("dry_run"),
+    }
+    key = idempotency_key(request, b"")  # of the parameters; each chunk adds what it holds
+
+    async def use() -> web.Response:
+        if request.content_type == bodies.NDJSON:
+            jobs = _lines(request)
+        else:
+            body = await bodies.read(request, bodies.BULK_BYTES_MAX, bodies.JSON)
+            jobs, said = _split(body)
+            asked.update(said)
+        _check(asked)
+        found = await node.bulk.apply(jobs, asked["owner"], prune=asked["prune"], dry_run=asked["dry_run"], key=key)
+        return _answer(request, found, dry_run=asked["dry_run"])
+
+    return await stream(request, use)
+
+
+def _answer(request: web.Request, found: list[Result], *, dry_run: bool) -> web.Response:
+    headers = {respond.INDEX: str(request.app[NODE].reads.index)}
+    results = [_view(result) for result in found]
+    if not found or any(result.status < 300 for result in found):
+        return respond.value({"results": results, "dry_run": dry_run}, headers=headers)
+    count = f"{len(found)} jobs" if len(found) > 1 else "the job"
+    error = InvalidError(f"nothing is right with {count}: none was taken")
+    return problems.problem(error, results=results)
+
+
+def _view(result: Result) -> dict[str, Any]:
+    errors = [{"pointer": fault.pointer, "message": fault.message} for fault in result.errors]
+    return {"name": result.name, "status": result.status, "result": result.result, "errors": errors}
+
+
+def _check(asked: dict[str, Any]) -> None:
+    faults = [
+        Fault(f"/{name}", f"must be a boolean, not {kind_of(asked[name])}")
+        for name in ("prune", "dry_run")
+        if not isinstance(asked[name], bool)
+    ]
+    owner = asked["owner"]
+    if owner is not None and (not isinstance(owner, str) or not 1 <= len(owner) <= OWNER_MAX):
+        faults.append(Fault("/owner", f"must be a string of 1 to {OWNER_MAX} characters"))
+    if asked["prune"] is True and owner is None:
+        faults.append(Fault("/owner", "is missing: with prune it says whose jobs are deleted that are not sent"))
+    if faults:
+        raise InvalidError("the request is not valid; nothing was done", tuple(faults))
+
+
+def _split(body: bytes) -> tuple[AsyncIterator[Sent], dict[str, Any]]:
+    """The jobs of a JSON body, undecoded, and what it says beside them."""
+    if not body:
+        raise MalformedError("the body is empty: this route takes a JSON object with `jobs`, or a job a line")
+    try:
+        parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        raws = msgspec.json.decode(parts.pop("jobs", b"null"), type=list[msgspec.Raw])
+    except msgspec.DecodeError as error:
+        bodies.decode(body)  # which says where it is not JSON
+        raise InvalidError(
+            f'the body is not an object like {{"jobs": [...]}}: {error}', (Fault("/jobs", "must be an array of jobs"),)
+        ) from None
+    unknown = sorted(parts.keys() - set(FIELDS))
+    if unknown:
+        faults = (Fault(f"/{name[:100]}", "is not a field here" + near(name[:100], FIELDS)) for name in unknown)
+        raise InvalidError("the request is not valid; nothing was done", tuple(faults))
+    said = {name: bodies.decode(bytes(raw)) for name, raw in parts.items()}
+
+    async def each() -> AsyncIterator[Sent]:
+        for raw in raws:
+            yield _decoded(bytes(raw))
+
+    return each(), {name: value for name, value in said.items() if value is not None}
+
+
+async def _lines(request: web.Request) -> AsyncIterator[Sent]:
+    """The jobs of a body that has one a line, as they come; empty lines are passed over."""
+    rest = bytearray()
+    pieces = request.content.iter_any()
+    while True:
+        try:
+            async with asyncio.timeout(LINE_SECONDS):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise MalformedError(f"nothing came for {LINE_SECONDS:g} s: the lines before are written") from None
+        except web.RequestPayloadError:
+            raise MalformedError("the body ended early: the lines before are written") from None
+        if piece is None:
+            break
+        rest += piece
+        *whole, last = rest.split(b"\n")
+        rest = last
+        if len(rest) > bodies.JOB_BYTES_MAX:
+            raise TooLargeError(f"a line is larger than {bodies.JOB_BYTES_MAX} bytes; the lines before are written")
+        for line in whole:
+            if line.strip():
+                yield _decoded(bytes(line))
+    if rest.strip():
+        yield _decoded(bytes(rest))
+
+
+def _decoded(raw: bytes) -> Sent:
+    if len(raw) > bodies.JOB_BYTES_MAX:
+        return Sent(None, TooLargeError(f"is larger than {bodies.JOB_BYTES_MAX} bytes"), raw)
+    try:
+        return Sent(bodies.decode(raw), None, raw)
+    except RaftcronError as error:
+        return Sent(None, error, raw)

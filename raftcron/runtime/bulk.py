@@ -1,0 +1,250 @@
+"""Many jobs in one request: in chunks, each atomic, in order; what each job met is told, and a repeat is harmless.
+
+Where a chunk ends follows from what was sent alone, so that a repeat under the same idempotency key meets the same
+chunks and only does what was not done yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from raftcron.clock import Clock
+from raftcron.core import definition, planner
+from raftcron.core.commands import ApplyJobs, Command, Decide, DeleteJob, PutJob
+from raftcron.core.model import Key
+from raftcron.errors import (
+    ConflictError,
+    Fault,
+    InvalidError,
+    RaftcronError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.proposer import Proposer
+from raftcron.runtime.service import Service, taken
+
+CHUNK_JOBS: Final = 500  # some 20 ms of apply; apply.jobs.WRITES_MAX is what an entry may hold
+CHUNK_BYTES: Final = 768 << 10  # as they were sent; an entry holds 1 MiB, and a job's decisions stand in it too
+JOBS_MAX: Final = 1_000_000  # of one request
+SLICE_SECONDS: Final = 0.005  # of checking before the loop gets a turn
+
+NEW, REPLACED, UNCHANGED, DELETED, INVALID = "created", "replaced", "unchanged", "deleted", "invalid"
+
+
+class Sent(NamedTuple):
+    """One job as it was sent: its decoded body or why it cannot be decoded, and its bytes."""
+
+    body: Any
+    error: RaftcronError | None
+    raw: bytes
+
+
+class Result(NamedTuple):
+    """What one job met: `status` is what its own PUT would have been answered."""
+
+    name: str | None
+    status: int
+    result: str
+    errors: tuple[Fault, ...] = ()
+
+
+class _Item:
+    """A job that nothing is wrong with, as it was last checked."""
+
+    __slots__ = ("body", "checked", "name", "place", "seen")
+
+    def __init__(self, place: int, body: Any, name: str) -> None:
+        self.place = place  # among the results
+        self.body = body
+        self.name = name
+        self.checked: definition.Checked
+        self.seen: int | None = None  # revision of the job that it would replace
+
+
+class Bulk:
+    """Bulk requests of one node; they run on the leader."""
+
+    def __init__(
+        self, *, machine: Machine, proposer: Proposer, service: Service, time: TrustedTime, clock: Clock
+    ) -> None:
+        self._machine = machine
+        self._proposer = proposer
+        self._time = time
+        self._service = service
+        self._clock = clock
+
+    async def apply(
+        self, jobs: AsyncIterator[Sent], owner: str | None, *, prune: bool, dry_run: bool, key: Key | None
+    ) -> list[Result]:
+        """Create or replace each; with `prune`, delete then what `owner` owns and was not sent, if no job failed.
+
+        Raises UnavailableError where nothing was written; UnknownOutcomeError where the lead was lost on the way.
+        """
+        results: list[Result] = []
+        names: set[str] = set()
+        has_written = False
+        number = 0
+        async for chunk in _chunks(jobs):
+            items = await self._check(chunk, owner, names, results)
+            if dry_run:
+                self._foresee(items, results)
+            elif items:
+                try:
+                    await self._write(items, owner, _key_of(key, number, chunk), results)
+                except (UnavailableError, UnknownOutcomeError, ConflictError) as error:
+                    if not has_written:
+                        raise
+                    raise UnknownOutcomeError(
+                        f"{len(results) - len(items)} jobs were looked at before this: {error.detail}; "
+                        "repeat the whole request, which is harmless"
+                    ) from error
+                has_written = True
+            number += 1
+        if prune and all(result.status < 300 for result in results):
+            assert owner is not None, "asked for with prune"
+            results += await self._prune(owner, names, dry_run)
+        return results
+
+    # ---- one chunk
+
+    async def _check(self, chunk: list[Sent], owner: str | None, names: set[str], results: list[Result]) -> list[_Item]:
+        """The items of a chunk that are sound, in turns with everything else; the others have their result."""
+        items: list[_Item] = []
+        until = self._clock.monotonic() + SLICE_SECONDS
+        for sent in chunk:
+            if self._clock.monotonic() > until:
+                await asyncio.sleep(0)
+                until = self._clock.monotonic() + SLICE_SECONDS
+            name = sent.body.get("name") if isinstance(sent.body, dict) else None
+            item = _Item(len(results), sent.body, name if isinstance(name, str) else "")
+            try:
+                if sent.error is not None:
+                    raise sent.error
+                if item.name in names:
+                    raise _invalid("/name", f"{item.name[:200]!r} stands more than once in this request")
+                self._look(item, owner)
+            except RaftcronError as error:
+                faults = error.faults or (Fault("", error.detail),)
+                results.append(Result(item.name[:200] or None, error.http_status, INVALID, faults))
+                continue
+            names.add(item.name)
+            results.append(Result(item.name, 200, UNCHANGED))
+            items.append(item)
+            await self._decide_much(item)
+        return items
+
+    def _look(self, item: _Item, owner: str | None) -> None:
+        """Check an item against what is there now.  Raises InvalidError."""
+        job = self._machine.state.jobs.get(item.name)
+        item.checked = checked = self._service.checked(item.body, None, job)
+        if owner is not None and checked.owner not in (None, owner):
+            raise _invalid("/owner", f"is {checked.owner!r}, but the request says {owner!r}: leave one of them out")
+        item.seen = None if job is None else job.revision
+
+    async def _decide_much(self, item: _Item) -> None:
+        """Where a job owes more than an entry holds, that is decided before its write."""
+        while (job := self._machine.state.jobs.get(item.name)) is not None:
+            owed = self._service.settled(job, self._time.now_ms())
+            if not planner.is_part(owed):
+                return
+            await self._proposer.propose(Decide(self._service.place(), owed))
+
+    async def _write(self, items: list[_Item], owner: str | None, key: Key | None, results: list[Result]) -> None:
+        def look() -> Command:
+            return ApplyJobs([self._put(item, owner) for item in items], key=key)
+
+        before = [self._machine.state.jobs.get(item.name) for item in items]
+        revisions = [None if job is None else job.revision for job in before]
+        done = taken(await self._service.write(key, look))
+        if done.replayed:
+            return  # the jobs stand as they are
+        for item, status, revision in zip(items, done.statuses, revisions, strict=True):
+            job = self._machine.state.jobs.get(item.name)
+            is_same = job is not None and job.revision == revision
+            results[item.place] = Result(
+                item.name, status, NEW if status == 201 else UNCHANGED if is_same else REPLACED
+            )
+
+    def _put(self, item: _Item, owner: str | None) -> PutJob:
+        job = self._machine.state.jobs.get(item.name)
+        if (None if job is None else job.revision) != item.seen:
+            self._look(item, owner)  # it has changed since it was checked
+        return self._service.put_command(item.name, job, item.checked, owner=owner)
+
+    def _foresee(self, items: list[_Item], results: list[Result]) -> None:
+        """What the writes of a chunk would be answered."""
+        for item in items:
+            job = self._machine.state.jobs.get(item.name)
+            if job is None:
+                results[item.place] = Result(item.name, 201, NEW)
+            elif job.definition != definition.canonical(item.checked.written) or (
+                item.checked.paused not in (None, job.paused)
+            ):
+                results[item.place] = Result(item.name, 200, REPLACED)
+
+    # ---- pruning
+
+    async def _prune(self, owner: str, names: set[str], dry_run: bool) -> list[Result]:
+        """Delete what this owner owns and has not sent."""
+        gone: list[str] = []
+        found = iter(list(self._machine.state.jobs.values()))
+        while part := list(islice(found, 10_000)):  # some 2 ms
+            gone += [job.name for job in part if job.owner == owner and job.name not in names]
+            await asyncio.sleep(0)
+        if not dry_run:
+            for at in range(0, len(gone), CHUNK_JOBS):
+                await self._delete(gone[at : at + CHUNK_JOBS], owner)
+        return [Result(name, 204, DELETED) for name in gone]
+
+    async def _delete(self, names: list[str], owner: str) -> None:
+        for name in names:
+            await self._decide_much(_Item(0, None, name))
+
+        def look() -> Command:
+            return ApplyJobs(deletes=list(self._deletes(names, owner)))
+
+        taken(await self._service.write(None, look))
+
+    def _deletes(self, names: list[str], owner: str) -> Iterator[DeleteJob]:
+        for name in names:
+            job = self._machine.state.jobs.get(name)
+            if job is not None and job.owner == owner:
+                yield DeleteJob(
+                    name, self._service.settled(job, self._time.now_ms()), self._machine.state.revision_of(job)
+                )
+
+
+async def _chunks(jobs: AsyncIterator[Sent]) -> AsyncIterator[list[Sent]]:
+    chunk: list[Sent] = []
+    size = count = 0
+    async for sent in jobs:
+        count += 1
+        if count > JOBS_MAX:
+            raise UnknownOutcomeError(f"a request takes at most {JOBS_MAX:,} jobs; those before are written: split it")
+        if chunk and (len(chunk) >= CHUNK_JOBS or size + len(sent.raw) > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(sent)
+        size += len(sent.raw)
+    if chunk:
+        yield chunk
+
+
+def _key_of(key: Key | None, number: int, chunk: list[Sent]) -> Key | None:
+    """The key of one chunk: a repeat has to bring the same jobs in the same places."""
+    if key is None:
+        return None
+    digest = blake2b(key.body_hash, digest_size=16)
+    for sent in chunk:
+        digest.update(len(sent.raw).to_bytes(4, "little") + sent.raw)
+    return Key(f"{key.scope}\n{number}", digest.digest(), 0, 0, 0)
+
+
+def _invalid(pointer: str, message: str) -> InvalidError:
+    return InvalidError(message, (Fault(pointer, message),))

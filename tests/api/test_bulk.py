@@ -1,0 +1,183 @@
+"""POST /v1/jobs:apply: chunks, per-job results, lines, pruning by owner, dry runs, repeats."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from raftcron.runtime import bulk
+from tests.api.bench import GOOD, Bench
+
+LINES = {"Content-Type": "application/x-ndjson"}
+
+
+def jobs(*names: str, **fields: Any) -> list[dict[str, Any]]:
+    return [{**GOOD, "name": name, **fields} for name in names]
+
+
+def lines(*bodies: Any) -> bytes:
+    return b"\n".join(each if isinstance(each, bytes) else json.dumps(each).encode() for each in bodies)
+
+
+def told(answer: Any) -> list[tuple[str, int, str]]:
+    return [(one["name"], one["status"], one["result"]) for one in answer.json["results"]]
+
+
+async def test_each_job_is_told_what_it_met(one: Bench) -> None:
+    """Created, replaced, unchanged, and invalid with its faults; one that is wrong does not stop the others."""
+    await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs("a", "b")})
+    sent = [*jobs("a"), *jobs("b", description="new"), *jobs("c"), {"name": "d", "schedule": "nonsense"}]
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": sent})).expect(200)
+    assert told(answer) == [
+        ("a", 200, "unchanged"),
+        ("b", 200, "replaced"),
+        ("c", 201, "created"),
+        ("d", 422, "invalid"),
+    ]
+    assert [fault["pointer"] for fault in answer.json["results"][3]["errors"]] == ["/executor", "/schedule"]
+    assert sorted(one.n1.machine.state.jobs) == ["a", "b", "c"]
+    assert answer.index == one.n1.machine.state.index
+
+
+async def test_nothing_taken_is_a_422_with_the_same_results(one: Bench) -> None:
+    """As a problem document."""
+    answer = await one.ask("POST", "/v1/jobs:apply", {"jobs": [{"name": "x"}, {"schedule": "* * * * *"}, 7]})
+    assert answer.problem(422, "invalid")["results"] == answer.json["results"]
+    assert [(each["name"], each["status"]) for each in answer.json["results"]] == [("x", 422), (None, 422), (None, 422)]
+
+
+@pytest.mark.parametrize("on", ["n1", "n2"])
+async def test_lines_are_taken_as_they_come(two: Bench, on: str) -> None:
+    """Through the leader and through another node; empty lines and a missing last newline do not matter."""
+    body = lines(*jobs("a", "b"), b"", b"{oops", *jobs("c"))
+    answer = (await two.ask("POST", "/v1/jobs:apply", data=body, headers=LINES, on=on)).expect(200)
+    assert [each["status"] for each in answer.json["results"]] == [201, 201, 400, 201]
+    assert sorted(two.nodes[on].machine.state.jobs) == ["a", "b", "c"]
+
+
+async def test_a_chunk_is_one_entry(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many jobs, so many entries; each job has an id of its own."""
+    monkeypatch.setattr(bulk, "CHUNK_JOBS", 10)
+    before = one.n1.machine.state.index
+    names = [f"job-{place:02}" for place in range(25)]
+    (await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs(*names)})).expect(200)
+    assert one.n1.machine.state.index == before + 3
+    assert len({job.uid for job in one.n1.machine.state.jobs.values()}) == 25
+
+
+async def test_a_repeat_under_the_same_key_writes_nothing_new(one: Bench) -> None:
+    """Nor does it undo what happened to a job since; other jobs under the key are a conflict."""
+    headers = {"Idempotency-Key": "k1"}
+    first = (await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs("a", "b")}, headers=headers)).expect(200)
+    await one.put("a", description="edited since")
+    again = (await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs("a", "b")}, headers=headers)).expect(200)
+    assert [each["name"] for each in again.json["results"]] == [each["name"] for each in first.json["results"]]
+    assert (await one.ask("GET", "/v1/jobs/a")).json["description"] == "edited since"
+    (await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs("a")}, headers=headers)).problem(409, "conflict")
+
+
+async def test_a_name_that_stands_twice_is_told(one: Bench) -> None:
+    """The first one is taken."""
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs("a", "a")})).expect(200)
+    assert [each["status"] for each in answer.json["results"]] == [201, 422]
+
+
+async def test_prune_deletes_what_the_owner_no_longer_sends(one: Bench) -> None:
+    """And nothing of others; not where a job failed."""
+    await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs("a", "b"), "owner": "me"})
+    await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs("x"), "owner": "you"})
+    await one.put("z")
+    bad = {"jobs": [*jobs("a"), {"name": "b"}], "owner": "me", "prune": True}
+    assert "deleted" not in str((await one.ask("POST", "/v1/jobs:apply", bad)).expect(200).json)
+    body = {"jobs": jobs("a"), "owner": "me", "prune": True}
+    dry = (await one.ask("POST", "/v1/jobs:apply?dry_run=1", body)).expect(200)
+    assert told(dry) == [("a", 200, "unchanged"), ("b", 204, "deleted")]
+    assert "b" in one.n1.machine.state.jobs
+    done = (await one.ask("POST", "/v1/jobs:apply?prune=1&owner=me", data=lines(*jobs("a")), headers=LINES)).expect(200)
+    assert told(done) == told(dry)
+    assert sorted(one.n1.machine.state.jobs) == ["a", "x", "z"]
+
+
+async def test_a_dry_run_writes_nothing(one: Bench) -> None:
+    """It tells what would be done."""
+    await one.put("b")
+    index = one.n1.machine.state.index
+    sent = {"jobs": [*jobs("a", "b"), *jobs("c", timezone="Nowhere")], "dry_run": True}
+    assert told((await one.ask("POST", "/v1/jobs:apply", sent)).expect(200)) == [
+        ("a", 201, "created"),
+        ("b", 200, "unchanged"),
+        ("c", 422, "invalid"),
+    ]
+    assert one.n1.machine.state.index == index
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 422),
+        (b'{"jobs": 3}', 422),
+        (b'{"jobs": [], "nonsense": 1}', 422),
+        (b'{"jobs": [], "prune": true}', 422),
+        (b'{"jobs": [], "owner": 3}', 422),
+        (b'{"jobs": []}', 200),
+    ],
+)
+async def test_a_body_that_is_not_understood_does_nothing(one: Bench, body: bytes, status: int) -> None:
+    """What is wrong is said; an empty list is no mistake."""
+    answer = await one.ask("POST", "/v1/jobs:apply", data=body)
+    if status != 200:
+        answer.problem(status)
+    else:
+        assert answer.expect(200).json["results"] == []
+
+
+async def test_other_types_are_refused(one: Bench) -> None:
+    """A form cannot send jobs."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/merge-patch+json"):
+        answer = await one.ask("POST", "/v1/jobs:apply", data=b"{}", headers={"Content-Type": kind})
+        answer.problem(415, "media_type")
+
+
+async def test_a_leader_that_is_lost_on_the_way_leaves_no_doubt_about_a_503(
+    two: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a chunk is written the outcome is unknown, never "certainly not written"."""
+    monkeypatch.setattr(bulk, "CHUNK_JOBS", 1)
+    machine = two.n1.machine
+
+    class Depose:
+        def state_changed(self, runs: Any) -> None:
+            if "a" in machine.state.jobs:
+                two.cluster.depose()
+
+        def state_replaced(self) -> None:
+            pass
+
+    machine.observe(Depose())
+    answer = await two.ask("POST", "/v1/jobs:apply", {"jobs": jobs("a", "b")})
+    assert "a" in machine.state.jobs
+    answer.problem(504, "unknown_outcome")
+
+
+async def test_the_work_is_cut_in_slices(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other requests are served while many jobs are checked."""
+    import asyncio
+
+    monkeypatch.setattr(bulk, "SLICE_SECONDS", 0.0)
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    ticking = asyncio.create_task(tick())
+    answer = await one.ask("POST", "/v1/jobs:apply?dry_run=1", {"jobs": jobs(*(f"j{place}" for place in range(400)))})
+    ticking.cancel()
+    answer.expect(200)
+    assert turns >= 400
