@@ -77,11 +77,9 @@ DEFAULTS: Mapping[str, Any] = {
 # Fields of the contract that this release does not build: they are refused at any value but the default.
 NOT_YET: Mapping[str, frozenset[str]] = {
     "misfire": frozenset({"policy", "max"}),
-    "overlap": frozenset({"max_running", "queue"}),
     "placement": frozenset({"on", "tags", "shards", "priority"}),
 }
 NOT_YET_WHOLE = frozenset({"group", "alerts"})
-NOT_YET_VALUES: Mapping[str, frozenset[str]] = {"/overlap/policy": frozenset({"queue", "replace"})}
 
 _EVERY = re.compile(r"@every\s+(?P<interval>\S+)(?:\s+from\s+(?P<from>\S+))?", re.ASCII | re.IGNORECASE)
 
@@ -223,10 +221,6 @@ def _check_not_yet(walk: Walk, written: Mapping[str, Any]) -> None:
         for inner in sorted(inner_keys & said.keys()) if isinstance(said, dict) else ():
             if not _same(written[key][inner], DEFAULTS[key][inner]):
                 refuse(f"/{key}/{inner}", DEFAULTS[key][inner])
-    overlap = written.get("overlap")
-    policy = overlap.get("policy") if isinstance(overlap, dict) else None
-    if isinstance(policy, str) and policy in NOT_YET_VALUES["/overlap/policy"]:
-        walk.not_yet.append(Fault("/overlap/policy", f"{policy!r} is not supported yet; supported are skip, allow"))
 
 
 def _same(value: Any, default: Any) -> bool:
@@ -311,6 +305,7 @@ def policy_of(stored: bytes) -> Policy:
         "window_ms": window_ms,
         "overlap": overlap["policy"],
         "max_running": max_running,
+        "queue": overlap["queue"],
         "placement": whole["placement"]["on"],
         "executor_type": whole["executor"]["type"],
         "timeout_ms": parse_duration(whole["timeout"]),

@@ -19,6 +19,7 @@ HISTORY_RUNS_MAX = 100_000
 ATTEMPTS_MAX = 1_000
 EXCLUDE_MAX = 16  # calendars of one job
 COUNT_MAX = 1_000_000
+QUEUE_MAX = 10_000  # runs of one job that wait for their turn, about 1 KiB each
 DURATION_MAX_MS = 10 * 366 * 86_400_000
 
 
@@ -213,7 +214,7 @@ CHECKS: Mapping[str, Check] = {
     "/misfire/max": _whole(1, COUNT_MAX),
     "/overlap/policy": _choice("skip", "allow", "queue", "replace"),
     "/overlap/max_running": _or_null(_whole(1, COUNT_MAX)),
-    "/overlap/queue": _whole(0, COUNT_MAX),
+    "/overlap/queue": _whole(0, QUEUE_MAX),
     "/placement/on": _choice("leader", "any", "all", "least_loaded", "sticky"),
     "/placement/tags": Walk.texts,
     "/placement/shards": _or_null(_whole(1, 1_000)),

@@ -39,6 +39,7 @@ COUNTED_CAUSES: Final = frozenset({CAUSE_SCHEDULE, CAUSE_CATCH_UP})  # the cause
 
 REASON_OVERLAP: Final = "overlap"
 REASON_LIMIT: Final = "limit"
+REASON_QUEUE_FULL: Final = "queue_full"
 REASON_COALESCED: Final = "coalesced"
 REASON_EXPIRED: Final = "expired"
 REASON_DEADLINE: Final = "deadline"
@@ -88,6 +89,7 @@ class Policy(Struct, frozen=True, gc=False):
     window_ms: int
     overlap: str
     max_running: int  # UNLIMITED or at least 1
+    queue: int  # runs that may wait for their turn, under `overlap: queue`
     placement: str
     executor_type: str
     timeout_ms: int
@@ -208,6 +210,8 @@ class Run(Struct, array_like=True, gc=False):
     count: int | None = None
     attempts: list[AttemptRecord] = []
     follows: str | None = None  # the run of a parent job whose end started this one
+    waits_turn: bool = False  # queued behind other runs of its job
+    replaced_by: str | None = None  # the run that displaced it
     digest: int = 0
 
 

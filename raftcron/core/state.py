@@ -30,6 +30,7 @@ from raftcron.core.model import (
     ON_A_NODE,
     QUEUED,
     SKIPPED,
+    UNLIMITED,
     Calendar,
     Edition,
     Job,
@@ -61,7 +62,7 @@ TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times f
     "nodes": Node,
     "keys": Key,
 }
-ORDERS = ("orphans", "tails", "queued", "waiting", "on_node", "history", "ordinary", "failures")
+ORDERS = ("orphans", "tails", "queued", "held", "waiting", "on_node", "history", "ordinary", "failures")
 _HASHERS = {kind: blake2b(digest_size=16, person=kind.__name__.encode()) for kind in TABLES.values()}
 
 
@@ -135,7 +136,9 @@ class State:
         self.history: dict[int, list[str]] = {}
         self.on_node: dict[str, dict[str, Run]] = {}  # assigned, running or cancelling
         self.processes: dict[str, int] = {}  # of those, how many are processes
-        self.queued: dict[str, Run] = {}
+        self.turns: dict[int, dict[str, Run]] = {}  # uid -> runs that wait for others of their job, oldest first
+        self.held: dict[str, Run] = {}  # queued runs that may not start: it is not their turn, or their job is paused
+        self.queued: dict[str, Run] = {}  # those that may
         # the same by what they may have to wait for: a process slot, the pace of catching up
         self.queues: dict[tuple[bool, bool], dict[str, Run]] = {
             (is_process, is_paced): {} for is_process in (False, True) for is_paced in (False, True)
@@ -192,6 +195,15 @@ class State:
             for child in self.children.get(job.name, ())
             for parent, on in self.policies[child].after
         )
+
+    def has_room(self, uid: int) -> bool:
+        """Whether one more run of this job may go on beside those that do (semantics 7)."""
+        most = self.policies[uid].max_running
+        return most == UNLIMITED or len(self.active.get(uid, ())) - len(self.turns.get(uid, ())) < most
+
+    def may_start(self, run: Run) -> bool:
+        """Whether a queued run may be given a place: it is its turn among those of its job, and no pause holds it."""
+        return not run.waits_turn and not self.is_held(run)
 
     def revision_of(self, job: Job) -> int:
         """The newest revision of what the job's times follow from: its own, or that of a calendar it names."""
@@ -296,6 +308,8 @@ class State:
             self.active[run.uid] = {run.id: run}
         else:
             active[run.id] = run
+        if run.waits_turn:
+            self.turns.setdefault(run.uid, {})[run.id] = run
         self._index(run)
 
     def move(self, run: Run, state: str, node: str | None = None) -> None:
@@ -309,6 +323,8 @@ class State:
             del active[run.id]
             if not active:
                 del self.active[run.uid]
+            if run.waits_turn:
+                self._leave_turns(run)
             self._end(run)
         else:
             if state not in ON_A_NODE:
@@ -324,6 +340,23 @@ class State:
         self._index(run)
         self._touched[id(run)] = run
         self.touched_runs.add(run.id)
+
+    def give_turn(self, run: Run) -> None:
+        """A queued run no longer waits for others of its job."""
+        self._unindex(run)
+        self._leave_turns(run)
+        run.blocked_by = None
+        self._index(run)
+        self._touched[id(run)] = run
+        self.touched_runs.add(run.id)
+
+    def hold(self, job: Job) -> None:
+        """The job's pause has begun or ended: what is queued may start no longer, or again."""
+        for run in self.active.get(job.uid, {}).values():
+            if run.state == QUEUED:
+                self._unindex(run)
+                self._index(run)
+                self.touched_runs.add(run.id)
 
     def keep_tail(self, run: Run, tail: bytes) -> None:
         """Keep the end of a run's output; the oldest tails of the cluster leave first."""
@@ -413,6 +446,8 @@ class State:
         """The next row, into what the order of rows tells."""
         if run.state not in ENDED:
             self.active.setdefault(run.uid, {})[run.id] = run
+            if run.waits_turn:
+                self.turns.setdefault(run.uid, {})[run.id] = run
         elif job is not None:
             rows = self.history.get(run.uid)
             if rows is not None:
@@ -468,8 +503,11 @@ class State:
             if run.is_process:
                 self.processes[node] = self.processes.get(node, 0) + 1
         elif state == QUEUED and not run.not_before:
-            self.queued[run.id] = run
-            self.queues[_kind(run)][run.id] = run
+            if self.may_start(run):
+                self.queued[run.id] = run
+                self.queues[_kind(run)][run.id] = run
+            else:
+                self.held[run.id] = run
         else:
             self.waiting[run.id] = run
 
@@ -481,10 +519,18 @@ class State:
             if run.is_process:
                 self.processes[node] -= 1
         elif state == QUEUED and not run.not_before:
-            del self.queued[run.id]
-            del self.queues[_kind(run)][run.id]
+            if self.held.pop(run.id, None) is None:
+                del self.queued[run.id]
+                del self.queues[_kind(run)][run.id]
         else:
             del self.waiting[run.id]
+
+    def _leave_turns(self, run: Run) -> None:
+        run.waits_turn = False
+        turns = self.turns[run.uid]
+        del turns[run.id]
+        if not turns:
+            del self.turns[run.uid]
 
     def _end(self, run: Run) -> None:
         job = self.by_uid.get(run.uid)

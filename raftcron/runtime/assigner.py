@@ -58,7 +58,7 @@ class Assigner:
                     break
                 if run.id in self._assigning or run.id in self._moving:
                     continue
-                if self.is_expired(run, now) or state.is_held(run):
+                if self.is_expired(run, now):
                     continue
                 processes -= is_process
                 self._catch_up_allowance -= is_paced
@@ -73,7 +73,10 @@ class Assigner:
         state = self._machine.state
         ids = [
             run.id
-            for run in chain(islice(state.queued.values(), SCAN_PER_SWEEP), *map(dict.values, state.on_node.values()))
+            for run in chain(
+                islice(chain(state.queued.values(), state.held.values()), SCAN_PER_SWEEP),
+                *map(dict.values, state.on_node.values()),
+            )
             if run.state in (QUEUED, ASSIGNED)
             and run.id not in self._moving
             and run.id not in self._assigning

@@ -134,7 +134,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "missed_first": instant(run.missed_first),
         "previous_time": instant(run.previous_time),
         "blocked_by": run.blocked_by,
-        "replaced_by": None,
+        "replaced_by": run.replaced_by,
         "retry_of": None,
         "late_outcome": run.late_outcome,
         "parent": run.follows,

@@ -10,10 +10,14 @@ from raftcron.ports import Attempt, Control, Ending
 
 @dataclass
 class Script:
-    """What attempts of one job do: take `seconds`, then end in `ending`; None never ends by itself."""
+    """What attempts of one job do: take `seconds`, then end in `ending`; None never ends by itself.
+
+    One that is stopped takes `stop_seconds` to end.
+    """
 
     seconds: float | None = 0.0
     ending: Ending = field(default_factory=lambda: Ending("succeeded", exit_code=0))
+    stop_seconds: float = 0.0
 
 
 class ScriptedExecutor:
@@ -38,5 +42,7 @@ class ScriptedExecutor:
         if done:
             reason = stop.result()
             self.stopped.append((attempt, reason))
+            if script.stop_seconds:
+                await asyncio.sleep(script.stop_seconds)
             return Ending("cancelled" if reason == "cancelled" else "failed", error_kind=reason)
         return script.ending

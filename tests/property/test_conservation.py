@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +11,7 @@ from raftcron.core import commands as c
 from raftcron.core import definition, exclusion
 from raftcron.core.coming import coming_of
 from raftcron.core.ledger import owed
-from raftcron.core.model import ENDED, REASON_PAUSED, REASON_REQUESTED, Job, Run
+from raftcron.core.model import ENDED, QUEUED, REASON_PAUSED, REASON_REQUESTED, Job, Run
 from raftcron.core.planner import decide, paused_summary, settle
 from raftcron.core.timeline import ENDED as JOB_ENDED
 from raftcron.core.timeline import Timeline
@@ -27,7 +29,11 @@ DEFINITIONS = [
     {"schedule": "*/5 * * * * *", "max_runs": 3, "overlap": {"policy": "allow"}, "misfire": {"grace": "3s"}},
     {"schedule": "* * * * *", "start_at": "2026-03-29T01:01:30Z", "end_at": "2026-03-29T01:04:00Z"},
     {"schedule": "30 2 * * *", "timezone": "Europe/Berlin", "dst": {"gap": "skip"}},
+    {"schedule": "*/4 * * * * *", "overlap": {"policy": "queue", "queue": 2}, "start_deadline": "20s"},
+    {"schedule": "@every 6s", "overlap": {"policy": "replace", "max_running": 2}, "jitter": "2s"},
+    {"schedule": "@every 5s from last_end", "overlap": {"policy": "replace"}, "retry": {"max_attempts": 2}},
 ]
+ENDINGS = st.sampled_from(["succeeded", "succeeded", "failed", "lost", "goes on"])
 CALENDARS = [
     {},
     {"dates": ["2026-03-29"]},
@@ -155,13 +161,17 @@ class Court:
         seen = self.state.calendars["x"].revision
         self.write(c.PutCalendar("x", exclusion.canonical(fields), self.now, decisions, seen))
 
-    def end_runs(self) -> None:
+    def end_runs(self, draw: Callable[[st.SearchStrategy[str]], str] = lambda endings: "succeeded") -> None:
         started = [run for runs in list(self.state.on_node.values()) for run in runs.values()]
-        if started:
-            self.write(c.Finish([c.Finished(run.id, run.fencing_token, "succeeded") for run in started]))
+        ends = [c.Finished(run.id, run.fencing_token, draw(ENDINGS)) for run in started]
+        if ends:
+            self.write(c.Finish([end for end in ends if end.state != "goes on"]))
         waiting = [run.id for run in self.state.waiting.values()]
         if waiting:
             self.write(c.Requeue(waiting))
+        queued = [run.id for run in self.state.runs.values() if run.state == QUEUED]
+        if queued:
+            self.write(c.Expire(queued))
         queued = [c.Assignment(run_id, c.Place("n1", 1), True) for run_id in self.state.queued]
         if queued:
             self.write(c.Assign(queued))
@@ -188,7 +198,7 @@ def test_each_time_that_is_owed_has_one_fate(data: st.DataObject) -> None:
             case 4:
                 court.write(c.Lead("n1", 1, 1, "0", "0", data.draw(st.sampled_from(["2026a", "2026b"]))))
             case 5 | 6:
-                court.end_runs()
+                court.end_runs(data.draw)
             case 7 | 8 | 9:
                 court.machine.at += data.draw(st.integers(0, 40_000))
             case _:

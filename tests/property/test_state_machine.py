@@ -25,6 +25,10 @@ definitions = st.sampled_from(
             {},
             {"delivery": "at_least_once", "retry": {"max_attempts": 2}, "history": {"runs": 2}},
             {"overlap": {"policy": "allow"}, "misfire": {"grace": "1s", "window": "5s"}},
+            {"overlap": {"policy": "allow", "max_running": 2}, "start_deadline": "4s"},
+            {"overlap": {"policy": "queue", "queue": 2}, "retry": {"max_attempts": 2}},
+            {"overlap": {"policy": "replace", "max_running": 2}, "delivery": "at_least_once"},
+            {"overlap": {"policy": "replace"}, "schedule": "@every 2s from last_end"},
             {"max_runs": 2, "exclude": ["x"]},
             {"schedule": "@every 2s from last_end", "overlap": {"policy": "allow"}},
         )
@@ -111,8 +115,14 @@ def check(state: State) -> None:
     assert on_node == {run_id for runs in state.on_node.values() for run_id in runs}
     queued = {run.id: run.not_before for run in state.runs.values() if run.state == "queued"}
     retries = {run.id for run in state.runs.values() if run.state == "waiting_retry"}
-    assert state.queued.keys() == {run_id for run_id, not_before in queued.items() if not not_before}
-    assert state.waiting.keys() == retries | (queued.keys() - state.queued.keys())
+    now = {run_id for run_id, not_before in queued.items() if not not_before}
+    assert state.queued.keys() == {run_id for run_id in now if state.may_start(state.runs[run_id])}
+    assert state.held.keys() == now - state.queued.keys()
+    assert state.waiting.keys() == retries | (queued.keys() - now)
+    turns = {run.id for run in state.runs.values() if run.waits_turn}
+    assert turns == {run_id for runs in state.turns.values() for run_id in runs}
+    assert turns <= queued.keys()
+    assert not any(state.has_room(uid) for uid in state.turns), "a run waits for its turn where there is room"
     assert sum(map(len, state.queues.values())) == len(state.queued)
     for node, runs in state.on_node.items():
         assert state.processes.get(node, 0) == sum(run.is_process for run in runs.values())

@@ -1,7 +1,8 @@
 """Stories of a cluster as plain text: what is done, `----`, what is seen; times are seconds since the story began.
 
-    job a {"schedule": "@every 10s"}    create or replace it        a takes 5s | hangs | fails | times out | breaks
-    wait 12s                            let time pass               run a [allow] | cancel a 10s
+    job a {"schedule": "@every 10s"}    create or replace it        a takes 5s [and fails] | fails | times out | breaks
+    wait 12s                            let time pass               a hangs | lingers (25 s when it is stopped)
+    run a [allow] | cancel a 10s
     pause a ["note" until 30s]          resume a [catch_up]         delete a [cancel_running]
     kill n1 | elect n2 | reborn n1      cut | heal                  edit a {"overlap": {"policy": "allow"}}
     runs a                              all rows, oldest first      job a                    counters
@@ -103,6 +104,7 @@ class Teller:
             (r"wait (\S+)s", self.wait),
             (r"(\S+) takes (\S+)s(?: and (fails|times out|breaks))?", self.takes),
             (r"(\S+) hangs", self.hangs),
+            (r"(\S+) lingers", self.lingers),
             (r"(\S+) (fails|times out|breaks|succeeds)", self.ends),
             (r"kill (\S+)", self.kill),
             (r"elect (\S+)", self.elect),
@@ -177,6 +179,9 @@ class Teller:
 
     async def hangs(self, name: str) -> None:
         self._script(name, Script(None))
+
+    async def lingers(self, name: str) -> None:
+        self._script(name, Script(None, stop_seconds=25.0))
 
     async def ends(self, name: str, ending: str) -> None:
         self._script(name, Script(0.0, ENDINGS[ending]))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from raftcron import node as shipped_node
 from raftcron.core import apply as core_apply
-from raftcron.core.apply import decisions, jobs, runs
+from raftcron.core.apply import admission, decisions, jobs, runs
 from raftcron.core.commands import Decide, Done, Finish, Token
 from raftcron.core.model import RUNNING, STARTED
 from raftcron.core.timeline import Timeline
@@ -270,7 +270,7 @@ def _summarise_without_a_row(state: Any, context: Any, job: Any, summary: Any) -
 
 
 def _admit_without_a_row(state: Any, context: Any, job: Any, *rest: Any, **more: Any) -> bool:
-    """decisions._admit, but what overlaps is dropped in silence."""
+    """admission.admit, but what overlaps is dropped in silence."""
     return False if state.active.get(job.uid) else bool(_admit(state, context, job, *rest, **more))
 
 
@@ -363,7 +363,7 @@ def _heartbeats_without_a_round(self: Any, clock: Any, times: Any, read_index: A
     _keeper_init(self, clock, times, at_once)
 
 
-_apply, _holds, _admit, _machine_apply = core_apply.apply, decisions.holds, decisions._admit, machine.Machine.apply
+_apply, _holds, _admit, _machine_apply = core_apply.apply, decisions.holds, admission.admit, machine.Machine.apply
 _keeper_init, _scheduler_propose = leases.LeaseKeeper.__init__, scheduler.Scheduler._propose
 
 
@@ -505,7 +505,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "an edit is half applied": Mutant([(jobs, "_settle", _settle_nothing)], {sim_checks.I4}),
     "missed times leave no row": Mutant([(decisions, "summarise", _summarise_without_a_row)], {sim_checks.I4}),
-    "what overlaps leaves no row": Mutant([(decisions, "_admit", _admit_without_a_row)], {sim_checks.I4}),
+    "what overlaps leaves no row": Mutant([(admission, "admit", _admit_without_a_row)], {sim_checks.I4}),
     "a pause is forgotten on restart": Mutant(
         [(machine.Machine, "apply", _pause_is_forgotten)], {sim_checks.DIGEST, sim_checks.I10, sim_checks.FATAL}
     ),

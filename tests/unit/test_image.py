@@ -49,6 +49,8 @@ def everything(size: int = 1) -> Hand:
         hand.finish(first, output_tail=b"first", exit_code=0)
         for ending in ("failed", "succeeded", "succeeded"):
             hand.finish(fire(f"old-{number}"), ending)
+        for _ in range(2):
+            fire(f"turns-{number}", overlap={"policy": "queue"})
         gone = fire(f"gone-{number}")
         hand.finish(gone, output_tail=b"gone")
         hand.done(DeleteJob(gone.job, [], hand.state.jobs[gone.job].revision))

@@ -8,8 +8,9 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from raftcron.core import chains
+from raftcron.core.apply import admission
 from raftcron.core.apply.context import Context
-from raftcron.core.apply.decisions import PROCESS_EXECUTORS, _admit
+from raftcron.core.apply.decisions import PROCESS_EXECUTORS
 from raftcron.core.model import CAUSE_CHAIN, QUEUED, Job, Policy, Run
 from raftcron.core.state import State
 
@@ -69,4 +70,4 @@ def _fire(state: State, context: Context, child: Job, policy: Policy, parent: Ru
         is_process=policy.executor_type in PROCESS_EXECUTORS,
         follows=parent.id,
     )
-    _admit(state, context, child, policy, run, None, allow_overlap=False)
+    admission.admit(state, context, child, policy, run, None, allow_overlap=False)

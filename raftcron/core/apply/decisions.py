@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from raftcron.core.apply import admission
 from raftcron.core.apply.context import Context, remember
-from raftcron.core.apply.runs import begin_at
 from raftcron.core.commands import Decide, Decision, Done, Fire, Outcome, Place, Refused, Summary, Trigger
 from raftcron.core.instant import MAX_MS
 from raftcron.core.model import (
@@ -11,17 +11,12 @@ from raftcron.core.model import (
     CAUSE_MANUAL,
     CAUSE_SCHEDULE,
     QUEUED,
-    REASON_DEADLINE,
-    REASON_LIMIT,
-    REASON_OVERLAP,
     REASON_PAUSED,
     SKIPPED,
-    UNLIMITED,
     Job,
     Policy,
     Run,
 )
-from raftcron.core.policy import start_deadline
 from raftcron.core.state import State
 
 PROCESS_EXECUTORS = frozenset({"shell"})  # types that take one of a node's process slots
@@ -66,7 +61,7 @@ def trigger(state: State, context: Context, command: Trigger) -> Outcome:
         args=command.args,
         is_process=policy.executor_type in PROCESS_EXECUTORS,
     )
-    _admit(state, context, job, policy, run, command.place, allow_overlap=command.allow_overlap)
+    admission.admit(state, context, job, policy, run, command.place, allow_overlap=command.allow_overlap)
     return remember(state, context, command.key, run.id, 202)
 
 
@@ -204,7 +199,7 @@ def _fire(state: State, context: Context, job: Job, policy: Policy, fire: Fire, 
         place = None  # stays queued: the leader starts these at its catch-up rate
     if fire.due_at != fire.scheduled_time and fire.due_at > context.at:
         run.not_before, place = fire.due_at, None  # an edit came before its jitter was over
-    if _admit(state, context, job, policy, run, place, allow_overlap=False):
+    if admission.admit(state, context, job, policy, run, place, allow_overlap=False):
         job.fired += 1
         job.fire_count += 1
         job.last_fired = fire.scheduled_time
@@ -212,30 +207,3 @@ def _fire(state: State, context: Context, job: Job, policy: Policy, fire: Fire, 
             job.last_end = None
     else:
         job.skipped += 1
-
-
-def _admit(
-    state: State, context: Context, job: Job, policy: Policy, run: Run, place: Place | None, *, allow_overlap: bool
-) -> bool:
-    """Judge a new run by the overlap policy (semantics 7), and start it here and now where it fits."""
-    if context.at > start_deadline(policy, run):
-        run.state, run.reason, run.finished_at = SKIPPED, REASON_DEADLINE, context.at
-        state.add_run(run)
-        return False
-    active = state.active.get(job.uid)
-    if active and policy.max_running != UNLIMITED and len(active) >= policy.max_running and not allow_overlap:
-        run.state = SKIPPED
-        run.reason = REASON_LIMIT if policy.overlap == "allow" else REASON_OVERLAP
-        run.blocked_by = next(iter(active))
-        run.finished_at = context.at
-        state.add_run(run)
-        return False
-    state.set_last_run(job, run)
-    if (
-        place is not None
-        and state.is_alive(place.node, place.incarnation)
-        and state.has_slot(place.node, process=run.is_process)
-    ):
-        begin_at(state, context, run, place)
-    state.add_run(run)
-    return True

@@ -10,7 +10,7 @@ import msgspec
 from raftcron.core import chains, definition
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import begin_count, count_anew, holds, summarise, take
-from raftcron.core.apply.runs import cancel_run, skip
+from raftcron.core.apply.runs import cancel_run, give_turns
 from raftcron.core.commands import (
     ApplyJobs,
     Decision,
@@ -24,12 +24,9 @@ from raftcron.core.commands import (
 )
 from raftcron.core.instant import MAX_MS
 from raftcron.core.model import (
-    ASSIGNED,
-    CANCELLED,
     COUNTED_CAUSES,
-    QUEUED,
     REASON_DELETED,
-    WAITING_RETRY,
+    STARTED,
     Job,
     Recurrence,
 )
@@ -121,13 +118,8 @@ def change_delete(state: State, context: Context, command: DeleteJob) -> None:
     job = state.jobs[command.name]
     _settle(state, context, job, command.decisions)
     for run in list(state.active.get(job.uid, {}).values()):
-        if run.state in (QUEUED, ASSIGNED) and run.attempt == 1:
-            skip(state, context, run, REASON_DELETED)
-        elif run.state in (QUEUED, ASSIGNED, WAITING_RETRY):
-            run.reason, run.finished_at = REASON_DELETED, context.at
-            state.move(run, CANCELLED)
-        elif command.cancel_running:
-            cancel_run(state, context, run)
+        if command.cancel_running or run.state not in STARTED:
+            cancel_run(state, context, run, REASON_DELETED)
     state.remove_job(job)
 
 
@@ -141,8 +133,7 @@ def pause(state: State, context: Context, command: PauseJob) -> Outcome:
         return refusal
     _settle(state, context, job, command.decisions)
     if not job.paused or job.pause_note != command.note or job.pause_until != command.until:
-        job.paused, job.pause_note, job.pause_until = True, command.note, command.until
-        job.joined = ()
+        _set_pause(state, job, True, command.note, command.until)
         _stamp(state, context, job)
     return remember(state, context, command.key, job.name, 200)
 
@@ -159,7 +150,7 @@ def resume(state: State, context: Context, command: ResumeJob) -> Outcome:
         if command.paused is not None and command.paused.first > job.decided_through:
             summarise(state, context, job, command.paused)
         job.decided_through = max(job.decided_through, command.through)
-        job.paused, job.pause_note, job.pause_until = False, "", None
+        _set_pause(state, job, False)
         _stamp(state, context, job)
     return remember(state, context, command.key, job.name, 200)
 
@@ -257,6 +248,7 @@ def _replace(state: State, context: Context, job: Job, command: PutJob, paused: 
         job.joined = chains.still_joined(job, known.after, policy.after, policy.join)
         job.definition = stored
         state.know_job(job, policy)
+        give_turns(state, job.uid)
         if anchored(before) != anchored(after):
             job.anchor = job.last_decided if job.last_decided is not None else _whole_second(context.at)
         if not after.end_intervals:
@@ -268,12 +260,18 @@ def _replace(state: State, context: Context, job: Job, command: PutJob, paused: 
     if paused != job.paused:
         if command.resumed is not None and command.resumed.first > job.decided_through:
             summarise(state, context, job, command.resumed)
-        job.paused, job.pause_note, job.pause_until = paused, "", None
-        job.joined = ()
+        _set_pause(state, job, paused)
     job.owner = owner
     if command.decided_through is not None:
         job.decided_through = max(job.decided_through, command.decided_through)
     _stamp(state, context, job)
+
+
+def _set_pause(state: State, job: Job, paused: bool, note: str = "", until: int | None = None) -> None:
+    """Begin or end a pause, which holds what is queued (semantics 6)."""
+    job.paused, job.pause_note, job.pause_until = paused, note, until
+    job.joined = ()
+    state.hold(job)
 
 
 def _stamp(state: State, context: Context, job: Job) -> None:

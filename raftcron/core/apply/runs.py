@@ -194,18 +194,20 @@ def place_run(state: State, context: Context, run: Run, place: Place, *, start: 
         _mark_started(state, context, run)
 
 
-def cancel_run(state: State, context: Context, run: Run) -> None:
-    """Cancel an active run."""
-    if run.state in (QUEUED, ASSIGNED) and run.attempt == 1:
-        skip(state, context, run, REASON_CANCELLED)
-    elif run.state in STARTED:
-        if run.state != CANCELLING:
+def cancel_run(
+    state: State, context: Context, run: Run, reason: str = REASON_CANCELLED, replaced_by: str | None = None
+) -> None:
+    """End an active run, for good: at once where nothing runs, else its worker is told.  The first reason stands."""
+    if run.state == CANCELLING:
+        return
+    run.replaced_by = replaced_by
+    if run.state == RUNNING:
+        if not _is_unseen(context, run):
+            run.reason = reason
             state.move(run, CANCELLING)
-    else:
-        run.reason = REASON_CANCELLED
-        run.finished_at = context.at
-        state.move(run, CANCELLED)
-        _count_end(state, run)
+            return
+        run.attempts, run.started_at = run.attempts[:-1], None
+    _end_here(state, context, run, reason)
 
 
 def unassign(state: State, context: Context, run: Run) -> None:
@@ -218,18 +220,29 @@ def unassign(state: State, context: Context, run: Run) -> None:
     run.started_at = run.attempts[-1].started_at if run.attempts else None
     if run.uid in state.by_uid:
         state.move(run, QUEUED)
-    elif run.attempt == 1:
-        skip(state, context, run, REASON_DELETED)
     else:
-        run.reason, run.finished_at = REASON_DELETED, context.at
-        state.move(run, CANCELLED)
+        _end_here(state, context, run, REASON_DELETED)
+
+
+def end(state: State, context: Context, run: Run, ending: str) -> None:
+    """An active run is over, however: it is counted, and others of its job that waited may have their turn."""
+    run.finished_at = context.at
+    state.move(run, ending)
+    _count_end(state, run)
+    give_turns(state, run.uid)
+
+
+def give_turns(state: State, uid: int) -> None:
+    """Runs that wait for others of their job may start as far as there is room now, oldest first."""
+    turns = state.turns.get(uid)
+    while turns and state.has_room(uid):
+        state.give_turn(next(iter(turns.values())))
 
 
 def skip(state: State, context: Context, run: Run, reason: str) -> None:
     """End a run that never started; it no longer counts as fired."""
     run.reason = reason
-    run.finished_at = context.at
-    state.move(run, SKIPPED)
+    end(state, context, run, SKIPPED)
     job = state.by_uid.get(run.uid)
     if job is not None and run.cause in COUNTED_CAUSES and run.scheduled_time > job.counted_from:
         job.fired -= 1
@@ -266,12 +279,26 @@ def end_attempt(
             run.not_before = context.at + backoff_ms(policy, run)
             state.move(run, WAITING_RETRY)
         return
-    run.finished_at = context.at
-    state.move(run, ending)
-    _count_end(state, run)
+    if ending == SUCCEEDED:  # before the cancel reached it
+        run.reason = run.replaced_by = None
+    end(state, context, run, ending)
 
 
 # ---- details -------------------------------------------------------------------------------------------------------
+
+
+def _end_here(state: State, context: Context, run: Run, reason: str) -> None:
+    """End a run of which nothing is under way on any node."""
+    if not run.attempts:
+        skip(state, context, run, reason)
+    else:
+        run.reason = reason
+        end(state, context, run, CANCELLED)
+
+
+def _is_unseen(context: Context, run: Run) -> bool:
+    """Whether this very entry has started the run: no worker has seen it, since they look at whole entries."""
+    return bool(run.attempts) and run.attempts[-1].started_index == context.log_index
 
 
 def _fits(state: State, context: Context, run: Run, assignment: Assignment) -> bool:
