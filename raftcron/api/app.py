@@ -31,6 +31,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/jobs/{name:[^/]+}/resume", jobs.resume),
     ("POST", "/v1/jobs/{name:[^/]+}/skip-next", jobs.skip_next),
     ("GET", "/v1/jobs/{name:[^/]+}/next", jobs.next_),
+    ("GET", "/v1/jobs/{name:[^/]+}/why", jobs.why),
     ("GET", "/v1/jobs/{name:[^/]+}/runs", runs.list_of_job),
     ("POST", "/v1/jobs/{name:[^/]+}/runs", runs.create),
     ("GET", "/v1/runs", runs.list_),

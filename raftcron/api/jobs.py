@@ -13,11 +13,13 @@ from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
 from raftcron.core.commands import Done
 from raftcron.core.fields import shown
+from raftcron.core.instant import parse_rfc3339
 from raftcron.errors import NotFoundError
 from raftcron.runtime.forecast import AHEAD_MAX
 from raftcron.runtime.listing import JOB_STATES, SORTS, JobFilter
 from raftcron.runtime.service import NEXT_SHOWN, Preview, Service
 from raftcron.runtime.views import coming_view, instant, job_view
+from raftcron.runtime.why import why_view
 
 
 async def get(request: web.Request) -> web.Response:
@@ -141,6 +143,21 @@ async def next_(request: web.Request) -> web.Response:
     point = await respond.read_point(request, query)
     found = await node.service.coming(name, count)
     return respond.value({"items": [coming_view(one) for one in found]}, headers=respond.at(point))
+
+
+async def why(request: web.Request) -> web.Response:
+    """The verdict on any instant of the job, past or to come."""
+    query = Query(request, (*READ, "at"))
+    node, name, text = request.app[NODE], request.match_info["name"], query.text("at")
+    if text is None:
+        raise invalid("at", "is missing: name an instant, as in 2026-03-29T01:00:00Z")
+    try:
+        at = parse_rfc3339(text)
+    except ValueError as error:
+        raise invalid("at", str(error)) from None
+    point = await respond.read_point(request, query)
+    answer = await node.service.why(name, at)
+    return respond.value(why_view(name, at, answer), headers=respond.at(point))
 
 
 def _preview_view(preview: Preview) -> dict[str, Any]:

@@ -152,6 +152,22 @@ def next_(addr: Sequence[str], output: str, name: str, count: int) -> None:
     print_list(items, output, "scheduled_time", NEXT_COLUMNS)
 
 
+@job.command()
+@click.argument("name")
+@click.option("--at", "at", required=True, metavar="INSTANT", help="RFC 3339; a scheduled time, or when it was due.")
+@printed
+@remote
+def why(addr: Sequence[str], output: str, name: str, at: str) -> None:
+    """Say why a job fired, or did not, or will, at an instant, past or to come."""
+    answer = client(addr).request("GET", path("jobs", name, "why"), query={"at": at}).body
+    if output == "table":
+        click.echo(f"{answer['verdict'].replace('_', ' ')}: {answer['message']}")
+        rest = {key: answer[key] for key in ("run_id", "log_index", "epoch", "node") if answer[key] is not None}
+        answer = rest
+    if answer:
+        print_one(answer, output, "verdict")
+
+
 def _await(look: Callable[[], dict[str, Any]], found: dict[str, Any]) -> dict[str, Any]:
     """Looks until the run is over; a leader's change meanwhile is no reason to give up."""
     import time

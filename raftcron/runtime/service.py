@@ -38,6 +38,7 @@ from raftcron.core.judge import ScheduleJudge, never_fires
 from raftcron.core.model import Calendar, Job, Key, Policy
 from raftcron.core.schedule import ScheduleError
 from raftcron.core.times import Times, schedules_of
+from raftcron.core.why import Answer
 from raftcron.errors import (
     ConfigurationError,
     ConflictError,
@@ -58,6 +59,7 @@ from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
 from raftcron.runtime.views import job_fields
+from raftcron.runtime.why import why
 
 LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
 ARGS_BYTES_MAX = 64 << 10  # a command gets them as one environment variable, of which Linux takes 128 KiB
@@ -274,6 +276,18 @@ class Service:
             return []
         policy, times = self._machine.state.policy(job.uid), self._times(job)
         return await forecast.in_turns(ahead_of(job, policy, times, self._time.now_ms()), count)
+
+    async def why(self, name: str, at: int) -> Answer:
+        """Why the job fired, or did not, or will, at an instant.
+
+        Raises NotFoundError; ConflictError where this node cannot tell its times.
+        """
+        machine = self._machine
+        job = self._found(name, machine.state.jobs.get(name))
+        try:
+            return await why(machine.state, machine.timeline, job, at, self._time.now_ms())
+        except ScheduleError as error:
+            raise ConflictError(f"the times of job {job.name!r} cannot be told: {error}") from None
 
     # ---- runs
 

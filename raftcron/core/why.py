@@ -1,0 +1,232 @@
+"""Why a job fired, or did not, or will, at an instant: one verdict with its reason, and a sentence in plain English.
+
+Pure: it is given the row that speaks for the instant, if one is kept, and the job's times.  Which rows to look at is in
+runtime/why.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from raftcron.core.exclusion import exclusion_of
+from raftcron.core.instant import rfc3339
+from raftcron.core.model import (
+    ASSIGNED,
+    CANCELLED,
+    CANCELLING,
+    CAUSE_CATCH_UP,
+    COUNTED_CAUSES,
+    FAILED,
+    LOST,
+    QUEUED,
+    REASON_PAUSED,
+    RUNNING,
+    SKIPPED,
+    SUCCEEDED,
+    TIMED_OUT,
+    WAITING_RETRY,
+    Calendar,
+    Job,
+    Policy,
+    Run,
+)
+from raftcron.core.times import Times
+
+FIRED, SKIPPED_, NOT_DUE, UNDECIDED, FORGOTTEN = "fired", "skipped", "not_due", "undecided", "forgotten"
+
+_WHY_SKIPPED = {
+    "overlap": "a run of the job was still active, and its overlap policy lets no further one begin",
+    "misfire": "it was missed, and the job's misfire policy is to skip what was missed",
+    "coalesced": "it was missed, and a later run stands for all that were missed",
+    "expired": "it was missed by more than misfire.window when a leader could decide it",
+    "deadline": "it could not start before its start deadline",
+    "no_node": "no live node matched its placement before its start deadline",
+    "queue_full": "as many runs waited already as overlap.queue allows",
+    "limit": "as many runs of the job as it may have were active already",
+    "requested": "it was asked to be skipped",
+    "cancelled": "it was cancelled before it started",
+    "deleted": "the job was deleted before it started",
+}
+_STATES = {
+    QUEUED: "it waits to be started",
+    ASSIGNED: "it is about to start",
+    RUNNING: "it is running",
+    CANCELLING: "it is being cancelled",
+    WAITING_RETRY: "it waits for its next attempt",
+    SUCCEEDED: "it succeeded",
+    FAILED: "it failed",
+    TIMED_OUT: "it timed out",
+    CANCELLED: "it was cancelled",
+    LOST: "it was lost: nobody saw its end",
+}
+
+
+class Kept(NamedTuple):
+    """What the rows of a job that are kept say."""
+
+    row: Run | None = None  # the one that speaks for the instant
+    oldest: int | None = None  # scheduled time of the oldest row of a scheduled time
+    is_cut: bool = False  # some row has been dropped, as far as can be told
+
+
+class Answer(NamedTuple):
+    """`scheduled_time` is the N that is spoken of; None where the instant is none.  `row`: what log, epoch, run say."""
+
+    verdict: str
+    reason: str | None
+    message: str
+    scheduled_time: int | None = None
+    due_at: int | None = None
+    row: Run | None = None
+
+
+def scheduled_time(job: Job, times: Times, at: int) -> int | None:
+    """The time that an instant is, or is the due instant of; None if it is neither."""
+    if times.names(at):
+        return at
+    if not times.jitter_ms:
+        return None
+    before = times.previous(at + 1)
+    return before if before is not None and times.due_at(job.uid, before, times.next(before)) == at else None
+
+
+def speaks_for(row: Run, at: int, time: int | None) -> bool:
+    """Whether a row tells of an instant; `time` is the scheduled time that it is under what the schedule says now."""
+    if row.count is not None:
+        assert row.first is not None
+        assert row.last is not None
+        return at in (row.first, row.last) or (time is not None and row.first <= time <= row.last)
+    return row.cause in COUNTED_CAUSES and (row.scheduled_time in (at, time) or row.due_at == at)
+
+
+def explain(
+    job: Job,
+    policy: Policy,
+    times: Times,
+    calendars: Mapping[str, Calendar],
+    kept: Kept,
+    at: int,
+    now: int,
+) -> Answer:
+    """The verdict on an instant; `now` is the time that a leader would decide on.  Instants are milliseconds UTC."""
+    time = scheduled_time(job, times, at)
+    if kept.row is not None:
+        return _of_row(kept.row, at, time)
+    if time is None:
+        return _no_time(job, policy, times, calendars, kept, at)
+    due_at = times.due_at(job.uid, time, times.next(time))
+    if time <= max(job.counted_from, times.floor):
+        return _before_change(job, times, kept, time, due_at)
+    if time <= job.decided_through:
+        return Answer(
+            FORGOTTEN,
+            None,
+            f"{rfc3339(time)} was decided, but its record is no longer kept: the history is bounded",
+            time,
+            due_at,
+        )
+    return _ahead(job, policy, time, due_at, now)
+
+
+def _of_row(row: Run, at: int, time: int | None) -> Answer:
+    """What is recorded."""
+    if row.count is not None:
+        return _of_summary(row, at if time is None else time)
+    time = row.scheduled_time
+    where = f" (run {row.id})"
+    if row.state == SKIPPED:
+        why = _WHY_SKIPPED.get(row.reason or "", row.reason or "no reason is recorded")
+        by = f": run {row.blocked_by}" if row.blocked_by else ""
+        return Answer(SKIPPED_, row.reason, f"{rfc3339(time)} was skipped: {why}{by}", time, row.due_at, row)
+    late = ""
+    if row.cause == CAUSE_CATCH_UP:
+        late = ", late, to catch up"
+    if row.missed_count:
+        late += f", and stands for {row.missed_count} missed before it"
+    state = _STATES.get(row.state, row.state)
+    at_node = f" on {row.node}" if row.node else ""
+    detail = f": {row.error}" if row.error else ""
+    return Answer(
+        FIRED, row.reason, f"{rfc3339(time)} fired{late}; {state}{at_node}{detail}{where}", time, row.due_at, row
+    )
+
+
+def _of_summary(row: Run, time: int) -> Answer:
+    assert row.first is not None
+    assert row.last is not None
+    among = ""
+    if row.count != 1:
+        among = f", as were {row.count} times from {rfc3339(row.first)} to {rfc3339(row.last)}"
+    if row.reason == REASON_PAUSED:
+        return Answer(NOT_DUE, REASON_PAUSED, f"the job was paused at {rfc3339(time)}{among}", time, None, row)
+    why = _WHY_SKIPPED.get(row.reason or "", row.reason or "no reason is recorded")
+    return Answer(SKIPPED_, row.reason, f"{rfc3339(time)} was skipped{among}: {why}", time, None, row)
+
+
+def _no_time(job: Job, policy: Policy, times: Times, calendars: Mapping[str, Calendar], kept: Kept, at: int) -> Answer:
+    """Not one of the times: left out by what the job says beside its schedules, or not named by them at all."""
+    recurrence = policy.recurrence
+    free = Times(times.schedules, times.anchor, jitter_ms=times.jitter_ms)
+    if free.names(at):
+        if recurrence.start_at is not None and at < recurrence.start_at:
+            return Answer(NOT_DUE, "start_at", f"{rfc3339(at)} is before start_at, {rfc3339(recurrence.start_at)}")
+        if recurrence.end_at is not None and at > recurrence.end_at:
+            return Answer(NOT_DUE, "end_at", f"{rfc3339(at)} is after end_at, {rfc3339(recurrence.end_at)}")
+        for name in recurrence.exclude:
+            if exclusion_of(calendars[name]).covers(at):
+                return Answer(NOT_DUE, "excluded", f"the calendar {name!r} excludes {rfc3339(at)}")
+    if at <= job.created_at:
+        return Answer(NOT_DUE, "not_created", f"the job was created later, at {rfc3339(job.created_at)}")
+    before, after = times.previous(at), times.next(at)
+    nearest = [
+        text
+        for text, one in (("the one before it is {}", before), ("the one after it is {}", after))
+        if one is not None
+        for text in [text.format(rfc3339(one))]
+    ]
+    around = "; ".join(nearest) or "there are none"
+    since = ""
+    if at <= job.updated_at and job.updated_at != job.created_at:
+        since = f" since the change at {rfc3339(job.updated_at)}; what it said before is not kept"
+    if recurrence.end_intervals:
+        since += "; times `from last_end` follow from the ends of runs, and past ones are known from their rows only"
+    return Answer(NOT_DUE, "not_scheduled", f"{rfc3339(at)} is no time of the schedule{since}; {around}")
+
+
+def _before_change(job: Job, times: Times, kept: Kept, time: int, due_at: int) -> Answer:
+    """Before the last change of what the job's times follow from: decided under what it said then, if it was owed."""
+    if time <= job.created_at:
+        text = f"the job was created later, at {rfc3339(job.created_at)}"
+        return Answer(NOT_DUE, "not_created", text, time, due_at)
+    changed_at = rfc3339(max(job.counted_from, times.floor))
+    if kept.is_cut and (kept.oldest is None or time < kept.oldest):
+        text = (
+            f"what was decided at {rfc3339(time)} is no longer kept: it lies before the oldest row of the job, and "
+            f"before the change at {changed_at} that its times follow from now"
+        )
+        return Answer(FORGOTTEN, None, text, time, due_at)
+    text = f"the job owes {rfc3339(time)} only since the change at {changed_at}: nothing was due there before"
+    return Answer(NOT_DUE, "changed", text, time, due_at)
+
+
+def _ahead(job: Job, policy: Policy, time: int, due_at: int, now: int) -> Answer:
+    """Not decided yet."""
+    if job.paused:
+        note = f" ({job.pause_note})" if job.pause_note else ""
+        return Answer(NOT_DUE, REASON_PAUSED, f"the job is paused{note}: it owes nothing until resumed", time, due_at)
+    if policy.max_runs and job.fire_count >= policy.max_runs:
+        text = f"the job has had the {policy.max_runs} runs that max_runs allows"
+        return Answer(NOT_DUE, "max_runs", text, time, due_at)
+    if time in job.skips:
+        return Answer(UNDECIDED, "requested", f"{rfc3339(time)} will be skipped: that was asked for", time, due_at)
+    when = rfc3339(due_at) + ("" if due_at == time else ", its jitter included")
+    if due_at > now:
+        return Answer(UNDECIDED, None, f"{rfc3339(time)} is still to come: it is due at {when}", time, due_at)
+    return Answer(
+        UNDECIDED,
+        None,
+        f"{rfc3339(time)} was due at {when}, and no leader has decided it yet; it will be, however late",
+        time,
+        due_at,
+    )

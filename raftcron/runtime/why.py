@@ -1,0 +1,68 @@
+"""Finds the row that speaks for an instant of a job, in slices that never hold the loop, and asks core/why.py."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from raftcron.core.model import CANCELLED, COUNTED_CAUSES, FAILED, LOST, SUCCEEDED, TIMED_OUT, Job
+from raftcron.core.state import State
+from raftcron.core.timeline import Timeline
+from raftcron.core.why import Answer, Kept, explain, scheduled_time, speaks_for
+from raftcron.runtime.views import instant
+
+SLICE = 500  # rows unpacked in one turn of the loop: about 1 ms
+
+_COUNTED_ENDS = frozenset({SUCCEEDED, FAILED, TIMED_OUT, CANCELLED, LOST})
+
+
+async def why(state: State, timeline: Timeline, job: Job, at: int, now: int) -> Answer:
+    """The verdict on one instant of a job.  Raises ScheduleError where this node cannot tell the job's times."""
+    policy = state.policy(job.uid)
+    times = timeline.times(job, policy)
+    kept = await _kept(state, job, at, scheduled_time(job, times, at))
+    return explain(job, policy, times, state.calendars, kept, at, now)
+
+
+def why_view(name: str, at: int, answer: Answer) -> dict[str, Any]:
+    """As api.md has it, with the scheduled time that is spoken of and when it is due."""
+    row = answer.row
+    return {
+        "job": name,
+        "at": instant(at),
+        "verdict": answer.verdict,
+        "reason": answer.reason,
+        "run_id": None if row is None else row.id,
+        "blocked_by": None if row is None else row.blocked_by,
+        "log_index": None if row is None else row.log_index,
+        "epoch": None if row is None else row.epoch,
+        "node": None if row is None else row.node,
+        "message": answer.message,
+        "scheduled_time": instant(answer.scheduled_time),
+        "due_at": instant(answer.due_at),
+    }
+
+
+async def _kept(state: State, job: Job, at: int, time: int | None) -> Kept:
+    ids = [*state.ended_of(job.uid), *state.active.get(job.uid, ())]
+    # What a scheduled time became is found by its id; a due instant, or a span, is looked for.
+    for one in (at, time):
+        row = None if one is None else state.runs.get(f"{job.uid:x}-{one}")
+        if row is not None:
+            return Kept(row)
+    oldest: int | None = None
+    ends = 0
+    for number, run_id in enumerate(ids, start=1):
+        row = state.runs.get(run_id)
+        if row is not None:
+            if speaks_for(row, at, time):
+                return Kept(row)
+            ends += row.state in _COUNTED_ENDS
+            if row.cause in COUNTED_CAUSES:
+                begin = row.scheduled_time if row.first is None else row.first
+                oldest = begin if oldest is None else min(oldest, begin)
+        if not number % SLICE:
+            await asyncio.sleep(0)
+    all_ends = job.succeeded + job.failed + job.timed_out + job.cancelled + job.lost
+    is_cut = all_ends > ends or len(ids) >= max(1, state.policy(job.uid).history_runs)
+    return Kept(None, oldest, is_cut)

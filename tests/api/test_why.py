@@ -1,0 +1,136 @@
+"""Why a job fired, or did not, or will: one verdict for any instant, past or to come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raftcron.core.commands import Decide, Decision, Fire, Place, Summary
+from raftcron.core.instant import parse_rfc3339
+from tests.api.bench import Bench
+
+# The bench's clock stands at 2027-01-15T08:00:00.250Z, a Friday.
+EVERY_MINUTE = {"schedule": "* * * * *", "executor": {"type": "noop"}}
+
+
+async def why(one: Bench, at: str, name: str = "a") -> dict[str, Any]:
+    answer = (await one.ask("GET", f"/v1/jobs/{name}/why?at={at.replace('+', '%2B')}")).expect(200).json
+    assert list(answer)[:10] == [
+        "job", "at", "verdict", "reason", "run_id", "blocked_by", "log_index", "epoch", "node", "message"
+    ]  # fmt: skip
+    return dict(answer)
+
+
+async def verdict(one: Bench, at: str, name: str = "a") -> tuple[str, str | None]:
+    answer = await why(one, at, name)
+    return answer["verdict"], answer["reason"]
+
+
+def ms(*texts: str) -> list[int]:
+    return [parse_rfc3339(text) for text in texts]
+
+
+async def test_fired_and_blocked(one: Bench) -> None:
+    """With the run, where it ran, and what blocked the other."""
+    await one.put("a", **EVERY_MINUTE)
+    first, second = ms("2027-01-15T08:01:00Z", "2027-01-15T08:02:00Z")
+    await one.fire("a", first, second)
+    fired = await why(one, "2027-01-15T09:01:00+01:00")
+    assert (fired["verdict"], fired["node"], fired["at"]) == ("fired", "n1", "2027-01-15T08:01:00Z")
+    assert fired["log_index"] > 0
+    assert fired["epoch"] == 1
+    assert "running on n1" in fired["message"]
+    skipped = await why(one, "2027-01-15T08:02:00Z")
+    assert (skipped["verdict"], skipped["reason"], skipped["blocked_by"]) == ("skipped", "overlap", fired["run_id"])
+    assert fired["run_id"] in skipped["message"]
+
+
+async def test_each_time_inside_a_summary(one: Bench) -> None:
+    """One row answers for all that it stands for, and for nothing between them."""
+    await one.put("a", **EVERY_MINUTE)
+    job = one.n1.machine.state.jobs["a"]
+    first, last = ms("2027-01-15T08:01:00Z", "2027-01-15T08:31:00Z")
+    row = Summary("expired", first, last, 31)
+    await one.n1.propose(Decide(Place("n1", 1), [Decision(job.uid, job.revision, last, [], [row])]))
+    inside = await why(one, "2027-01-15T08:17:00Z")
+    assert (inside["verdict"], inside["reason"]) == ("skipped", "expired")
+    assert "31 times" in inside["message"]
+    assert inside["scheduled_time"] == "2027-01-15T08:17:00Z"
+    assert await verdict(one, "2027-01-15T08:17:30Z") == ("not_due", "not_scheduled")
+
+
+async def test_what_is_not_due_says_why(one: Bench) -> None:
+    """Each reason by its word, with the nearest times where the schedule names none."""
+    await one.ask("PUT", "/v1/calendars/weekend", {"schedules": ["* * * * SAT,SUN"]})
+    await one.put("a", schedule="0 9 * * *", exclude=["weekend"], start_at="2027-01-18T09:00:00Z",
+                  end_at="2027-01-30T00:00:00Z", executor={"type": "noop"})  # fmt: skip
+    assert await verdict(one, "2027-01-17T09:00:00Z") == ("not_due", "start_at")
+    assert await verdict(one, "2027-02-01T09:00:00Z") == ("not_due", "end_at")
+    excluded = await why(one, "2027-01-23T09:00:00Z")
+    assert (excluded["verdict"], excluded["reason"]) == ("not_due", "excluded")
+    assert "'weekend'" in excluded["message"]
+    nothing = await why(one, "2027-01-22T10:00:00Z")
+    assert (nothing["verdict"], nothing["reason"]) == ("not_due", "not_scheduled")
+    assert "2027-01-22T09:00:00Z" in nothing["message"]
+    assert "2027-01-25T09:00:00Z" in nothing["message"]
+    await one.put("b", **EVERY_MINUTE)
+    assert await verdict(one, "2027-01-15T07:59:00Z", "b") == ("not_due", "not_created")
+    await one.ask("POST", "/v1/jobs/b/pause", {"note": "a walk"})
+    paused = await why(one, "2027-01-15T08:01:00Z", "b")
+    assert (paused["verdict"], paused["reason"]) == ("not_due", "paused")
+    assert "a walk" in paused["message"]
+    await one.put("c", **EVERY_MINUTE, max_runs=1)
+    await one.fire("c", *ms("2027-01-15T08:01:00Z"))
+    assert await verdict(one, "2027-01-15T08:02:00Z", "c") == ("not_due", "max_runs")
+
+
+async def test_what_is_to_come(one: Bench) -> None:
+    """Undecided, and whether it will be skipped; with jitter, asked for by either instant."""
+    await one.put("a", schedule="*/10 * * * *", jitter="5m", executor={"type": "noop"})
+    answer = await why(one, "2027-01-15T08:10:00Z")
+    assert (answer["verdict"], answer["run_id"], answer["log_index"]) == ("undecided", None, None)
+    assert answer["due_at"] > answer["at"]
+    by_due = await why(one, answer["due_at"])
+    assert by_due["scheduled_time"] == "2027-01-15T08:10:00Z"
+    assert by_due["verdict"] == "undecided"
+    await one.ask("POST", "/v1/jobs/a/skip-next", {"count": 1})
+    assert await verdict(one, "2027-01-15T08:10:00Z") == ("undecided", "requested")
+    job = one.n1.machine.state.jobs["a"]
+    [time], due_at = ms("2027-01-15T08:10:00Z"), parse_rfc3339(answer["due_at"])
+    await one.ask("POST", "/v1/jobs/a/skip-next", {"count": 0})
+    decision = Decision(job.uid, job.revision, time, [Fire(time, due_at)])
+    await one.n1.propose(Decide(Place("n1", 1), [decision]))
+    assert (await why(one, answer["due_at"]))["verdict"] == "fired"
+
+
+async def test_what_is_no_longer_kept_is_forgotten(one: Bench) -> None:
+    """It was decided; the record has left. What lies before an edit and before the oldest row too."""
+    await one.put("a", **EVERY_MINUTE, history={"runs": 1})
+    for minute in (1, 2, 3):
+        await one.fire("a", *ms(f"2027-01-15T08:0{minute}:00Z"))
+        await one.finish(one.n1.machine.state.jobs["a"].last_run or "")
+    assert await verdict(one, "2027-01-15T08:03:00Z") == ("fired", None)
+    assert await verdict(one, "2027-01-15T08:01:00Z") == ("forgotten", None)
+    await one.put("a", schedule="*/1 * * * *", executor={"type": "noop"}, history={"runs": 1})
+    assert await verdict(one, "2027-01-15T08:01:00Z") == ("forgotten", None)
+
+
+async def test_what_was_never_owed_before_an_edit(one: Bench) -> None:
+    """Nothing was dropped, so nothing was due there."""
+    await one.put("a", schedule="0 9 * * *", executor={"type": "noop"})
+    one.clock.wall_offset_ms += 3 * 60_000
+    await one.put("a", **EVERY_MINUTE)
+    assert await verdict(one, "2027-01-15T08:02:00Z") == ("not_due", "changed")
+
+
+@pytest.mark.parametrize("query", ["", "?at=", "?at=yesterday", "?at=2027-01-15T08:00:00Z&to=x"])
+async def test_an_instant_has_to_be_named(one: Bench, query: str) -> None:
+    """And nothing else."""
+    await one.put("a", **EVERY_MINUTE)
+    (await one.ask("GET", f"/v1/jobs/a/why{query}")).problem(422, "invalid")
+
+
+async def test_only_of_a_job_that_is_there(one: Bench) -> None:
+    """404 as for any other question about it."""
+    (await one.ask("GET", "/v1/jobs/none/why?at=2027-01-15T08:00:00Z")).problem(404, "not_found")
