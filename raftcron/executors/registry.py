@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from raftcron.clock import Clock, SystemClock
-from raftcron.errors import ConfigurationError
+from raftcron.errors import ConfigurationError, Fault
 from raftcron.executors.addresses import BY_DEFAULT, AddressRules
 from raftcron.executors.validation import Finding, Findings, json_type
 from raftcron.ports import Attempt, Control, Ending
@@ -117,11 +117,21 @@ class Registry:
         elif not isinstance(spec["type"], str):
             findings.invalid("/type", f"must be a string, not {json_type(spec['type'])}")
         elif spec["type"] in self._points:
-            judge = self._judges.get(spec["type"]) or self.kind(spec["type"]).validate
-            return judge(spec)
+            return self._judged(spec)
         else:
             findings.invalid("/type", f"unknown executor type {spec['type']!r}; one of {', '.join(self.types)}")
         return findings.items
+
+    def _judged(self, spec: Mapping[str, Any]) -> list[Finding]:
+        name = spec["type"]
+        judge = self._judges.get(name) or self.kind(name).validate
+        if name in BUILT_IN:
+            return judge(spec)
+        try:
+            return [Finding(Fault(str(fault[0]), str(fault[1])), code) for fault, code in judge(spec)]
+        except Exception as error:  # the rim of code that others have written
+            log.exception("validation_failed type=%s", name)
+            raise ConfigurationError(f"the executor type {name!r} cannot judge this: {error!r}") from error
 
     def executors(self, surroundings: Surroundings) -> Executors:
         """The executors of one node."""
@@ -145,9 +155,16 @@ class Executors:
                 executor = self._registry.kind(name).create(self._surroundings)
             except ConfigurationError as error:
                 return Ending("failed", error=f"{error.detail}, on node {attempt.node}", error_kind="not_allowed")
+            except Exception as error:  # nothing has begun
+                log.exception("executor_not_made type=%s", name)
+                text = f"the executor {name!r} cannot be made on node {attempt.node}: {error!r}"
+                return Ending("failed", error=text, error_kind="executor")
             self._made[name] = executor
         try:
-            return await executor.run(attempt, control)
+            ending = await executor.run(attempt, control)
+            if not isinstance(ending, Ending):
+                raise TypeError(f"it returned {ending!r} and no Ending")
+            return ending
         except Exception as error:  # the rim of code that others may have written
             log.exception("executor_failed type=%s job=%s run_id=%s", name, attempt.job, attempt.run_id)
             text = f"the executor {name!r} itself failed: {error!r}; see this node's log"

@@ -60,6 +60,41 @@ async def test_a_third_party_executor_by_entry_point() -> None:
     await executors.close()
 
 
+class BrokenExecutor(EchoExecutor):
+    """What goes wrong in somebody else's code."""
+
+    made = 0
+
+    @classmethod
+    def create(cls, surroundings: Surroundings) -> BrokenExecutor:
+        cls.made += 1
+        if cls.made == 1:
+            raise KeyError("no room")
+        return cls()
+
+    @staticmethod
+    def validate(spec: Mapping[str, Any]) -> list[Any]:
+        return ["nonsense"] if spec.get("bad") else spec["missing"]
+
+    async def run(self, attempt: Attempt, control: Control) -> Ending:
+        return "done"  # type: ignore[return-value]  # as somebody else may
+
+
+async def test_what_goes_wrong_in_a_third_partys_code_stays_there() -> None:
+    """It is an error that names the type, and an end that is proven only where nothing has begun."""
+    registry = Registry([EntryPoint("broken", "tests.executors.test_registry:BrokenExecutor", GROUP)])
+    for spec in ({"type": "broken"}, {"type": "broken", "bad": True}):
+        with pytest.raises(ConfigurationError, match="type 'broken' cannot judge this"):
+            registry.validate(spec)
+    executors = registry.executors(Surroundings())
+    endings = [await executors.run(make_attempt({"type": "broken"}), HandControl()) for _ in range(2)]
+    assert [(one.state, one.proven, one.error_kind) for one in endings] == [
+        ("failed", True, "executor"),
+        ("failed", False, "executor"),
+    ]
+    assert "'done' and no Ending" in (endings[1].error or "")
+
+
 async def test_a_type_that_is_not_here_is_named() -> None:
     """Asked for by name, run or validated: the answer says what there is."""
     with pytest.raises(ConfigurationError, match=r"'fax' here; there are http, noop, python, shell"):
