@@ -1,5 +1,6 @@
 """The child that runs one handler: python -m raftcron.executors.handler_process MODULE:FUNCTION, the run on stdin.
 
+MODULE may be a file, FILE.py: the application's program, which has to start nothing unless it is `__main__`.
 SIGTERM sets `run.cancelled`; what does not end by itself is killed later by the spawner.
 """
 
@@ -9,6 +10,7 @@ import asyncio
 import importlib
 import inspect
 import json
+import runpy
 import signal
 import sys
 from collections.abc import Iterable
@@ -22,9 +24,13 @@ def main(arguments: Iterable[str]) -> int:
     (target,) = arguments
     run = run_of(Attempt(**json.load(sys.stdin)))
     signal.signal(signal.SIGTERM, lambda *_: run.cancelled.set("stopped"))
-    module, _, path = target.partition(":")
-    function = importlib.import_module(module)
-    for name in path.split("."):
+    module, _, path = target.rpartition(":")
+    first, *names = path.split(".")
+    if module.endswith(".py"):
+        function = runpy.run_path(module, run_name="__raftcron__")[first]
+    else:
+        function = getattr(importlib.import_module(module), first)
+    for name in names:
         function = getattr(function, name)
     assert callable(function), f"{target} is no function"
     value = function(run)

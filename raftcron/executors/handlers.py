@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -107,8 +109,13 @@ class Handler:
 
     @property
     def target(self) -> str:
-        """MODULE:FUNCTION, by which a child finds it."""
-        return f"{self.function.__module__}:{self.function.__qualname__}"
+        """MODULE:FUNCTION, or FILE.py:FUNCTION of the program itself, by which a child finds it."""
+        module = self.function.__module__
+        if module == "__main__":
+            program = sys.modules["__main__"]
+            spec, file = getattr(program, "__spec__", None), getattr(program, "__file__", None)
+            module = spec.name if spec is not None else module if file is None else os.path.abspath(file)  # noqa: PTH100
+        return f"{module}:{self.function.__qualname__}"
 
 
 class Handlers:
@@ -135,10 +142,10 @@ class Handlers:
             raise ValueError(f"there is a handler {name!r} already: {self._handlers[name].target}")
         if len(self._handlers) >= HANDLERS_MAX:
             raise ValueError(f"there are {HANDLERS_MAX} handlers already, which is the most that a node announces")
-        if process and (function.__module__ == "__main__" or "<" in handler.target):
+        if process and (handler.target.startswith("__main__:") or "<" in handler.target):
             raise ValueError(
                 f"{handler.target} cannot be imported by the process that shall run it: put the function at the top "
-                "level of a module that is not the program itself, or leave process=True out"
+                "level of a module, or leave process=True out"
             )
         self._handlers[name] = handler
         return handler
