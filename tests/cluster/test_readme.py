@@ -99,14 +99,16 @@ STORY = [block for block in BLOCKS if block.language == "sh"]
 
 
 def test_the_readme_has_no_other_kind_of_command() -> None:
-    """Each block is either the two commands of the start or `sh`, which the next test runs."""
+    """Each block is the two commands of the start, `sh`, which the next test runs, or tests/embed's `python`."""
     first, *others = BLOCKS
     assert first.language == ""
     assert [line.split("#")[0].strip() for line in first.text.splitlines()] == ["scripts/local_cluster", "scripts/test"]
     ports = re.search(r"HTTP on 127\.0\.0\.1:(\d+)-(\d+), Raft on (\d+)-(\d+)", first.text)
     assert ports is not None
     assert [int(port) for port in ports.groups()] == [HTTP_PORTS[0], HTTP_PORTS[-1], RAFT_PORTS[0], RAFT_PORTS[-1]]
-    assert {block.language for block in others} == {"sh"}, "a block of another language is not run: make it `sh`"
+    assert {block.language for block in others} == {"sh", "python"}, (
+        "a block of another language is not run: make it `sh`"
+    )
 
 
 @pytest.mark.parametrize("command", sorted(commands_in_text(README) - NOT_RUN.keys()))

@@ -1,4 +1,4 @@
-"""The examples of docs/embedding.md."""
+"""The Python of docs/embedding.md and of the README."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from tests.cluster.harness import ReservedPorts, eventually
 
-PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
-EXAMPLES: list[str] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+ROOT = Path(__file__).parents[2]
+
+
+def examples(page: Path) -> list[str]:
+    found: list[str] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    return found
+
+
+EXAMPLES = examples(ROOT / "docs" / "embedding.md")
 
 
 @pytest.mark.timeout(120)
@@ -67,6 +75,28 @@ async def test_the_application_of_the_page_runs_four_times(tmp_path: Path) -> No
         for worker in workers:
             await asyncio.to_thread(worker.wait, 60)
         reserved.release()
+
+
+async def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    """It is Python as it stands, and declares its job in an aiohttp application that starts the node."""
+    [text] = examples(ROOT / "README.md")
+    there: dict[str, Any] = {"app": web.Application()}
+    reserved = ReservedPorts(2)
+    http, raft = (f"127.0.0.1:{port}" for port in reserved.numbers)
+    text = re.sub(r"peers=\{.*?\}", f'http="{http}", raft="{raft}"', text).replace("cron-data", str(tmp_path))
+    exec(text, there)
+    runner = web.AppRunner(there["app"])
+    await runner.setup()
+    await there["cron"].ready()
+    async with aiohttp.ClientSession() as session:
+
+        async def declared() -> bool:
+            async with session.get(f"http://{http}/v1/jobs/nightly") as response:
+                return response.status == 200 and (await response.json())["timezone"] == "Europe/Berlin"
+
+        await eventually(declared, within=10, what="the job is declared")
+    await runner.cleanup()
+    reserved.release()
 
 
 async def test_the_lifespan_of_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
