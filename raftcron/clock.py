@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from typing import Protocol
+
+_STA_UNSYNC = 0x0040
 
 
 class Clock(Protocol):
@@ -30,3 +33,27 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+class _Timex(ctypes.Structure):
+    """The head of Linux's `struct timex`, with more room than what follows takes (adjtimex(2))."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_byte * 256),
+    )
+
+
+def kernel_says_synchronised() -> bool:
+    """Whether the kernel calls the wall clock synchronised; False too where it cannot be asked."""
+    answer = _Timex()
+    try:
+        found = ctypes.CDLL(None).adjtimex(ctypes.byref(answer))
+    except (OSError, AttributeError):
+        return False
+    return found >= 0 and not answer.status & _STA_UNSYNC

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from aiohttp import web
 
 from raftcron import __version__
-from raftcron.clock import Clock, SystemClock
+from raftcron.clock import Clock, SystemClock, kernel_says_synchronised
 from raftcron.config import Settings
 from raftcron.core.commands import Announce, Finished
 from raftcron.core.model import FAILED, SUCCEEDED
@@ -43,6 +43,7 @@ from raftcron.runtime.shortage import Shortage
 log = logging.getLogger(__name__)
 
 RUN_DIRECTORY = "run"
+SYNC_POLL_SECONDS = 0.5
 HELD_SECONDS = 2.0  # for whoever else has the data directory
 NO_SECRET = b"a cluster on loopback without a secret"
 
@@ -86,6 +87,7 @@ class Daemon:
             executor=self._executors,
             fatal=self.fail,
             licensed=self._licensed,
+            is_synchronised=kernel_says_synchronised,
         )
         self._watch = LoopWatch(clock)
         self._shortage = Shortage(clock)
@@ -122,6 +124,8 @@ class Daemon:
     async def open(self) -> None:
         """Everything up, whether or not there is a quorum.  RaftcronError: it cannot run like this."""
         await self._take_directory()
+        if self.settings.require_time_sync:
+            await self._time_synchronised()
         run_directory = self.settings.data_dir / RUN_DIRECTORY
         remnants = await (clean_up(run_directory) if self._spawner is None else self._spawner.start())
         for remnant in remnants:
@@ -157,6 +161,15 @@ class Daemon:
                 f"--data-dir {directory}: {error.strerror or error}. The node must be able to make it and write there"
             ) from error
 
+    async def _time_synchronised(self) -> None:
+        """Until the kernel says so: whoever asks for it would rather have no node than one with a wrong clock."""
+        is_told = False
+        while not kernel_says_synchronised():
+            if not is_told:
+                log.warning("clock_not_synchronised next=nothing_is_served_until_the_kernel_says_it_is")
+                is_told = True
+            await asyncio.sleep(SYNC_POLL_SECONDS)
+
     def _make_spawner(self, times: LeaseTimes) -> Spawner:
         return Spawner(
             self.settings.data_dir / RUN_DIRECTORY,
@@ -179,6 +192,7 @@ class Daemon:
             machine=node.machine,
             proposer=node.proposer,
             time=node.time,
+            clocks=node.clocks,
             clock=self._clock,
             registry=self._registry,
             peers=node.presence.peers,
@@ -240,6 +254,7 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
             tls=_peer_tls(settings),
         ),
         times=times,
+        max_clock_skew_ms=settings.max_clock_skew_ms,
         catch_up_rate=settings.catch_up_rate,
         history_total=settings.history_total_bytes,
         grace_seconds=settings.shutdown_grace_ms / 1000,

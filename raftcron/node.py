@@ -20,7 +20,7 @@ from raftcron.core.model import HISTORY_BYTES_KEPT
 from raftcron.errors import FatalError, RaftcronError
 from raftcron.ports import Executor, StateMachine
 from raftcron.raft import Device, Engine, RaftSettings, Random, Scribe
-from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.farewell import Farewell
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.machine import Machine
@@ -47,6 +47,7 @@ class NodeSettings:
     grace_seconds: float  # for running attempts, at an orderly end
     announcement: Announce  # without the incarnation, which the log counts
     history_total: int = HISTORY_BYTES_KEPT  # bytes of run records, over all jobs, while this node leads
+    max_clock_skew_ms: int = 5_000
 
 
 class Node:
@@ -64,13 +65,17 @@ class Node:
         fatal: Callable[[BaseException], None],
         licensed: Callable[[License], None] = lambda held: None,
         watch: Callable[[Machine], StateMachine] = lambda machine: machine,
+        is_synchronised: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`licensed` is told of each licence before the worker is; `watch` may stand between log and machine."""
+        """`licensed` is told of each licence before the worker is; `watch` may stand between log and machine.
+
+        `is_synchronised`: whether the kernel calls the wall clock synchronised.
+        """
         self.settings = settings
         self.name = name = settings.raft.name
         self.clock = clock
         self.fail = fatal
-        self.time = TrustedTime(clock)
+        self.time = TrustedTime(clock, self._cluster_time)
         self.machine = Machine(name, self.time, settings.history_total)
         self.log = Engine(settings.raft, watch(self.machine), clock, device, rng, fatal, scribe)
         self.proposer = Proposer(self.log, self.machine, self.time)
@@ -93,6 +98,17 @@ class Node:
             leases=self.leases,
             catch_up_rate=settings.catch_up_rate,
         )
+        self.clocks = Clocks(
+            node=name,
+            log=self.log,
+            clock=clock,
+            time=self.time,
+            cluster_time=self._cluster_time,
+            max_skew_ms=settings.max_clock_skew_ms,
+            is_synchronised=is_synchronised,
+            may_hand_over=lambda: not self.is_stopping,
+            changed=self.scheduler.time_changed,
+        )
         self.farewell = Farewell(node=name, machine=self.machine, log=self.log, clock=clock)
         self.is_stopping = False
         self._licensed = licensed
@@ -111,7 +127,7 @@ class Node:
         self.presence = self._make_presence()
         for observer in (self.presence, self.worker, self.scheduler):
             self.machine.observe(observer)
-        for work in (self._announce(former_ends), self.presence.run(), self.worker.run()):
+        for work in (self._announce(former_ends), self.presence.run(), self.worker.run(), self.clocks.run()):
             self.spawn(work)
 
     async def wait_ready(self) -> None:
@@ -144,7 +160,6 @@ class Node:
             proposer=self.proposer,
             keeper=self.leases,
             clock=self.clock,
-            time=self.time,
             times=self.settings.times,
             licensed=self._take_license,
             fatal=self.fail,
@@ -164,6 +179,7 @@ class Node:
             log.info("lead_lost node=%s", self.name)
             return
         log.info("lead_won node=%s epoch=%d", self.name, epoch)
+        self.clocks.step()
         self.leases.begin()
         self.presence.beat()
         self.reports.repeat()
@@ -251,6 +267,9 @@ class Node:
         return True
 
     # ---- details
+
+    def _cluster_time(self) -> int:
+        return self.machine.state.cluster_time
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """A loop that lives as long as the node."""

@@ -48,6 +48,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/v1/cluster/members/{name:[^/]+}", cluster.remove),
     ("POST", "/v1/cluster/members/{name:[^/]+}/replace", cluster.replace),
     ("POST", "/v1/cluster/transfer", cluster.transfer),
+    ("POST", "/v1/cluster/accept-time", cluster.accept_time),
     ("GET", "/livez", health.live),
     ("GET", "/readyz", health.ready),
     ("GET", "/metrics", metrics.get),

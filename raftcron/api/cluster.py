@@ -11,28 +11,14 @@ from raftcron.api import bodies, respond
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import write
 from raftcron.api.query import Query, idempotency_key
+from raftcron.core.instant import rfc3339
 from raftcron.ports import LogStatus, Member, Role, Standing
+from raftcron.runtime.members import no_fields
 
 
 async def get(request: web.Request) -> web.Response:
     Query(request, ())
-    node = request.app[NODE]
-    status = node.log.status()
-    return respond.value(
-        {
-            "cluster_id": status.cluster_id,
-            "leader": status.leader,
-            "term": status.term,
-            "epoch": node.machine.state.epoch,
-            "commit_index": status.commit_index,
-            "members": _members(node),
-            "digests": _digests(node),
-            "editions": [
-                {"name": edition.name, "version": edition.version, "since": edition.since}
-                for edition in node.machine.state.editions.values()
-            ],
-        }
-    )
+    return respond.value(_cluster(request.app[NODE]))
 
 
 async def add(request: web.Request) -> web.Response:
@@ -76,6 +62,37 @@ async def transfer(request: web.Request) -> web.Response:
         return respond.value({"leader": await node.members.transfer(content)})
 
     return await write(request, body, use)
+
+
+async def accept_time(request: web.Request) -> web.Response:
+    """The leader's clock counts from now on, where no majority agrees on another time: 200 with the cluster."""
+    node, body = request.app[NODE], await _body(request)
+    no_fields(bodies.decode(body, may_be_empty=True))
+
+    async def use() -> web.Response:
+        index = await node.service.accept_time(node.clocks)
+        return respond.value(_cluster(node), headers={respond.INDEX: str(index)})
+
+    return await write(request, body, use)
+
+
+def _cluster(node: NodeContext) -> dict[str, Any]:
+    status, trusted = node.log.status(), node.time.ahead_ms is not None
+    return {
+        "cluster_id": status.cluster_id,
+        "leader": status.leader,
+        "term": status.term,
+        "epoch": node.machine.state.epoch,
+        "commit_index": status.commit_index,
+        "members": _members(node),
+        "digests": _digests(node),
+        "editions": [
+            {"name": edition.name, "version": edition.version, "since": edition.since}
+            for edition in node.machine.state.editions.values()
+        ],
+        "time": rfc3339(node.time.now_ms()) if trusted else None,
+        "clock_untrusted": node.clocks.is_untrusted,
+    }
 
 
 async def _body(request: web.Request) -> bytes:
@@ -123,7 +140,7 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
         "applied_index": applied,
         "digest": digest,
         "incarnation": node.log.incarnation if is_self else None if announced is None else announced.incarnation,
-        "clock_offset_ms": 0 if is_self else None if heard is None else heard.clock_offset_ms,
+        "clock_offset_ms": None if is_awaited else node.clocks.offset_ms(member.name),
         "version": __version__ if is_self else None if announced is None else announced.version,
         "croniter": croniter or None,
         "tzdata": tzdata or None,

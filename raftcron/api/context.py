@@ -12,7 +12,7 @@ from raftcron.executors.registry import Registry
 from raftcron.ports import Log
 from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
-from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.listing import Listing
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.members import Members
@@ -37,6 +37,7 @@ class NodeContext:
     machine: Machine
     proposer: Proposer
     time: TrustedTime
+    clocks: Clocks
     clock: Clock
     registry: Registry
     peers: Mapping[str, PeerInfo]

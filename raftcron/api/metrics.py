@@ -31,6 +31,7 @@ class _Figures:
             ("raftcron_jobs", "Jobs", len(state.jobs)),
             ("raftcron_loop_stall_seconds_max", "Longest time that something held the loop", node.loop_stall_seconds()),
         )  # fmt: skip
+        yield from _clocks(node)
         for name, text, figure in gauges:
             yield GaugeMetricFamily(name, text, value=figure)
         runs = GaugeMetricFamily("raftcron_runs", "Run records by state", labels=["state"])
@@ -40,6 +41,34 @@ class _Figures:
         yield CounterMetricFamily(
             "raftcron_fires", "Scheduled times that became runs, as applied by this process", value=node.listing.fires
         )
+
+
+def _clocks(node: NodeContext) -> Iterator[Metric]:
+    clocks = node.clocks
+    yield GaugeMetricFamily(
+        "raftcron_clock_trusted",
+        "1 if this node trusts a time, and nothing speaks against it",
+        value=node.time.ahead_ms is not None and not clocks.is_untrusted,
+    )
+    offsets = GaugeMetricFamily(
+        "raftcron_clock_offset_seconds", "Clocks against the time that this node trusts", labels=["member"]
+    )
+    for member in node.log.status().members:
+        offset = clocks.offset_ms(member.name)
+        if offset is not None:
+            offsets.add_metric([member.name], offset / 1000)
+    yield offsets
+    jumps = CounterMetricFamily(
+        "raftcron_clock_jumps",
+        "Jumps of trusted time, forward and backward, and of this node's clock (own)",
+        labels=["direction"],
+    )
+    for direction in ("forward", "backward", "own"):
+        jumps.add_metric([direction], clocks.jumps[direction])
+    yield jumps
+    yield CounterMetricFamily(
+        "raftcron_clock_hand_overs", "Leads that were given away because of the clock", value=clocks.hand_overs
+    )
 
 
 async def get(request: web.Request) -> web.Response:

@@ -40,7 +40,7 @@ async def explain(request: web.Request) -> web.Response:
     Query(request, ())
     body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
     idempotency_key(request, body)  # a repeat is answered anew: it is the same question
-    asked = await _question(bodies.decode(body), request.app[NODE].time.now_ms())
+    asked = await _question(bodies.decode(body), request.app[NODE].time.shown_ms())
     found: list[Note] = []
     for schedule in asked.schedules:
         found += notes_among(schedule, asked.schedules, asked.from_ms)

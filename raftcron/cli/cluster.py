@@ -25,6 +25,7 @@ COLUMNS: Final = {
     "HTTP": "http",
     "RAFT": "raft",
     "APPLIED": "applied_index",
+    "CLOCK MS": "clock_offset_ms",
     "INCARNATION": "incarnation",
     "VERSION": "version",
     "CRONITER": "croniter",
@@ -57,14 +58,7 @@ def cluster() -> None:
 @remote
 def status(addr: Sequence[str], output: str) -> None:
     """Show the leader, where the log stands, and every member."""
-    found = client(addr).request("GET", path("cluster")).body
-    if output != "table":
-        print_one(found, output, "cluster_id")
-        return
-    aside = ("members", "digests", "editions")
-    print_one({name: value for name, value in found.items() if name not in aside}, "table", "")
-    click.echo()
-    print_list(found["members"], "table", "name", COLUMNS)
+    _print_cluster(client(addr).request("GET", path("cluster")).body, output, "cluster_id")
 
 
 @cluster.command()
@@ -156,7 +150,29 @@ def transfer(addr: Sequence[str], output: str, name: str | None) -> None:
     print_one(client(addr).request("POST", path("cluster", "transfer"), body=body).body, output, "leader")
 
 
+@cluster.command("accept-time")
+@printed
+@remote
+def accept_time(addr: Sequence[str], output: str) -> None:
+    """Say that the leader's clock is right, when it waits to be told.
+
+    For a lone node whose clock is far from where it was, and for voters that do not agree.  Look at that clock first:
+    what is decided for a time that was wrong stays decided.
+    """
+    _print_cluster(client(addr).request("POST", path("cluster", "accept-time")).body, output, "time")
+
+
 # ---- details
+
+
+def _print_cluster(found: Mapping[str, Any], output: str, name: str) -> None:
+    if output != "table":
+        print_one(found, output, name)
+        return
+    aside = ("members", "digests", "editions")
+    print_one({name: value for name, value in found.items() if name not in aside}, "table", "")
+    click.echo()
+    print_list(found["members"], "table", "name", COLUMNS)
 
 
 def _members(nodes: Client) -> list[dict[str, Any]]:

@@ -232,9 +232,11 @@ class Settings:
         rule="below half the lease",
     )
     max_clock_skew_ms: int = _setting(
-        DURATION, 5 * SECOND, SAFETY, "How far clocks may differ from the majority's.", low=100, high=HOUR
+        DURATION, 5 * SECOND, SAFETY, "How far a clock may be off the majority's.", low=100, high=HOUR
     )
-    require_time_sync: bool = _setting(SWITCH, False, SAFETY, "Lead only with a synchronized clock.", is_later=True)
+    require_time_sync: bool = _setting(
+        SWITCH, False, SAFETY, "Serve only once the kernel calls the clock synchronised."
+    )
     allow_shell: bool = _setting(SWITCH, False, SAFETY, "Let jobs run commands on this node.")
     refuse_addresses: tuple[Network, ...] = _setting(
         NETWORKS,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from raftcron.core.agreement import Jump
 from raftcron.core.commands import Decision, Fire, Summary
 from raftcron.core.model import (
     CAUSE_CATCH_UP,
@@ -24,18 +25,26 @@ from raftcron.core.times import Times, schedules_of, times_of
 SETTLED_FIRES = 5_000  # in one entry with an edit: about 100 KiB, and 100 ms of apply at the most
 
 
-def decide(job: Job, policy: Policy, group: Group, now: int) -> Decision | None:
+def decide(job: Job, policy: Policy, group: Group, now: int, jump: Jump | None = None) -> Decision | None:
     """What becomes of the job's undecided times that are due at `now`; None if there is none.
 
     Within the grace each fires, late or not.  Older ones speak through the misfire policy `once`: one run for the
     latest, or the first on-time one, stands for all; what is older than the window is one `expired` row.  What was
     asked to be skipped is skipped, whatever else holds.
+
+    The times inside a `jump` of trusted time were missed, however short it is (semantics 9).  What was due before it
+    is decided by itself first.
     """
     watermark = group.watermark(job)
     first = group.next_after(watermark)
     if first is None or first > now:
         return None
     through, late_through = now, now - policy.grace_ms - 1
+    if jump is not None and late_through < jump.through <= now:
+        if late_through < jump.after and group.due_at(job.uid, first) <= jump.after:
+            through = jump.after
+        else:
+            late_through = jump.through
     if policy.recurrence.jitter_ms:
         through = group.due_through(job.uid, through, first)
         late_through = group.due_through(job.uid, late_through, first)
@@ -95,7 +104,7 @@ def _first(summary: Summary) -> int:
     return summary.first
 
 
-def settle(job: Job, policy: Policy, group: Group | None, now: int) -> list[Decision]:
+def settle(job: Job, policy: Policy, group: Group | None, now: int, jump: Jump | None = None) -> list[Decision]:
     """All decisions for times at or before now, to stand in one entry with an edit, a pause or a delete.
 
     `group` is None for a job that owes nothing (paused, over) or that this node cannot read.  A time that still waits
@@ -108,7 +117,9 @@ def settle(job: Job, policy: Policy, group: Group | None, now: int) -> list[Deci
     if first is None or first > now:
         return []
     revision = max(job.revision, group.revision)
-    decision = decide(job, policy, group, now) or Decision(job.uid, revision, group.watermark(job))
+    if jump is not None:
+        jump = jump._replace(after=0)  # all in one decision: what was due just before it goes with it
+    decision = decide(job, policy, group, now, jump) or Decision(job.uid, revision, group.watermark(job))
     fires, summaries, through = list(decision.fires), list(decision.summaries), decision.through
     at = group.next_after(through)
     while at is not None and at <= now and len(fires) < SETTLED_FIRES:  # more than one decision of the leader's loop

@@ -60,7 +60,7 @@ class Calendars:
         state, timeline = self._machine.state, self._machine.timeline
         decisions: list[Decision] = []
         for job in timeline.owing(map(state.by_uid.__getitem__, state.calendar_jobs.get(name, ())), now):
-            decisions += planner.settle(job, state.policy(job.uid), timeline.group_of(job.uid), now)
+            decisions += planner.settle(job, state.policy(job.uid), timeline.group_of(job.uid), now, self._time.jump)
             if planner.is_part(decisions):
                 break
         return decisions

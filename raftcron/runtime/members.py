@@ -135,6 +135,12 @@ class Members:
         return member
 
 
+def no_fields(body: Any) -> None:
+    """For what takes a body without fields, or none at all.  Raises InvalidError."""
+    _, faults = _fields(body, ())
+    _refuse(faults)
+
+
 def _fields(body: Any, known: Collection[str]) -> tuple[Mapping[str, Any], list[Fault]]:
     if body is None:
         return {}, []

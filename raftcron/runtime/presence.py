@@ -16,7 +16,6 @@ from raftcron.clock import Clock
 from raftcron.core.commands import Announce
 from raftcron.errors import FatalError, RaftcronError
 from raftcron.ports import Log
-from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.leases import NO_LICENSE, LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
@@ -36,7 +35,6 @@ class PeerInfo(NamedTuple):
 
     applied_index: int
     digest: str
-    clock_offset_ms: int
     heard_at: float
 
 
@@ -52,7 +50,6 @@ class Presence:
         proposer: Proposer,
         keeper: LeaseKeeper,
         clock: Clock,
-        time: TrustedTime,
         times: LeaseTimes,
         licensed: Callable[[License], None],
         fatal: Callable[[BaseException], None],
@@ -64,7 +61,6 @@ class Presence:
         self._proposer = proposer
         self._keeper = keeper
         self._clock = clock
-        self._time = time
         self._times = times
         self._licensed = licensed
         self._fatal = fatal
@@ -145,12 +141,7 @@ class Presence:
             del self._sent[next(iter(self._sent))]
         if leader == self._node:
             self._spawn(self._answer_own(self._number))
-        heartbeat = [
-            self._number,
-            status.applied_index,
-            f"{self._machine.state.digest:032x}",
-            self._time.now_ms(),
-        ]
+        heartbeat = [self._number, status.applied_index, f"{self._machine.state.digest:032x}"]
         for member in status.members:  # the leader answers; the others learn how this node stands
             if member.name != self._node:
                 self._log.send(member.name, "heartbeat", heartbeat)
@@ -196,8 +187,8 @@ class Presence:
 
     def _heartbeat_received(self, peer: str, message: Any) -> None:
         match message:
-            case [int(number), int(applied), str(digest), int(wall_ms)]:
-                self.peers[peer] = PeerInfo(applied, digest, wall_ms - self._time.now_ms(), self._clock.boot())
+            case [int(number), int(applied), str(digest)]:
+                self.peers[peer] = PeerInfo(applied, digest, self._clock.boot())
                 if self._log.leading_epoch is not None and len(self._tasks) < ANSWERS_AT_ONCE:
                     self._spawn(self._answer(peer, number))
             case _:

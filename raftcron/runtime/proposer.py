@@ -21,12 +21,13 @@ class Proposer:
     async def propose(self, command: Command) -> Outcome:
         """Replicate one command; returns its outcome once this node has applied it.
 
-        Raises UnavailableError (certainly not written, also where the log had moved to another epoch) or
-        UnknownOutcomeError.
+        Raises UnavailableError (certainly not written, also where the log had moved to another epoch, or where no time
+        is known to stamp it with) or UnknownOutcomeError.
         """
         epoch = self._log.leading_epoch
         if epoch is None:
             raise UnavailableError("this node does not lead: nothing was written; repeat the request")
+        await self._time.settled()
         body = encode_entry(Entry(epoch, self._time.now_ms(), command))
         applied = await self._log.propose(body, epoch)
         outcome = applied.outcome

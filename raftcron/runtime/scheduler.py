@@ -121,6 +121,10 @@ class Scheduler:
         """Nothing to keep: no leader is behind its own log, and each lead begins anew with the state that it finds."""
         self._wake.set()
 
+    def time_changed(self) -> None:
+        """Trusted time has jumped, or there is one now."""
+        self._wake.set()
+
     # ---- planning
 
     def step(self, now: int) -> Iterator[Command]:
@@ -132,17 +136,21 @@ class Scheduler:
         if not 0 < self._next_sweep - now <= SWEEP_SECONDS * 1000:  # passed, or the wall clock was set back
             self._next_sweep = now + int(SWEEP_SECONDS * 1000)
             yield from self._lose()
-            yield from self.assigner.expire(now)
+            if self._time.may_decide:
+                yield from self.assigner.expire(now)
             yield from self._pause_unreadable()
-        if self._machine.state.waiting:
+        if self._machine.state.waiting and self._time.may_decide:
             yield from self._requeue(now)
 
     def _may_decide(self, now: int) -> bool:
-        """Whether new decisions are made: not while the queue is deep, unless something has waited DECIDE_WITHIN_MS.
+        """Whether new decisions are made: not while there is no time to decide on, and not while the queue is deep,
+        unless something has waited DECIDE_WITHIN_MS.
 
         A queued run costs every node twice what one costs that starts at once, so under overload times wait on the
         timeline rather than in the queue, as long as that makes no difference to what becomes of them.
         """
+        if not self._time.may_decide:
+            return False
         if len(self._machine.state.queued) < QUEUE_DEEP:
             return True
         at = self._machine.timeline.next_at()
@@ -184,7 +192,7 @@ class Scheduler:
     def _plan(self, job: Job, policy: Policy, group: Group, now: int) -> Decision | None:
         """One job's plan; a schedule that cannot be worked out stops that job alone, with a line that names it."""
         try:
-            return planner.decide(job, policy, group, now)
+            return planner.decide(job, policy, group, now, self._time.jump)
         except Exception as error:
             self._machine.timeline.unreadable[job.uid] = repr(error)
             log.exception("job_unplannable job=%s schedules=%s", job.name, policy.recurrence.schedules)
@@ -285,13 +293,14 @@ class Scheduler:
 
     def _seconds_to_wait(self, now: int) -> float:
         waits = [SWEEP_SECONDS * 1000]
-        at = self._machine.timeline.next_at()
-        if at is not None:
-            waits.append(at - now if self._may_decide(now) else at + DECIDE_WITHIN_MS - now)
         state = self._machine.state
-        waits.extend(
-            run.not_before - now for run in islice(state.waiting.values(), 1_000) if run.id not in self._moving
-        )
+        if self._time.may_decide:
+            at = self._machine.timeline.next_at()
+            if at is not None:
+                waits.append(at - now if self._may_decide(now) else at + DECIDE_WITHIN_MS - now)
+            waits.extend(
+                run.not_before - now for run in islice(state.waiting.values(), 1_000) if run.id not in self._moving
+            )
         if (queue := self.assigner.milliseconds_to_wait()) is not None:
             waits.append(queue)
         return max(0.0, min(waits) / 1000)

@@ -28,6 +28,7 @@ from raftcron.core.commands import (
     Place,
     PutJob,
     Refused,
+    Requeue,
     ResumeJob,
     SkipNext,
     Summary,
@@ -53,7 +54,7 @@ from raftcron.errors import (
 )
 from raftcron.executors.registry import Registry
 from raftcron.runtime import forecast
-from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.forecast import Shift
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
@@ -253,7 +254,7 @@ class Service:
             if job is not None and before[field] != value
         ]
         result = "created" if job is None else "replaced" if changes else "unchanged"
-        policy, now = definition.policy_of(stored), self._time.now_ms()
+        policy, now = definition.policy_of(stored), self._time.shown_ms()
         if job is None:
             ahead = forecast.begin(self._machine.state, name, policy, now)
             return Preview(result, after, [] if paused else _scheduled(ahead), changes, forecast.UNMOVED)
@@ -275,7 +276,7 @@ class Service:
         if job.paused:
             return []
         policy, times = self._machine.state.policy(job.uid), self._times(job)
-        return await forecast.in_turns(ahead_of(job, policy, times, self._time.now_ms()), count)
+        return await forecast.in_turns(ahead_of(job, policy, times, self._time.shown_ms()), count)
 
     async def why(self, name: str, at: int) -> Answer:
         """Why the job fired, or did not, or will, at an instant.
@@ -317,6 +318,18 @@ class Service:
 
         return taken(await self.write(key, look))
 
+    # ---- the time
+
+    async def accept_time(self, clocks: Clocks) -> int:
+        """An operator says that this leader's clock is right; the index at which cluster time follows it.
+
+        Raises ConflictError where a majority of the voters agrees on another time.
+        """
+        await self._reads.confirm()
+        clocks.accept()
+        taken(await self._proposer.propose(Requeue([])))  # nothing but its time, so that a restart need not ask again
+        return self._machine.state.index
+
     # ---- the way of a write
 
     async def write(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
@@ -344,6 +357,7 @@ class Service:
     async def _repeat(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
         confirmed = False
         for _ in range(LOOKS_MAX):
+            await self._time.settled()
             replayed = replay(self._machine.state, key)
             if replayed is not None:
                 return replayed
@@ -408,8 +422,8 @@ class Service:
 
     def settled(self, job: Job, now: int) -> list[Decision]:
         """What was due until now, decided under the definition as it stands."""
-        machine = self._machine
-        return planner.settle(job, machine.state.policy(job.uid), machine.timeline.group_of(job.uid), now)
+        policy, group = self._machine.state.policy(job.uid), self._machine.timeline.group_of(job.uid)
+        return planner.settle(job, policy, group, now, self._time.jump)
 
     def _paused_summary(self, job: Job, now: int) -> Summary | None:
         """What was not owed during a pause.  Raises ScheduleError where this node cannot tell."""

@@ -32,11 +32,11 @@ from raftcron.core.timeline import schedules_of
 from raftcron.errors import DamagedError
 from raftcron.ports import Attempt
 from raftcron.raft.configuration import decode, is_configuration
-from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_durable import DurableLog
 from raftcron.testing.sim_loop import START_WALL, Conductor, NodeLoop, SimClock
+from raftcron.testing.wall_time import WallTime
 
 MAX_CLOCK_SKEW_MS = 5_000
 
@@ -389,7 +389,7 @@ class Checks:
                 self.fail(NOT_WRITTEN, f"write {marker} was refused, and stands at {self._written[marker]}")
         for node, state in states.items():
             self._same(state, node)
-        machine = Machine("replay", TrustedTime(SimClock(self._conductor)))
+        machine = Machine("replay", WallTime(SimClock(self._conductor)))
         for index in sorted(self._bodies):
             machine.apply(index, self._bodies[index])
         for node, state in states.items():

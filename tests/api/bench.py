@@ -17,11 +17,12 @@ from raftcron.api.app import NodeContext, create_app, create_runner
 from raftcron.clock import SystemClock
 from raftcron.core.commands import Announce, Decide, Decision, Done, Finish, Finished, Fire, Place
 from raftcron.executors.registry import Registry
-from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.clocks import Clocks
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.presence import PeerInfo
 from raftcron.runtime.proposer import Proposer
 from raftcron.testing.memory_log import MemoryCluster, MemoryLog
+from raftcron.testing.wall_time import WallTime
 
 START_WALL = 1_800_000_000.25
 NEVER = "0 0 29 2 *"
@@ -110,7 +111,7 @@ class Bench:
         self.session: aiohttp.ClientSession
 
     def _node(self, name: str, settings: dict[str, Any]) -> BenchNode:
-        time = TrustedTime(self.clock)
+        time = WallTime(self.clock)
         machine = Machine(name, time)
         machine.incarnation = 1
         log = self.cluster.join(name, machine)
@@ -120,6 +121,14 @@ class Bench:
             machine=machine,
             proposer=Proposer(log, machine, time),
             time=time,
+            clocks=Clocks(
+                node=name,
+                log=log,
+                clock=self.clock,
+                time=time,
+                cluster_time=lambda: machine.state.cluster_time,
+                max_skew_ms=5_000,
+            ),
             clock=self.clock,
             registry=Registry(),
             peers=self.peers,

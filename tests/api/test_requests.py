@@ -292,6 +292,7 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/v1/cluster/members/{name}": "DELETE",
         "/v1/cluster/members/{name}/replace": "POST",
         "/v1/cluster/transfer": "POST",
+        "/v1/cluster/accept-time": "POST",
         "/livez": "GET",
         "/readyz": "GET",
         "/metrics": "GET",

@@ -170,3 +170,11 @@ async def test_replace_keeps_off_a_directory_that_is_not_its_own(node: StandIn, 
     assert "there is no such directory" in gone.stderr
     assert {other.exit_code, gone.exit_code} == {2}
     assert node.asked == []
+
+
+async def test_the_time_is_accepted_by_the_leader(node: StandIn) -> None:
+    """One request without fields; what the cluster's time is then is shown."""
+    node.answers(200, {**shown(), "time": "2027-01-15T08:00:00Z", "clock_untrusted": False})
+    accepted = await call("cluster", "accept-time", "-o", "name", addr=node.address)
+    assert (accepted.exit_code, accepted.stdout.strip()) == (0, "2027-01-15T08:00:00Z")
+    assert node.asked == [("POST", "/v1/cluster/accept-time", None)]

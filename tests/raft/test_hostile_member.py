@@ -23,7 +23,7 @@ FIELDS = {
     "apply_command": ("data",),
 }
 KINDS = ("prevote", "prevoted", "round", "echo", "read", "index", "pull", "piece", "unheard_of", "")
-OWN_KINDS = ("heartbeat", "license", "announce", "reports", "ending")
+OWN_KINDS = ("heartbeat", "license", "announce", "reports", "ending", "clock", "time")
 WHOLE = (0, 1, 2, 3, 7, 2**31, 2**62, 2**63, 2**64 - 1)
 STRANGE = (None, True, -1, -(2**63), 0.5, float("nan"), "1", b"1", [], {}, [[[]]], {"a": 1}, "\n\x1b[2J", "x" * 1000)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from raftcron.core.commands import Announce, DeleteJob, Done, PutJob
 from raftcron.core.model import Job, Run
 from raftcron.core.planner import settle
 from raftcron.executors.registry import Registry
-from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.presence import Presence
@@ -25,9 +25,11 @@ from raftcron.runtime.worker import Worker
 from raftcron.testing.memory_log import MemoryCluster, MemoryLog
 from raftcron.testing.scripted_executor import ScriptedExecutor
 from raftcron.testing.virtual_time import START_WALL, VirtualClock, VirtualLoop, run_virtual
+from raftcron.testing.wall_time import WallTime
 
 START_MS = int(START_WALL * 1000)
 TIMES = LeaseTimes(10.0, 2.0)
+MAX_SKEW_MS = 5_000
 
 
 @dataclass
@@ -47,18 +49,36 @@ class Actor:
     executor: ScriptedExecutor
     service: Service
     tasks: list[asyncio.Task[None]]
+    time: TrustedTime
+    clocks: Clocks
     leading: asyncio.Task[None] | None = None
     fatal: BaseException | None = None
 
     def now_ms(self) -> int:
-        return int(self.clock.wall() * 1000)
+        return self.time.now_ms()
 
 
 class Scene:
-    """Nodes n1, n2, ...; n1 leads at first."""
+    """Nodes n1, n2, ...; n1 leads at first.
 
-    def __init__(self, loop: VirtualLoop, *, nodes: int = 2, slots: int = 100, catch_up_rate: float = 50.0) -> None:
+    Each believes its own wall clock; with `is_agreed` they agree on the time as nodes do.
+    """
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        *,
+        nodes: int = 2,
+        slots: int = 100,
+        catch_up_rate: float = 50.0,
+        is_agreed: bool = False,
+        offsets: Mapping[str, float] | None = None,
+    ) -> None:
+        """`offsets` are by how many seconds the wall clocks of nodes are wrong as they begin."""
         self.loop = loop
+        self.is_agreed = is_agreed
+        self.is_synchronised = False  # what kernels say of their clocks
+        self.offsets = dict(offsets or {})
         self.cluster = MemoryCluster()
         self.slots = slots
         self.catch_up_rate = catch_up_rate
@@ -68,7 +88,8 @@ class Scene:
     def enter(self, name: str, incarnation: int = 1) -> Actor:
         """A node's process begins."""
         clock = VirtualClock(self.loop)
-        time = TrustedTime(clock)
+        clock.wall_offset = self.offsets.get(name, 0.0)
+        time = TrustedTime(clock, lambda: machine.state.cluster_time) if self.is_agreed else WallTime(clock)
         machine = Machine(name, time)
         machine.incarnation = incarnation
         log = self.cluster.join(name, machine, incarnation)
@@ -93,6 +114,16 @@ class Scene:
             leases=leases,
             catch_up_rate=self.catch_up_rate,
         )
+        clocks = Clocks(
+            node=name,
+            log=log,
+            clock=clock,
+            time=time,
+            cluster_time=lambda: machine.state.cluster_time,
+            max_skew_ms=MAX_SKEW_MS,
+            is_synchronised=lambda: self.is_synchronised,
+            changed=scheduler.time_changed,
+        )
         actor: Actor
 
         def fatal(error: BaseException) -> None:
@@ -105,7 +136,6 @@ class Scene:
             proposer=proposer,
             keeper=leases,
             clock=clock,
-            time=time,
             times=TIMES,
             licensed=worker.licensed,
             fatal=fatal,
@@ -119,7 +149,21 @@ class Scene:
             registry=Registry(),
         )
         actor = Actor(
-            name, clock, machine, log, proposer, leases, reports, worker, scheduler, presence, executor, service, []
+            name,
+            clock,
+            machine,
+            log,
+            proposer,
+            leases,
+            reports,
+            worker,
+            scheduler,
+            presence,
+            executor,
+            service,
+            [],
+            time,
+            clocks,
         )
         log.on_leadership(lambda epoch: self._leads(actor, epoch))
         log.catch_up()
@@ -127,6 +171,8 @@ class Scene:
             machine.observe(observer)
         presence.announce()
         actor.tasks = [self.loop.create_task(presence.run()), self.loop.create_task(worker.run())]
+        if self.is_agreed:
+            actor.tasks.append(self.loop.create_task(clocks.run()))
         return actor
 
     def _leads(self, actor: Actor, epoch: int | None) -> None:
@@ -134,6 +180,8 @@ class Scene:
             actor.leading.cancel()
             actor.leading = None
         if epoch is not None:
+            if self.is_agreed:
+                actor.clocks.step()
             actor.leases.begin()
             actor.presence.beat()
             actor.reports.repeat()

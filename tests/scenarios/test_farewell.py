@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from raftcron.core.model import Run
-from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.farewell import HEAR_SECONDS, KIND, REPEAT_SECONDS, WORD_SECONDS, Farewell
 from raftcron.runtime.machine import Machine
 from raftcron.testing.memory_log import MemoryCluster
 from raftcron.testing.virtual_time import VirtualClock, VirtualLoop, run_virtual
+from raftcron.testing.wall_time import WallTime
 
 SOON = HEAR_SECONDS + 2 * REPEAT_SECONDS
 
@@ -26,7 +26,7 @@ class Ends:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         for name in (f"n{number + 1}" for number in range(nodes)):
             clock = VirtualClock(loop)
-            machine = Machine(name, TrustedTime(clock))
+            machine = Machine(name, WallTime(clock))
             log = self.cluster.join(name, machine)
             self.nodes[name] = Farewell(node=name, machine=machine, log=log, clock=clock)
 

@@ -8,15 +8,15 @@ from typing import Any
 from raftcron.clock import SystemClock
 from raftcron.core import planner
 from raftcron.core.state import State
-from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
+from raftcron.testing.wall_time import WallTime
 
 DUE_AT_ONCE = 7
 
 
 def new_machine() -> Machine:
     """A node's machine that has applied nothing."""
-    return Machine("n1", TrustedTime(SystemClock()))
+    return Machine("n1", WallTime(SystemClock()))
 
 
 def restored(blocks: Iterable[bytes]) -> Machine:

@@ -280,7 +280,7 @@ def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("tag", ("zone=a",)), ("require-time-sync", True)],
+    [("tag", ("zone=a",))],
 )
 def test_what_is_not_built_yet_is_refused_at_any_value_but_its_default(name: str, value: Any) -> None:
     """A setting without effect is never taken in silence."""
