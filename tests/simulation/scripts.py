@@ -133,11 +133,12 @@ def isolation_of_a_leader_at_work(story: Story) -> None:
 
 
 def start_after_a_late_refusal(story: Story) -> None:
-    """A leader stalls before a start past the start deadline, then its wall clock is set back."""
+    """A leader stalls before a start past the start deadline, then the time that it trusts is set back."""
     _form_calmly(story)
     life = _stall_before_start(story, 5.6, "every-d")
     story.cluster.run(5.65)
-    story.cluster.clocks[life.name].wall_offset -= 3.0
+    assert life.time.ahead_ms is not None
+    life.time.ahead_ms -= 3_000  # as if a majority had agreed on less
     story.cluster.run(3.0)
 
 
