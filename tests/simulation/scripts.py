@@ -64,6 +64,11 @@ def _compact_often(story: Story) -> None:
     story.cluster._setting = story.cluster._setting._replace(compaction=often)
 
 
+def _compact_seldom(story: Story) -> None:
+    """Nodes that begin from now on keep all entries."""
+    story.cluster._setting = story.cluster._setting._replace(compaction=CompactionSettings())
+
+
 def _forget(story: Story, last: Callable[[], int]) -> None:
     """Whoever leads writes until it has forgotten all up to the `last` that another one has."""
 
@@ -367,6 +372,67 @@ def change_twice_at_once(story: Story) -> None:
     story.cluster.run(0.1)
     life.loop.create_task(_refused(life.log.remove(name)))
     story.cluster.run(0.3)
+
+
+def resend_to_who_holds_it(story: Story) -> None:
+    """On a slow link a lagging node refuses many batches before it is heard; it is cut off as it loses an entry."""
+    cluster = story.cluster
+    _compact_seldom(story)
+    story.form()
+    seam.BATCH_ENTRIES = 3
+    former = _leader(story).name
+    leads, lags = _followers(story)
+    _lose(story, lags)
+    cluster.network.cut(leads, former)
+    story.clients.run_many(30)
+    cluster.run(0.1)
+    cluster.kill(former)
+    cluster.network.heal()
+    log, most = cluster.lives[lags].log, 0
+    _until(story, 2.0, lambda: log._transport.connected(leads), 0.0005)
+    cluster.network.slow[leads, lags] = cluster.network.slow[lags, leads] = 0.15
+    _stand(cluster, leads)
+
+    def has_lost() -> bool:
+        nonlocal most
+        most = max(most, log._core.last_index)
+        return log._core.last_index < most
+
+    _until(story, 1.0, has_lost, 0.00005)
+    cluster.network.cut(leads, lags)
+    cluster.run(0.4)
+    cluster.network.heal()
+    cluster.boot(former)
+    cluster.run(2.0)
+
+
+def answer_of_an_earlier_term(story: Story) -> None:
+    """What a node has answered to a leader arrives when that one leads again, and another one has cut it meanwhile."""
+    cluster, network = story.cluster, story.cluster.network
+    story.form()
+    leader = _leader(story).name
+    holder, other, *rest = _followers(story)
+    cores = {name: cluster.lives[name].log._core for name in cluster.names}
+    for name in (other, *rest):
+        network.cut(leader, name)
+        network.cut(name, leader)
+    network.cut(holder, leader)
+    story.clients.run_many(20)
+    cluster.run(0.01)
+    _stand(cluster, other)
+    _until(story, 0.05, lambda: cores[other].is_leader, 0.00005)
+    for name in rest:
+        network.cut(other, name)
+    _until(story, 0.05, lambda: cores[holder].last_term == cores[other].term, 0.00005)
+    _isolate(story, other)
+    for name in rest:
+        network.cuts -= {(leader, name), (name, leader)}
+    _until(story, 0.3, lambda: not cores[leader].is_leader)
+    _stand(cluster, leader)
+    _until(story, 0.1, lambda: cores[leader].is_leader, 0.0005)
+    cluster.run(0.01)
+    network.heal()
+    cluster.run(1.0)
 
 
 async def _refused(change: Awaitable[int]) -> None:
