@@ -127,7 +127,10 @@ class Log(Protocol):
         May be lost.  `kind` names the receiver's handler."""
 
     def on_message(self, kind: str, handler: Callable[[str, Any], None]) -> None:
-        """Calls handler(peer, message) for messages of this kind."""
+        """Calls handler(peer, message) for messages of this kind.
+
+        It raises MalformedError for one that no node of this release sends: that is counted, dropped, and said of a
+        peer every few seconds at most."""
 
     def on_leadership(self, handler: Callable[[int | None], None]) -> None:
         """Calls handler(epoch) when this node's leadership entry has applied, handler(None) when it leads no more."""

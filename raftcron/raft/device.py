@@ -30,6 +30,9 @@ class Device(Protocol):
     def size(self, path: Path) -> int:
         """Length of a file in bytes."""
 
+    def free_bytes(self, directory: Path) -> int:
+        """How many more bytes this user's files there may take."""
+
     def create(self, path: Path) -> int:
         """Make a file (mode 0600) for appending.  FileExistsError if it is there."""
 
@@ -92,6 +95,10 @@ class SystemDevice:
 
     def size(self, path: Path) -> int:
         return path.stat().st_size
+
+    def free_bytes(self, directory: Path) -> int:
+        free = os.statvfs(directory)
+        return free.f_bavail * free.f_frsize
 
     def create(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)

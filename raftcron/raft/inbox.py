@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from raftcron.errors import MalformedError
 from raftcron.raft.guard import BadMessageError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,10 @@ class Inbox:
         self._handlers: dict[str, Handler] = {}
 
     def serve(self, kind: str, handler: Handler) -> None:
-        """What `handler` raises is logged, and ends nothing.  ValueError if somebody takes this kind already."""
+        """What `handler` raises, other than MalformedError, is logged, and ends nothing.
+
+        ValueError if somebody takes this kind already.
+        """
         if kind in OWN_KINDS or kind in self._handlers:
             raise ValueError(f"messages of kind {kind!r} have a handler already")
         self._handlers[kind] = handler
@@ -48,5 +52,7 @@ class Inbox:
     def _hand_out(self, handler: Handler, peer: str, message: Any) -> None:
         try:
             handler(peer, message)
+        except MalformedError as error:
+            raise BadMessageError(error.detail) from error
         except Exception:
             logger.exception("raft_handler_failed node=%s peer=%s", self._name, peer)

@@ -28,7 +28,6 @@ from raftcron.raft.snapshot_file import SnapshotInfo
 Blocks = Callable[[], Iterator[bytes]]
 
 DEADLINE_SECONDS = 600.0  # of one snapshot
-RESERVE_BYTES = 128 << 20  # that a snapshot leaves free on its disk: the journal's, which ends the node without them
 NICENESS = 10  # of a child
 REPORT_BYTES = 4096  # fits into a pipe that nobody reads
 
@@ -100,9 +99,8 @@ class ForkedScribe:
     `blocks` runs in the child: it must not log, start threads, or use a connection or file of the parent's.
     """
 
-    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS, reserve_bytes: int = RESERVE_BYTES) -> None:
+    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._deadline_seconds = deadline_seconds
-        self._reserve_bytes = reserve_bytes
         self._child: _Child | None = None
         self._is_stopped = False
 
@@ -121,7 +119,7 @@ class ForkedScribe:
 
         def work() -> str:
             steps = _steps(store, index, term, cluster_id, configuration, blocks())
-            return _run(steps, store.directory, self._reserve_bytes)
+            return _run(steps)
 
         def over() -> None:
             self._child = None
@@ -265,18 +263,12 @@ def _leave(parent: int, writer: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _run(steps: Generator[None, None, SnapshotInfo], directory: Path, reserve_bytes: int) -> str:
-    """To the end; the snapshot's id.  OSError before the disk is full."""
+def _run(steps: Generator[None, None, SnapshotInfo]) -> str:
+    """To the end; the snapshot's id."""
     with closing(steps):
-        looked = 0
         while True:
-            if looked == 0:
-                free = os.statvfs(directory)
-                if free.f_bavail * free.f_frsize < reserve_bytes:
-                    raise OSError(errno.ENOSPC, f"less than {reserve_bytes} bytes are left for the journal")
             try:
                 next(steps)
             except StopIteration as end:
                 info: SnapshotInfo = end.value
                 return info.id
-            looked = (looked + 1) % 16

@@ -29,6 +29,7 @@ __all__ = ["Incoming", "SnapshotInfo", "SnapshotStore", "Writing"]
 logger = logging.getLogger(__name__)
 
 KEPT = 2  # so many of the newest stay: the former one may be on its way to another node
+RESERVE_BYTES = 128 << 20  # that stay free on the disk: the journal's, which ends the node without them
 SYNC_BYTES = 4 << 20  # not more waits for one sync, or the journal's own sync would wait behind it
 SLICE_BYTES = 1 << 20  # read back at a time
 
@@ -102,6 +103,7 @@ class _Unfinished:
             if self._unsynced >= SYNC_BYTES:
                 self._device.sync(self._handle)
                 self._unsynced = 0
+                self._store._expect_room(0)
         except OSError:
             self.abandon()
             raise
@@ -202,23 +204,25 @@ class Incoming(_Unfinished):
 class SnapshotStore:
     """The snapshots of one node.  Made by `SnapshotStore.open` alone; one process, one thread, and its forked child."""
 
-    def __init__(self, directory: Path, device: Device, node: str) -> None:
+    def __init__(self, directory: Path, device: Device, node: str, reserve_bytes: int) -> None:
         self.directory = directory
         self.device = device
         self.newest: SnapshotInfo | None = None
         self.damage: str | None = None  # of the snapshot that was set aside, now or earlier; why `newest` may be old
         self._node = node
+        self._reserve_bytes = reserve_bytes
         self._held: set[str] = set()  # ids of all that count
         self._partial: tuple[str, int] | None = None  # id, and how many of its bytes are whole
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, directory: Path, device: Device, node: str) -> SnapshotStore:
+    def open(cls, directory: Path, device: Device, node: str, reserve_bytes: int = RESERVE_BYTES) -> SnapshotStore:
         """Take in what is there, and check the newest snapshot from end to end.
 
         A damaged one is set aside: `newest` is then the newest good one, or None, `damage` says what was found, and
-        the journal must say whether it reaches back that far.  `node` is for messages.
+        the journal must say whether it reaches back that far.  `node` is for messages; so many `reserve_bytes` no
+        snapshot takes, written or fetched.
 
         Raises ConfigurationError: the directory cannot be used.  NewerVersionError: a newer release wrote the newest
         snapshot.  FatalError: it cannot be read.
@@ -229,7 +233,7 @@ class SnapshotStore:
             raise ConfigurationError(
                 f"cannot use {directory} for snapshots: {error}; give this user the directory, or name another"
             ) from error
-        store = cls(directory, device, node)
+        store = cls(directory, device, node, reserve_bytes)
         try:
             store._take_in()
         except OSError as error:
@@ -318,6 +322,7 @@ class SnapshotStore:
     def begin(self, index: int, term: int, cluster_id: str, configuration: bytes) -> Writing:
         """A new snapshot of the state as of `index`; one at a time.  Raises OSError."""
         self.sweep()
+        self._expect_room(0)
         path = self._path(f"{index}-{term}", ".writing")
         return Writing(self, path, Header(index, term, cluster_id, configuration, __version__))
 
@@ -351,9 +356,16 @@ class SnapshotStore:
         if not offset:
             for former in self._named(".partial"):
                 self._remove(self._path(former, ".partial"))
+        self._expect_room(info.size - offset)
         incoming = Incoming(self, path, device.append(path) if offset else device.create(path), offset, info)
         incoming.begin()
         return incoming
+
+    def _expect_room(self, size: int) -> None:
+        """OSError if so many bytes more would take what the journal needs."""
+        if self.device.free_bytes(self.directory) - size < self._reserve_bytes:
+            what = f"{size} bytes more would leave less than {self._reserve_bytes} bytes for the journal"
+            raise OSError(errno.ENOSPC, what, str(self.directory))
 
     # ---- files ---------------------------------------------------------------------------------------------------
 

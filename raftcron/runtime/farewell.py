@@ -10,6 +10,7 @@ import logging
 from typing import Any, NamedTuple
 
 from raftcron.clock import Clock
+from raftcron.errors import MalformedError
 from raftcron.ports import Log, Standing
 from raftcron.runtime.machine import Machine
 
@@ -106,4 +107,4 @@ class Farewell:
         if isinstance(message, bool):
             self._words[peer] = Word(message, self._clock.boot())
         else:
-            log.warning("ending_unreadable peer=%s", peer)
+            raise MalformedError("an ending is true or false: whether it needs a quorum")

@@ -14,7 +14,7 @@ import msgspec
 
 from raftcron.clock import Clock
 from raftcron.core.commands import Announce
-from raftcron.errors import FatalError, RaftcronError
+from raftcron.errors import FatalError, MalformedError, RaftcronError
 from raftcron.ports import Log
 from raftcron.runtime.leases import NO_LICENSE, LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.machine import Machine
@@ -169,10 +169,10 @@ class Presence:
 
     def _license_received(self, peer: str, message: Any) -> None:
         match message:
-            case [int(number), int(epoch), int(index)]:
+            case [int(number), int(epoch), int(index), *_]:  # a later release may say more, here and below
                 self._take(number, epoch, index)
             case _:
-                log.warning("license_unreadable peer=%s", peer)
+                raise MalformedError("a license is [number, epoch, index]")
 
     def _take(self, number: int, epoch: int, index: int) -> None:
         sent = self._sent.pop(number, None)
@@ -187,12 +187,12 @@ class Presence:
 
     def _heartbeat_received(self, peer: str, message: Any) -> None:
         match message:
-            case [int(number), int(applied), str(digest)]:
+            case [int(number), int(applied), str(digest), *_]:
                 self.peers[peer] = PeerInfo(applied, digest, self._clock.boot())
                 if self._log.leading_epoch is not None and len(self._tasks) < ANSWERS_AT_ONCE:
                     self._spawn(self._answer(peer, number))
             case _:
-                log.warning("heartbeat_unreadable peer=%s", peer)
+                raise MalformedError("a heartbeat is [number, applied index, digest]")
 
     async def _answer(self, peer: str, number: int) -> None:
         index = await self._keeper.answer(peer)
@@ -206,11 +206,9 @@ class Presence:
         try:
             announcement = _decode_announce(message)
         except (msgspec.DecodeError, TypeError) as error:
-            log.warning("announcement_unreadable peer=%s error=%s", peer, error)
-            return
+            raise MalformedError(f"an announcement cannot be read: {error}") from error
         if announcement.node != peer:
-            log.warning("announcement_of_another peer=%s named=%s", peer, announcement.node)
-            return
+            raise MalformedError(f"an announcement of {announcement.node!r:.80}, which is another node")
         self._spawn(self._propose_announcement(announcement))
 
     async def _propose_announcement(self, announcement: Announce) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from raftcron.core.commands import Finish, Finished, NotStarted, Start, Token
 from raftcron.core.model import ASSIGNED, LOST, ON_A_NODE, STARTED, Run
-from raftcron.errors import RaftcronError
+from raftcron.errors import MalformedError, RaftcronError
 from raftcron.ports import Log
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
@@ -172,8 +172,7 @@ class Reports:
         try:
             report = _decode(message)
         except (msgspec.DecodeError, TypeError) as error:
-            log.warning("report_unreadable peer=%s error=%s", peer, error)
-            return
+            raise MalformedError(f"a report cannot be read: {error}") from error
         task = asyncio.get_running_loop().create_task(self._propose_foreign(report))
         self._foreign += 1
         self._tasks.add(task)

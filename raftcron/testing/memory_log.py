@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal
 
-from raftcron.errors import UnavailableError, UnknownOutcomeError
+from raftcron.errors import MalformedError, UnavailableError, UnknownOutcomeError
 from raftcron.ports import Applied, LogStatus, Member, Role, Standing, StateMachine
 from raftcron.raft.configuration import Configuration, Seat, decode, encode
 from raftcron.raft.membership import Ground, Membership
@@ -107,6 +107,7 @@ class MemoryLog:
         self.machine = machine
         self.incarnation = incarnation
         self.applied_index = 0
+        self.bad_messages = 0  # that a handler could not read
         self.is_lagging = False  # entries are held back from this node
         self.knows_leader = True
         self.next_answer: Answer = "applied"  # of the next proposal alone
@@ -218,10 +219,16 @@ class MemoryLog:
         """Delivered with the loop's next turn."""
         receiver = self.cluster.logs.get(peer)
         handler = None if receiver is None else receiver._handlers.get(kind)
-        if handler is None or not self.cluster.has_quorum:
+        if receiver is None or handler is None or not self.cluster.has_quorum:
             return False
-        asyncio.get_running_loop().call_soon(handler, self.name, message)
+        asyncio.get_running_loop().call_soon(receiver._take, handler, self.name, message)
         return True
+
+    def _take(self, handler: Callable[[str, Any], None], peer: str, message: Any) -> None:
+        try:
+            handler(peer, message)
+        except MalformedError:
+            self.bad_messages += 1
 
     def on_message(self, kind: str, handler: Callable[[str, Any], None]) -> None:
         self._handlers[kind] = handler

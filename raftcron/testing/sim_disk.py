@@ -16,6 +16,7 @@ from raftcron.testing.sim_loop import ProcessDied
 
 PAGE_BYTES = 4096
 SECTOR_BYTES = 512
+PLENTY_BYTES = 1 << 40
 
 
 class _File:
@@ -185,6 +186,9 @@ class Handle:
                 raise OSError(errno.ENOSPC, "no space left on device")
             return
         file.data += data
+
+    def free_bytes(self, directory: Path) -> int:
+        return PLENTY_BYTES if self._disk.free_bytes is None else self._disk.free_bytes
 
     def sync(self, handle: int) -> None:
         file = self._open[handle]

@@ -100,8 +100,8 @@ async def test_a_local_cluster_from_start_to_stop(tmp_path: Path) -> None:
         await dev.until(lambda: sum("raftcron n1 is ready" in line for line in dev.lines) == 2)
         assert len(dev.pids("n1")) == 2
         assert dev.pids("n2") == [other]
-        client = Client([f"127.0.0.1:{first}"], patience_seconds=0)
-        job = await asyncio.to_thread(client.request, "GET", "/v1/jobs/hello")
+        with Client([f"127.0.0.1:{first}"], patience_seconds=0) as client:
+            job = await asyncio.to_thread(client.request, "GET", "/v1/jobs/hello")
         assert job.body["schedule"] == "@every 2s"
         done = await asyncio.create_subprocess_shell(f"{runs} --fail", stdout=asyncio.subprocess.PIPE)
         answer, _ = await done.communicate()
@@ -118,10 +118,10 @@ async def test_ctrl_c_lets_a_command_end_and_keeps_what_it_said(tmp_path: Path) 
     first = consecutive_ports(6)
     release = tmp_path / "release"
     command = f"while [ ! -e {release} ]; do sleep 0.05; done; echo done"
-    client = Client([f"127.0.0.1:{port}" for port in range(first, first + 3)], patience_seconds=0)
 
     def ask(method: str, path: str, body: object = None) -> Any:
-        return client.request(method, path, body=body).body
+        with Client([f"127.0.0.1:{port}" for port in range(first, first + 3)], patience_seconds=0) as client:
+            return client.request(method, path, body=body).body
 
     async with dev_cluster(tmp_path / "data", first) as dev:
         job = {"schedule": "@manual", "executor": {"type": "shell", "command": command}}
@@ -145,12 +145,12 @@ async def test_ctrl_c_lets_a_command_end_and_keeps_what_it_said(tmp_path: Path) 
 async def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     """Ctrl-C twice ends all nodes and their commands at once."""
     first = consecutive_ports(6)
-    client = Client([f"127.0.0.1:{first}"], patience_seconds=0)
     async with dev_cluster(tmp_path / "data", first) as dev:
         told = tmp_path / "told"
         job = {"schedule": "@manual", "executor": {"type": "shell", "command": f"echo $$ > {told}; exec sleep 600"}}
-        await asyncio.to_thread(client.request, "PUT", "/v1/jobs/endless", body=job)
-        await asyncio.to_thread(client.request, "POST", "/v1/jobs/endless/runs", body={})
+        with Client([f"127.0.0.1:{first}"], patience_seconds=0) as client:
+            await asyncio.to_thread(client.request, "PUT", "/v1/jobs/endless", body=job)
+            await asyncio.to_thread(client.request, "POST", "/v1/jobs/endless/runs", body={})
         async with asyncio.timeout(20):
             while not (told.exists() and told.read_text().strip()):
                 await asyncio.sleep(0.02)

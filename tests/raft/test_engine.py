@@ -13,6 +13,7 @@ import pytest
 from raftcron.errors import (
     ConfigurationError,
     FatalError,
+    MalformedError,
     NewerVersionError,
     TooLargeError,
     UnavailableError,
@@ -307,6 +308,22 @@ async def test_messages_of_other_rooms_pass_through(three: Cluster) -> None:
     assert not three.engines["n1"].send("n9", "worker", None)
     with pytest.raises(ValueError, match="'raft' have a handler"):
         three.engines["n1"].on_message("raft", handle)
+
+
+async def test_what_another_room_cannot_read_is_counted_and_said_seldom(
+    three: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often a peer sends it: its log does not fill up."""
+
+    def handle(peer: str, message: Any) -> None:
+        raise MalformedError("a heartbeat is a list")
+
+    three.engines["n2"].on_message("worker", handle)
+    for _ in range(50):
+        assert three.engines["n1"].send("n2", "worker", None)
+    await until(lambda: three.engines["n2"].bad_messages["n1"] == 50)
+    (line,) = [record.getMessage() for record in caplog.records if "bad_message" in record.getMessage()]
+    assert line == "raft_bad_message_from_n1 node=n2 kind='worker' dropped: a heartbeat is a list"
 
 
 async def test_bad_messages_are_dropped_and_counted(three: Cluster) -> None:

@@ -103,7 +103,7 @@ async def test_a_new_leader_goes_on_serving_whoever_lags(make_cluster: MakeClust
 async def test_a_snapshot_in_a_forked_child_is_as_good(make_cluster: MakeCluster) -> None:
     """The image of the memory at the fork; the node goes on meanwhile."""
     cluster = make_cluster(1, compaction=SMALL)
-    engine = cluster.make("n1", scribe=ForkedScribe(reserve_bytes=0))
+    engine = cluster.make("n1", scribe=ForkedScribe())
     await engine.start()
     bodies = await fill(cluster, 200)
     await until_compacted(cluster, 50)

@@ -636,11 +636,18 @@ def test_a_full_disk_delays_a_pull() -> None:
     async def story(world: World) -> None:
         node = world.nodes["n3"]
         info = world.offer = world.nodes["n1"].write(70)
-        node.disk.free_bytes = 3 * PIECE_BYTES
+
+        def fill(_source: str, kind: str, message: Any) -> Any:
+            if kind == "piece" and node.disk.free_bytes is None:  # after it has begun
+                node.disk.free_bytes = 3 * PIECE_BYTES
+            return message
+
+        world.twist = fill
         for _ in range(100):
             await world.beat()
         assert node.files == []
         assert 2 <= world.bytes_from("n1") / PIECE_BYTES < 30
+        world.twist = lambda _source, _kind, message: message
         node.disk.free_bytes = None
         await world.until(lambda: world.came(info))
 

@@ -201,10 +201,10 @@ async def test_a_defect_in_a_child_is_named(store: SnapshotStore) -> None:
 async def test_a_snapshot_leaves_room_for_the_journal(store: SnapshotStore) -> None:
     """The disk is not filled to its end, since a full one ends the node."""
     good = hold(store)
-    free = os.statvfs(store.directory)
-    scribe = ForkedScribe(reserve_bytes=(free.f_bavail + (1 << 20)) * free.f_frsize)
-    with pytest.raises(OSError, match="are left for the journal") as caught:
-        await write(scribe, store, lambda: iter(BLOCKS))
+    free = store.device.free_bytes(store.directory)
+    scarce = SnapshotStore.open(store.directory, SystemDevice(), "n1", reserve_bytes=free + (1 << 30))
+    with pytest.raises(OSError, match="for the journal") as caught:
+        await write(ForkedScribe(), scarce, lambda: iter(BLOCKS))
     assert caught.value.errno == errno.ENOSPC
     assert files(store) == [f"{good.id}.snapshot"]
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from raftcron import __version__, wire
 from raftcron.errors import ConfigurationError, DamagedError, FatalError, NewerVersionError
 from raftcron.raft.device import Device, SystemDevice
-from raftcron.raft.snapshot import KEPT, SnapshotStore, Writing
+from raftcron.raft.snapshot import KEPT, RESERVE_BYTES, SnapshotStore, Writing
 from raftcron.raft.snapshot_file import MAX_BLOCK_BYTES, SnapshotInfo, order_of
 from raftcron.testing.chance import chance
 from raftcron.testing.sim_disk import Disk, Handle
@@ -64,8 +64,8 @@ def new_disk(seed: int = 0) -> Disk:
     return Disk(chance(seed, "disk"))
 
 
-def open_store(disk: Disk) -> SnapshotStore:
-    return SnapshotStore.open(DIRECTORY, open_disk(disk), "n1")
+def open_store(disk: Disk, reserve_bytes: int = RESERVE_BYTES) -> SnapshotStore:
+    return SnapshotStore.open(DIRECTORY, open_disk(disk), "n1", reserve_bytes)
 
 
 def begin(store: SnapshotStore, index: int, blocks: Iterable[bytes] = BLOCKS) -> Writing:
@@ -514,7 +514,7 @@ def test_what_reads_back_otherwise_does_not_count() -> None:
 def test_a_full_disk_costs_only_the_new_snapshot() -> None:
     """At every number of bytes that are left; with room again it is written."""
     disk = new_disk()
-    store = open_store(disk)
+    store = open_store(disk, reserve_bytes=0)
     info = write(store, 5)
     for free in range(info.size):
         disk.free_bytes = free
@@ -719,11 +719,53 @@ def test_a_full_disk_while_fetching_leaves_nothing() -> None:
     """The bytes are needed by others."""
     far, near = new_disk(), new_disk()
     info = write(open_store(far), 7)
-    store = open_store(near)
+    store = open_store(near, reserve_bytes=0)
     held = write(store, 1)
-    near.free_bytes = 100
     incoming = store.receive(info)
+    near.free_bytes = 100
     with pytest.raises(OSError, match="no space left"):
         incoming.write(0, contents(far, info))
     assert names(near) == [f"{held.id}.snapshot"]
     assert store.newest == held
+
+
+@pytest.mark.parametrize("is_fetched", [False, True])
+def test_the_journals_room_is_left_to_it(is_fetched: bool) -> None:
+    """Written or fetched: none is begun that would leave the disk less, and nothing is lost; with room it comes."""
+    far, near = new_disk(), new_disk()
+    info = write(open_store(far), 7)
+    store = open_store(near)
+    held = write(store, 1)
+
+    def take() -> SnapshotInfo:
+        if not is_fetched:
+            return write(store, 7)
+        incoming = store.receive(info)
+        incoming.write(0, contents(far, info))
+        return incoming.finish()
+
+    near.free_bytes = RESERVE_BYTES + (info.size if is_fetched else 0) - 1
+    with pytest.raises(OSError, match="for the journal") as caught:
+        take()
+    assert caught.value.errno == errno.ENOSPC
+    assert names(near) == [f"{held.id}.snapshot"]
+    near.free_bytes += 1
+    assert take() == info == store.newest
+
+
+def test_a_snapshot_stops_where_the_journal_takes_its_room() -> None:
+    """The disk fills up while one is fetched: it is dropped before the journal's room is touched."""
+    far, near = new_disk(), new_disk()
+    writing = open_store(far).begin(7, 2, "c", b"")
+    for number in range(6):
+        writing.add(bytes([number]) * (1 << 20))
+    info = writing.finish()
+    store = open_store(near)
+    incoming = store.receive(info)
+    near.free_bytes = RESERVE_BYTES + (2 << 20)
+    data, piece = contents(far, info), 256 << 10
+    with pytest.raises(OSError, match="for the journal"):
+        for offset in range(0, info.size, piece):
+            incoming.write(offset, data[offset : offset + piece])
+    assert names(near) == []
+    assert near.free_bytes > RESERVE_BYTES - (4 << 20)

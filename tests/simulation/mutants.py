@@ -557,6 +557,7 @@ MUTANTS: dict[str, Mutant] = {
     "a leader fires what is not committed": Mutant([(scheduler.Scheduler, "_propose", _fire_at_once)], STARTS),
 }
 
+
 @contextmanager
 def replaced(replacements: list[Replacement]) -> Iterator[None]:
     """All of them hold for a while."""
