@@ -186,7 +186,8 @@ class Attempt(NamedTuple):
 class Ending(NamedTuple):
     """What became of an attempt.
 
-    `state` is one of succeeded, failed, timed_out, cancelled, or `not_started`: user code certainly did not start.
+    `state` is one of succeeded, failed, timed_out, cancelled, or `not_started`: user code certainly did not start; or
+    `taken_over`: the target goes on by itself and will say how it ends.
     `proven` says that the attempt is certainly over (an exit code, a complete answer, a refused connection).
     `error_kind` is a stable word: exit, status, connect, broken, timeout, spawn, lease, shutdown, ...
     """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from aiohttp import web
 
 from raftcron.api import bodies, respond
@@ -10,9 +13,10 @@ from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid
 from raftcron.core.commands import Done
 from raftcron.core.instant import parse_rfc3339
-from raftcron.core.model import RUN_STATES
+from raftcron.core.model import RUN_STATES, Key
 from raftcron.errors import NotFoundError
 from raftcron.runtime.listing import RunFilter
+from raftcron.runtime.service import Service
 from raftcron.runtime.views import run_view
 
 _STATES = tuple(sorted(RUN_STATES))
@@ -72,6 +76,32 @@ async def cancel(request: web.Request) -> web.Response:
         return _answer(request, await node.service.cancel_run(run_id, key), {})
 
     return await write(request, body, use)
+
+
+def _change(
+    act: Callable[[Service, str, Any, Key | None], Awaitable[Done]], *, may_be_empty: bool
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """A route that has the service do one thing to a run, told by a body."""
+
+    async def handle(request: web.Request) -> web.Response:
+        Query(request, ())
+        node, run_id = request.app[NODE], request.match_info["id"]
+        body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+        content, key = bodies.decode(body, may_be_empty=may_be_empty), idempotency_key(request, body)
+
+        async def use() -> web.Response:
+            done = await act(node.service, run_id, content, key)
+            is_new = done.status == web.HTTPAccepted.status_code
+            return _answer(request, done, {"Location": f"/v1/runs/{done.subject}"} if is_new else {})
+
+        return await write(request, body, use)
+
+    return handle
+
+
+retry = _change(Service.rerun, may_be_empty=True)
+finish = _change(Service.conclude, may_be_empty=False)
+heartbeat = _change(Service.hear, may_be_empty=False)
 
 
 def _answer(request: web.Request, done: Done, headers: dict[str, str]) -> web.Response:

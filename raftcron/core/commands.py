@@ -243,6 +243,55 @@ class ApplyJobs(Struct, array_like=True, frozen=True, tag=40):
     key: Key | None = None
 
 
+class TakenOver(Struct, array_like=True, frozen=True, gc=False):
+    """The answer (202) of a target that goes on with the run by itself."""
+
+    run: str
+    fencing_token: int
+    timeout_ms: int  # the target is heard within it
+    status_code: int | None = None
+    output_tail: bytes = b""
+
+
+class TakeOver(Struct, array_like=True, frozen=True, tag=50):
+    """Attempts that their targets have taken over: no node runs them any more."""
+
+    taken: list[TakenOver]
+
+
+class TimeOut(Struct, array_like=True, frozen=True, tag=51):
+    """Runs whose targets have taken them over and were not heard in time."""
+
+    tokens: list[Token]
+
+
+class Conclude(Struct, array_like=True, frozen=True, tag=52):
+    """A target ends the run that it has taken over."""
+
+    run: str
+    fencing_token: int
+    state: str  # succeeded failed cancelled
+    message: str = ""
+    key: Key | None = None
+
+
+class Hear(Struct, array_like=True, frozen=True, tag=53):
+    """A target is still at work on the run that it has taken over."""
+
+    run: str
+    fencing_token: int
+    key: Key | None = None
+
+
+class Rerun(Struct, array_like=True, frozen=True, tag=54):
+    """A new run of what an ended run was for, asked for by hand."""
+
+    run: str
+    place: Place | None
+    allow_overlap: bool = False
+    key: Key | None = None
+
+
 Command = (
     Lead
     | Announce
@@ -264,6 +313,11 @@ Command = (
     | DeleteCalendar
     | SkipNext
     | ApplyJobs
+    | TakeOver
+    | TimeOut
+    | Conclude
+    | Hear
+    | Rerun
 )
 
 

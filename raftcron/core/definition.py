@@ -315,6 +315,7 @@ def policy_of(stored: bytes) -> Policy:
         "history_runs": whole["history"]["runs"],
         "after": tuple((parent["job"], parent.get("on", "success")) for parent in whole["after"]),
         "join": whole["join"],
+        "is_async": bool(whole["executor"].get("async")),
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
 

@@ -23,7 +23,7 @@ from raftcron.errors import DamagedError, NewerVersionError
 
 # Where it rises because the bytes of a record change, records of an older image have to be hashed anew once its own
 # digest has been found right: nodes compare digests of what this release would write.
-IMAGE_VERSION = 3
+IMAGE_VERSION = 4
 
 BLOCK_BYTES = 256 << 10  # of records, unless one of them alone is larger
 BLOCK_WORK = 500  # what a reader does for one block, counted in records of about 5 microseconds
@@ -327,10 +327,10 @@ class Meanings:
             job.last_fired = job.decided_through
         try:
             fields = _fields(job.definition)
-            type_ = _executor(fields.pop("executor")).type
+            executor = _executor(fields.pop("executor"))
             for field in BESIDE_POLICY:
                 fields.pop(field, None)
-            key = _encode((type_, fields))  # the log has taken the definition, so what else it holds is in order
+            key = _encode((executor, fields))  # the log has taken the definition, so what else it holds is in order
             policy = self._policies.get(key)
             if policy is None:
                 if len(self._policies) >= POLICIES_KNOWN:
@@ -345,6 +345,7 @@ class _Executor(Struct):
     """What a policy depends on of an executor object."""
 
     type: str
+    is_async: bool | None = msgspec.field(name="async", default=None)
 
 
 _fields = msgspec.msgpack.Decoder(dict[str, Raw]).decode

@@ -99,6 +99,7 @@ class Policy(Struct, frozen=True, gc=False):
     history_runs: int
     after: tuple[tuple[str, str], ...] = ()  # names of the jobs whose ends start it, each with `success failure any`
     join: str = "all"  # or `any`: of those
+    is_async: bool = False  # a target may take a run over, and ends it with a request of its own
 
 
 class Job(Struct, array_like=True, gc=False):
@@ -212,6 +213,9 @@ class Run(Struct, array_like=True, gc=False):
     follows: str | None = None  # the run of a parent job whose end started this one
     waits_turn: bool = False  # queued behind other runs of its job
     replaced_by: str | None = None  # the run that displaced it
+    retry_of: str | None = None  # the run that somebody asked to be run again
+    answer_by: int | None = None  # its target has taken it over (202), and times out unless it is heard by then
+    heard_at: int | None = None  # when the target that has taken it over was last heard
     digest: int = 0
 
 

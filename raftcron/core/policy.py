@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from raftcron.core.model import AT_LEAST_ONCE, FAILED, LOST, TIMED_OUT, Policy, Run
+from raftcron.core.model import AT_LEAST_ONCE, COUNTED_CAUSES, FAILED, LOST, TIMED_OUT, Policy, Run
 
 BROKEN = "broken"  # error kind: the connection broke after the request was sent
 
@@ -34,8 +34,12 @@ def backoff_ms(policy: Policy, run: Run) -> int:
 
 
 def start_deadline(policy: Policy, run: Run) -> int:
-    """The last instant at which this run may start for the first time."""
-    return run.scheduled_time + policy.start_deadline_ms
+    """The last instant at which this run may start for the first time.
+
+    It counts from the scheduled time; for what did not come from the clock, from when it was asked for.
+    """
+    at = run.scheduled_time if run.cause in COUNTED_CAUSES else run.due_at
+    return at + policy.start_deadline_ms
 
 
 def jitter_of(uid: int, scheduled_time: int, span_ms: int) -> int:

@@ -30,6 +30,7 @@ from raftcron.core.model import (
     ON_A_NODE,
     QUEUED,
     SKIPPED,
+    STARTED,
     UNLIMITED,
     Calendar,
     Edition,
@@ -62,7 +63,7 @@ TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times f
     "nodes": Node,
     "keys": Key,
 }
-ORDERS = ("orphans", "tails", "queued", "held", "waiting", "on_node", "history", "ordinary", "failures")
+ORDERS = ("orphans", "tails", "queued", "held", "waiting", "on_node", "taken_over", "history", "ordinary", "failures")
 _HASHERS = {kind: blake2b(digest_size=16, person=kind.__name__.encode()) for kind in TABLES.values()}
 
 
@@ -136,6 +137,7 @@ class State:
         self.history: dict[int, list[str]] = {}
         self.on_node: dict[str, dict[str, Run]] = {}  # assigned, running or cancelling
         self.processes: dict[str, int] = {}  # of those, how many are processes
+        self.taken_over: dict[str, Run] = {}  # started, and with their targets instead of a node (apply/remote.py)
         self.turns: dict[int, dict[str, Run]] = {}  # uid -> runs that wait for others of their job, oldest first
         self.held: dict[str, Run] = {}  # queued runs that may not start: it is not their turn, or their job is paused
         self.queued: dict[str, Run] = {}  # those that may
@@ -315,6 +317,8 @@ class State:
     def move(self, run: Run, state: str, node: str | None = None) -> None:
         """Change an active run's state (and, for states on a node, its node) and keep the indexes true."""
         self._unindex(run)
+        if run.answer_by is not None and state not in STARTED:
+            run.answer_by = run.heard_at = None
         run.state = state
         self._touched[id(run)] = run
         self.touched_runs.add(run.id)
@@ -332,6 +336,14 @@ class State:
             elif node is not None:
                 run.node = node
             self._index(run)
+
+    def hand_over(self, run: Run, answer_by: int) -> None:
+        """A started run is its target's from now on: no node's slot is taken, and no node's loss ends it."""
+        self._unindex(run)
+        run.answer_by = answer_by
+        self._index(run)
+        self._touched[id(run)] = run
+        self.touched_runs.add(run.id)
 
     def release(self, run: Run) -> None:
         """A run that waits for its back-off or its jitter is queued, and may start."""
@@ -497,7 +509,9 @@ class State:
 
     def _index(self, run: Run) -> None:
         state = run.state
-        if state in ON_A_NODE:
+        if run.answer_by is not None:
+            self.taken_over[run.id] = run
+        elif state in ON_A_NODE:
             node = run.node or ""
             self.on_node.setdefault(node, {})[run.id] = run
             if run.is_process:
@@ -513,7 +527,9 @@ class State:
 
     def _unindex(self, run: Run) -> None:
         state = run.state
-        if state in ON_A_NODE:
+        if run.answer_by is not None:
+            del self.taken_over[run.id]
+        elif state in ON_A_NODE:
             node = run.node or ""
             del self.on_node[node][run.id]
             if run.is_process:

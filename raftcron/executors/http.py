@@ -33,6 +33,7 @@ from raftcron.ports import Attempt, Control, Ending
 CONNECTIONS_PER_HOST = 100  # those beyond it wait, and ask the gate when it is their turn
 KEEP_ALIVE_SECONDS = 1.5  # below the idle time-outs of common servers (2 s and more): a connection that the server is
 #                           closing while the request leaves would make the attempt `broken`
+TAKEN_OVER = 202  # of an asynchronous job: the target ends the run itself, with /v1/runs/{id}/finish
 
 _current: ContextVar[_Sending] = ContextVar("raftcron_http_sending")
 
@@ -203,10 +204,12 @@ async def _read(response: ClientResponse) -> bytes:
 
 
 def _judge(spec: Mapping[str, Any], code: int, body: bytes) -> Ending:
-    """What a complete answer means; whatever it says, the attempt is certainly over."""
+    """What a complete answer means; but for a target that goes on by itself, the attempt is certainly over."""
     tail = Tail()
     tail.add(body)
     end = Ending("failed", status_code=code, output_tail=tail.value())
+    if spec.get("async") and code == TAKEN_OVER:
+        return end._replace(state="taken_over")
     expected = StatusSet.parse(spec.get("expect_status"))
     if code not in expected:
         hint = "; redirects are not followed" if 300 <= code < 400 and code != 304 else ""

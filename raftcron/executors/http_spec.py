@@ -84,8 +84,6 @@ def validate(spec: Mapping[str, Any], rules: AddressRules = BY_DEFAULT) -> list[
         _check_secret(findings, spec["secret"])
     if spec.get("async") is not None and not isinstance(spec["async"], bool):
         findings.invalid("/async", f"must be true or false, not {json_type(spec['async'])}")
-    elif spec.get("async"):
-        findings.not_yet("/async", "runs that a target ends later come with a later version")
     return findings.items
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from raftcron.core.commands import Finish, Finished, NotStarted, Start, Token
+from raftcron.core.commands import Finish, Finished, NotStarted, Start, TakenOver, TakeOver, Token
 from raftcron.core.model import ASSIGNED, LOST, ON_A_NODE, STARTED, Run
 from raftcron.errors import MalformedError, RaftcronError
 from raftcron.ports import Log
@@ -21,7 +21,8 @@ from raftcron.runtime.proposer import Proposer
 
 log = logging.getLogger(__name__)
 
-Report = Start | NotStarted | Finish
+Report = Start | NotStarted | Finish | TakeOver
+News = Finished | Token | TakenOver
 KIND = "report"
 REPORTS_PER_ENTRY = 500
 TAIL_BYTES_PER_ENTRY = 256 << 10  # an ending may carry a 4 KiB output tail: an entry stays below half a MiB
@@ -39,7 +40,7 @@ class Reports:
         self._machine = machine
         self._log = log
         self._proposer = proposer
-        self._open: dict[int, Finished | Token] = {}  # by fencing token: endings and refusals not yet seen in the state
+        self._open: dict[int, News] = {}  # by fencing token: what the state does not show yet
         self._starts: dict[int, Token] = {}
         self._fresh: list[int] = []  # tokens not sent yet
         self._busy = False
@@ -65,6 +66,11 @@ class Reports:
         """An attempt has ended."""
         self._open[finished.fencing_token] = finished
         self._later(finished.fencing_token)
+
+    def taken_over(self, word: TakenOver) -> None:
+        """The target of an attempt goes on with it by itself."""
+        self._open[word.fencing_token] = word
+        self._later(word.fencing_token)
 
     def refused(self, token: Token) -> None:
         """The start gate has refused this token, for ever."""
@@ -114,12 +120,15 @@ class Reports:
 
     def _gather(self, tokens: list[int]) -> list[Report]:
         endings: list[Finished] = []
+        words: list[TakenOver] = []
         refusals: list[Token] = []
         starts: list[Token] = []
         for token in tokens:
             report = self._open.get(token)
             if isinstance(report, Finished):
                 endings.append(report)
+            elif isinstance(report, TakenOver):
+                words.append(report)
             elif report is not None:
                 refusals.append(report)
             elif token in self._starts:
@@ -127,6 +136,7 @@ class Reports:
         size = REPORTS_PER_ENTRY
         return [
             *(Finish(part) for part in _by_size(endings)),
+            *(TakeOver(part) for part in _by_size(words)),
             *(NotStarted(refusals[at : at + size]) for at in range(0, len(refusals), size)),
             *(Start(starts[at : at + size]) for at in range(0, len(starts), size)),
         ]
@@ -156,6 +166,9 @@ class Reports:
         if isinstance(report, Finish):
             for finished in report.finished:
                 self._open.pop(finished.fencing_token, None)
+        elif isinstance(report, TakeOver):
+            for word in report.taken:
+                self._open.pop(word.fencing_token, None)
         elif isinstance(report, NotStarted):
             for token in report.tokens:
                 self._open.pop(token.fencing_token, None)
@@ -187,9 +200,12 @@ class Reports:
             self._foreign -= 1
 
 
-def _by_size(endings: list[Finished]) -> Iterator[list[Finished]]:
+Tailed = TypeVar("Tailed", Finished, TakenOver)
+
+
+def _by_size(endings: list[Tailed]) -> Iterator[list[Tailed]]:
     """Endings as entries take them, by count and by the bytes of their output tails."""
-    part: list[Finished] = []
+    part: list[Tailed] = []
     size = 0
     for finished in endings:
         part.append(finished)
@@ -201,10 +217,12 @@ def _by_size(endings: list[Finished]) -> Iterator[list[Finished]]:
         yield part
 
 
-def _is_news(run: Run | None, token: int, report: Finished | Token) -> bool:
+def _is_news(run: Run | None, token: int, report: News) -> bool:
     """Whether the state does not show yet what the report says; the late end of a lost run is news once."""
     if run is None or run.fencing_token != token:
         return False
     if isinstance(report, Token):
         return run.state in ON_A_NODE
+    if isinstance(report, TakenOver):
+        return run.state in STARTED and run.answer_by is None
     return run.state in STARTED or (run.state == LOST and report.state != LOST and run.late_outcome is None)

@@ -21,6 +21,7 @@ from raftcron.core.commands import (
     Lose,
     PauseJob,
     Requeue,
+    TimeOut,
     Token,
 )
 from raftcron.core.model import QUEUED, Job, Policy
@@ -137,6 +138,7 @@ class Scheduler:
             self._next_sweep = now + int(SWEEP_SECONDS * 1000)
             yield from self._lose()
             if self._time.may_decide:
+                yield from self._time_out(now)
                 yield from self.assigner.expire(now)
             yield from self._pause_unreadable()
         if self._machine.state.waiting and self._time.may_decide:
@@ -210,6 +212,17 @@ class Scheduler:
             log.warning("node_silent node=%s runs=%d", node, len(runs))
             self._losing[node] = self._leases.losing(node)  # before the command waits for room
             yield Lose(node, incarnation, tokens)
+
+    def _time_out(self, now: int) -> Iterator[Command]:
+        """Runs that their targets have taken over, and whose targets have not been heard in time."""
+        at = max(now, self._machine.state.cluster_time)
+        silent = [
+            Token(run.id, run.fencing_token)
+            for run in self._machine.state.taken_over.values()
+            if run.answer_by is not None and run.answer_by < at
+        ]
+        for begin in range(0, len(silent), RUNS_PER_ENTRY):
+            yield TimeOut(silent[begin : begin + RUNS_PER_ENTRY])
 
     def _pause_unreadable(self) -> Iterator[Command]:
         """Jobs whose times this node cannot tell owe nothing until somebody looks after them (semantics 8)."""

@@ -16,19 +16,23 @@ import msgspec
 from raftcron.core import chains, definition, planner
 from raftcron.core.apply.context import replay
 from raftcron.core.apply.jobs import SKIPS_MAX
+from raftcron.core.apply.remote import CONCLUSIONS
 from raftcron.core.coming import Coming, ahead_of, coming_of
 from raftcron.core.commands import (
     Cancel,
     Command,
+    Conclude,
     Decide,
     Decision,
     DeleteJob,
     Done,
+    Hear,
     PauseJob,
     Place,
     PutJob,
     Refused,
     Requeue,
+    Rerun,
     ResumeJob,
     SkipNext,
     Summary,
@@ -65,6 +69,7 @@ from raftcron.runtime.why import why
 LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
 ARGS_BYTES_MAX = 64 << 10  # a command gets them as one environment variable, of which Linux takes 128 KiB
 NOTE_MAX = 1_000  # characters of a pause's note
+MESSAGE_BYTES_MAX = 4_096  # of a target's last word, which is kept as the tail of the run's output
 NEXT_SHOWN = 10  # coming times that a dry run shows
 DEFINITION_BYTES_MAX = definition.DEFINITION_BYTES_MAX
 
@@ -295,16 +300,65 @@ class Service:
     async def run_job(self, name: str, body: Any, key: Key | None) -> Done:
         """Run now; body `{args, overlap}`.  `subject` is the run's id.  Raises InvalidError, NotFoundError."""
         fields = _fields(body, {"args", "overlap"})
-        overlap = fields.get("overlap")
-        if overlap not in (None, "allow"):
-            raise _invalid("/overlap", f"is {shown(overlap)}: `allow`, or leave it out for the job's policy")
+        overlap = _overlap(fields)
         args = None if fields.get("args") is None else msgspec.msgpack.encode(fields["args"])
         if args is not None and len(args) > ARGS_BYTES_MAX:
             raise TooLargeError(f"the args take {len(args)} bytes, at most {ARGS_BYTES_MAX} are taken")
 
         def look() -> Command:
             self._found(name, self._machine.state.jobs.get(name))
-            return Trigger(name, self.place(), args, overlap == "allow", key)
+            return Trigger(name, self.place(), args, overlap, key)
+
+        return taken(await self.write(key, look))
+
+    async def rerun(self, run_id: str, body: Any, key: Key | None) -> Done:
+        """A new run of what an ended run was for; body `{overlap}`.  `subject` is the new run's id.
+
+        Raises InvalidError, NotFoundError, ConflictError where it has not ended or its job is gone.
+        """
+        overlap = _overlap(_fields(body, {"overlap"}))
+
+        def look() -> Command:
+            self._known_run(run_id)
+            return Rerun(run_id, self.place(), overlap, key)
+
+        return taken(await self.write(key, look))
+
+    async def conclude(self, run_id: str, body: Any, key: Key | None) -> Done:
+        """A target ends the run that it has taken over; body `{token, state, message}`.
+
+        Raises InvalidError, NotFoundError, ConflictError where the token is not current or the run has ended.
+        """
+        fields = _fields(body, {"token", "state", "message"})
+        faults: list[Fault] = []
+        token = _token(fields, faults)
+        state, message = fields.get("state"), fields.get("message")
+        if state not in CONCLUSIONS:
+            said = f"is {shown(state)}" if "state" in fields else "is missing"
+            faults.append(Fault("/state", f"{said}: allowed are {', '.join(CONCLUSIONS)}"))
+        if message is not None and not isinstance(message, str):
+            faults.append(Fault("/message", f"must be a string, not {kind_of(message)}"))
+        elif message is not None and (size := len(message.encode())) > MESSAGE_BYTES_MAX:
+            faults.append(
+                Fault("/message", f"has {size} bytes, at most {MESSAGE_BYTES_MAX} are kept of a run's output")
+            )
+        _raise_any(faults)
+
+        def look() -> Command:
+            self._known_run(run_id)
+            return Conclude(run_id, token, str(state), message or "", key)
+
+        return taken(await self.write(key, look))
+
+    async def hear(self, run_id: str, body: Any, key: Key | None) -> Done:
+        """A target is at work on the run that it has taken over; body `{token}`.  Raises as `conclude`."""
+        faults: list[Fault] = []
+        token = _token(_fields(body, {"token"}), faults)
+        _raise_any(faults)
+
+        def look() -> Command:
+            self._known_run(run_id)
+            return Hear(run_id, token, key)
 
         return taken(await self.write(key, look))
 
@@ -312,8 +366,7 @@ class Service:
         """Cancel an active run.  Raises NotFoundError, ConflictError where it has ended."""
 
         def look() -> Command:
-            if run_id not in self._machine.state.runs:
-                raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
+            self._known_run(run_id)
             return Cancel(run_id, key)
 
         return taken(await self.write(key, look))
@@ -434,6 +487,10 @@ class Service:
     def place(self) -> Place:
         return Place(self._node, self._machine.incarnation)
 
+    def _known_run(self, run_id: str) -> None:
+        if run_id not in self._machine.state.runs:
+            raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
+
     @staticmethod
     def _found(name: str, job: Job | None) -> Job:
         if job is None:
@@ -540,6 +597,31 @@ def _fields(body: Any, known: set[str]) -> Mapping[str, Any]:
     if faults:
         raise InvalidError(f"the body has {_counted(len(faults))}; nothing was done", faults)
     return body
+
+
+def _overlap(fields: Mapping[str, Any]) -> bool:
+    """Whether the request overrides the job's overlap policy for its run."""
+    overlap = fields.get("overlap")
+    if overlap not in (None, "allow"):
+        raise _invalid("/overlap", f"is {shown(overlap)}: `allow`, or leave it out for the job's policy")
+    return overlap is not None
+
+
+def _token(fields: Mapping[str, Any], faults: list[Fault]) -> int:
+    """The fencing token that a target shows: a number, or its digits as the header has them."""
+    token = fields.get("token")
+    if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 20:
+        token = int(token)
+    if isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 1 << 64:
+        return token
+    said = f"is {shown(token)}" if "token" in fields else "is missing"
+    faults.append(Fault("/token", f"{said}: send the request's Raftcron-Fencing-Token"))
+    return 0
+
+
+def _raise_any(faults: list[Fault]) -> None:
+    if faults:
+        raise InvalidError(f"the body has {_counted(len(faults))}; nothing was done", tuple(faults))
 
 
 def _invalid(pointer: str, message: str) -> InvalidError:

@@ -17,7 +17,7 @@ import msgspec
 from raftcron.clock import Clock
 from raftcron.core import definition
 from raftcron.core.apply.runs import REPORTABLE
-from raftcron.core.commands import Finished, Token
+from raftcron.core.commands import Finished, TakenOver, Token
 from raftcron.core.instant import rfc3339
 from raftcron.core.model import ASSIGNED, CANCELLING, ENDED, LOST, RUNNING, STARTED, Run
 from raftcron.core.policy import BROKEN, start_deadline
@@ -38,6 +38,7 @@ STUCK_SECONDS = 5.0  # beyond the grace of a shutdown: what has not ended then i
 _instant = lru_cache(maxsize=1_024)(rfc3339)  # many runs share an instant
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Finished).decode
+_decode_taken = msgspec.msgpack.Decoder(TakenOver).decode
 
 STOP_CANCELLED = "cancelled"
 STOP_SHUTDOWN = "shutdown"
@@ -56,6 +57,7 @@ class Running:
         "kill_after_seconds",
         "run_id",
         "self_stop",
+        "timeout_ms",
         "token",
     )
 
@@ -64,6 +66,7 @@ class Running:
         self.token = run.fencing_token
         self.self_stop = True
         self.kill_after_seconds = 0.0
+        self.timeout_ms = 0
         self.has_started = False
         self.is_refused = False
         self._worker = worker
@@ -273,6 +276,9 @@ class Worker:
             self._refuse(running)
         else:
             try:
+                if ending.state == "taken_over":
+                    self._reports.taken_over(_taken_over(running, ending))
+                    return
                 finished = _finished(running, ending)
             except (ValueError, TypeError, OverflowError) as error:
                 log.error("ending_unreadable run=%s error=%s", running.run_id, error)
@@ -304,6 +310,7 @@ class Worker:
         policy = state.policy(run.uid)
         running.self_stop = state.stops_with_lease(run.uid)
         running.kill_after_seconds = policy.kill_after_ms / 1000
+        running.timeout_ms = policy.timeout_ms
         return Attempt(
             job=job.name,
             run_id=run.id,
@@ -354,6 +361,13 @@ def _traceparent(run: Run) -> str:
     trace = blake2b(run.id.encode(), digest_size=16, person=b"trace").hexdigest()
     span = blake2b(b"%s %d" % (run.id.encode(), run.fencing_token), digest_size=8, person=b"span").hexdigest()
     return f"00-{trace}-{span}-01"
+
+
+def _taken_over(running: Running, ending: Ending) -> TakenOver:
+    """What the log records of a run that its target goes on with."""
+    tail = ending.output_tail[-TAIL_BYTES:]
+    word = TakenOver(running.run_id, running.token, running.timeout_ms, ending.status_code, tail)
+    return _decode_taken(_encode(word))
 
 
 def _finished(running: Running, ending: Ending) -> Finished:

@@ -248,8 +248,6 @@ async def test_every_fault_is_named(one: Bench) -> None:
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
-        ({"executor": {"type": "python", "handler": "x"}}, "/executor/type"),
-        ({"executor": {"type": "http", "url": "http://127.0.0.1/", "secret": "whsec_x"}}, "/executor/secret"),
         (
             {"executor": {"type": "http", "url": "http://127.0.0.1/", "headers": {"Cookie": "a"}}},
             "/executor/headers/Cookie",

@@ -464,3 +464,16 @@ async def test_args_are_json_that_can_be_read_back(executor: HttpExecutor, recei
     for args in (0, False, "", [], {"a": None}):
         await executor.run(make_attempt({"type": "http", "url": receiver.url}, args=args), HandControl())
         assert json.loads(receiver.requests[-1][3]) == args
+
+
+async def test_an_asynchronous_target_that_answers_202_goes_on_by_itself(
+    executor: HttpExecutor, receiver: Receiver
+) -> None:
+    """Any other answer means what it means for every job, and so does a 202 to a job that waits."""
+    accepted = receiver.url + "/status/202"
+    end = Ending("taken_over", status_code=202, output_tail=b"answer 202")
+    assert await call(executor, accepted, **{"async": True}) == end
+    assert (await call(executor, accepted, **{"async": True}, expect_status="200")) == end
+    assert (await call(executor, accepted)).state == "succeeded"
+    assert (await call(executor, receiver.url + "/status/200", **{"async": True})).state == "succeeded"
+    assert (await call(executor, receiver.url + "/status/500", **{"async": True})).state == "failed"

@@ -125,7 +125,7 @@ async def test_noop_asks_the_gate_and_succeeds() -> None:
     [
         HTTP,
         HTTP | {"method": "GET", "headers": {"X-Team": "db", "host": "a"}, "body": "", "expect_status": "200-299"},
-        HTTP | {"method": None, "headers": None, "body": None, "expect_status": None, "secret": None, "async": False},
+        HTTP | {"method": None, "headers": None, "body": None, "expect_status": None, "secret": None, "async": True},
         HTTP | {"url": "https://example.org/a?b=%20#c", "expect_status": 204},
         HTTP | {"url": "http://[::1]:80/"},
         SHELL,
@@ -166,7 +166,7 @@ def test_every_fault_of_an_http_object_is_named() -> None:
         "expect_status": "2xx",
         "expect_body": "",
         "secret": "whsec_1",
-        "async": True,
+        "async": "yes",
         "retries": 3,
         "time~out": 1,
     }
@@ -185,7 +185,7 @@ def test_every_fault_of_an_http_object_is_named() -> None:
         "/expect_status": "invalid",
         "/expect_body": "invalid",
         "/secret": "invalid",
-        "/async": "not_yet_supported",
+        "/async": "invalid",
         "/retries": "invalid",
         "/time~0out": "invalid",
     }

@@ -31,6 +31,8 @@ definitions = st.sampled_from(
             {"overlap": {"policy": "replace"}, "schedule": "@every 2s from last_end"},
             {"max_runs": 2, "exclude": ["x"]},
             {"schedule": "@every 2s from last_end", "overlap": {"policy": "allow"}},
+            {"after": [{"job": "a", "on": "any"}], "overlap": {"policy": "allow"}},
+            {"executor": {"type": "http", "async": True}, "delivery": "at_least_once"},
         )
     ]
 )
@@ -85,6 +87,11 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         c.Lose(place.node, place.incarnation, tokens),
         c.Expire([run]),
         c.Requeue([run]),
+        c.TakeOver([c.TakenOver(run, token, 5_000, 202, b"tail")]),
+        c.TimeOut(tokens),
+        c.Conclude(run, token, draw(st.sampled_from(["succeeded", "failed", "cancelled", "nonsense"])), "so", key),
+        c.Hear(run, token, key),
+        c.Rerun(run, draw(st.none() | st.just(place)), draw(st.booleans()), key),
         c.Cancel(run, key),
         c.PutCalendar(
             "x",
@@ -111,7 +118,8 @@ def check(state: State) -> None:
     """Indexes equal what they are derived from; counters and tokens keep their laws."""
     active = {run.id for run in state.runs.values() if run.state in ACTIVE}
     assert active == {run_id for runs in state.active.values() for run_id in runs}
-    on_node = {run.id for run in state.runs.values() if run.state in ON_A_NODE}
+    on_node = {run.id for run in state.runs.values() if run.state in ON_A_NODE and run.answer_by is None}
+    assert state.taken_over == {run.id: run for run in state.runs.values() if run.answer_by is not None}
     assert on_node == {run_id for runs in state.on_node.values() for run_id in runs}
     queued = {run.id: run.not_before for run in state.runs.values() if run.state == "queued"}
     retries = {run.id for run in state.runs.values() if run.state == "waiting_retry"}

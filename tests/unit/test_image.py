@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from raftcron.core import definition
-from raftcron.core.commands import Announce, DeleteJob, PutCalendar, PutJob, Trigger
+from raftcron.core.commands import Announce, DeleteJob, PutCalendar, PutJob, TakenOver, TakeOver, Trigger
 from raftcron.core.image import BLOCK_BYTES, BLOCK_WORK, IMAGE_VERSION, SCHEDULE_WORK, Meanings
 from raftcron.core.model import Job, Key
 from raftcron.core.state import ORDERS, TABLES
@@ -54,6 +54,10 @@ def everything(size: int = 1) -> Hand:
         gone = fire(f"gone-{number}")
         hand.finish(gone, output_tail=b"gone")
         hand.done(DeleteJob(gone.job, [], hand.state.jobs[gone.job].revision))
+        with_target = fire(f"remote-{number}", executor={"type": "http", "async": True})
+        hand.done(TakeOver([TakenOver(with_target.id, with_target.fencing_token, 60_000, 202)]))
+        hand.put(f"after-{number}", after=[{"job": f"ended-{number}"}, {"job": gone.job}])
+        hand.finish(fire(f"ended-{number}"))
     for _ in range(2):  # the second drops the first, which keeps its place among the output tails
         hand.finish(fire("forgetful", history={"runs": 1}), output_tail=b"tail")
     return hand

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raftcron.core import commands as c
-from raftcron.core.apply import calendars, chains, decisions, jobs, leadership, runs
+from raftcron.core.apply import calendars, chains, decisions, jobs, leadership, remote, requests, runs
 from raftcron.core.apply.context import Context, replay
 from raftcron.core.commands import Done, Entry, Outcome, Refused
 from raftcron.core.instant import MAX_MS
@@ -36,6 +36,11 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.DeleteCalendar: calendars.delete,
     c.SkipNext: jobs.skip_next,
     c.ApplyJobs: jobs.apply_many,
+    c.TakeOver: remote.take_over,
+    c.TimeOut: remote.time_out,
+    c.Conclude: remote.conclude,
+    c.Hear: remote.hear,
+    c.Rerun: requests.rerun,
 }
 
 

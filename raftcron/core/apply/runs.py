@@ -81,7 +81,7 @@ def not_started(state: State, context: Context, command: NotStarted) -> Outcome:
     taken = 0
     for token in command.tokens:
         run = state.runs.get(token.run)
-        if run is None or run.fencing_token != token.fencing_token:
+        if run is None or run.fencing_token != token.fencing_token or run.answer_by is not None:
             continue
         if run.state in (ASSIGNED, RUNNING):
             unassign(state, context, run)
@@ -116,6 +116,8 @@ def lose(state: State, context: Context, command: Lose) -> Outcome:
         run = state.runs.get(token.run)
         if run is None or run.fencing_token != token.fencing_token or run.node != command.node:
             continue
+        if run.answer_by is not None:
+            continue  # the node has nothing of it any more
         if run.state == ASSIGNED:
             unassign(state, context, run)
             taken += 1
@@ -201,6 +203,10 @@ def cancel_run(
     if run.state == CANCELLING:
         return
     run.replaced_by = replaced_by
+    if run.answer_by is not None:  # its target learns of it when it is next heard
+        run.reason = reason
+        end_attempt(state, context, run, CANCELLED, error="cancelled while its target had it", error_kind="cancelled")
+        return
     if run.state == RUNNING:
         if not _is_unseen(context, run):
             run.reason = reason
