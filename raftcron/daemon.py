@@ -35,6 +35,7 @@ from raftcron.executors.remnants import Remnant, clean_up
 from raftcron.executors.spawner import Spawner
 from raftcron.node import Node, NodeSettings
 from raftcron.raft import CompactionSettings, PeerTls, RaftSettings, SlicedScribe, SystemDevice, scribe_for_this_system
+from raftcron.runtime.bootstrap import Bootstrap
 from raftcron.runtime.leases import LeaseTimes, License
 from raftcron.runtime.loop_watch import LoopWatch
 from raftcron.runtime.service import Service
@@ -89,6 +90,13 @@ class Daemon:
             licensed=self._licensed,
             is_synchronised=kernel_says_synchronised,
         )
+        self._bootstrap = Bootstrap(
+            node=settings.name,
+            directory=settings.data_dir,
+            machine=self.node.machine,
+            log=self.node.log,
+            proposer=self.node.proposer,
+        )
         self._watch = LoopWatch(clock)
         self._shortage = Shortage(clock)
         self._web: web.AppRunner | None = None
@@ -137,6 +145,7 @@ class Daemon:
             gc.freeze()  # what was restored lives on: the collector need not look at it again
         (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
         self.node.spawn(self._watch.run())
+        self.node.spawn(self._bootstrap.run())
         await self._start_web()
 
     async def _take_directory(self) -> None:
@@ -203,6 +212,8 @@ class Daemon:
             fresh_at=node.fresh_at,
             loop_stall_seconds=lambda: self._watch.longest_seconds,
             lease_left=node.leases.seconds_left,
+            insecure=settings.insecure,
+            cluster_secret=settings.cluster_secret or NO_SECRET,
         )
         self.service = context.service
         self._web = create_runner(create_app(context))

@@ -9,11 +9,26 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from raftcron.api import bulk, calendars, cluster, health, jobs, metrics, problems, respond, runs, schedules
+from raftcron.api import (
+    audit,
+    bulk,
+    calendars,
+    cluster,
+    health,
+    jobs,
+    metrics,
+    problems,
+    respond,
+    runs,
+    schedules,
+    tokens,
+)
+from raftcron.api.auth import DOORKEEPER, Doorkeeper
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import sessions
 from raftcron.api.guard import Guard
 from raftcron.errors import RaftcronError
+from raftcron.runtime.origin import asking
 
 __all__ = ["NODE", "NodeContext", "create_app", "create_runner"]
 
@@ -52,6 +67,10 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/cluster/members/{name:[^/]+}/replace", cluster.replace),
     ("POST", "/v1/cluster/transfer", cluster.transfer),
     ("POST", "/v1/cluster/accept-time", cluster.accept_time),
+    ("GET", "/v1/tokens", tokens.list_),
+    ("POST", "/v1/tokens", tokens.create),
+    ("DELETE", "/v1/tokens/{name:[^/]+}", tokens.revoke),
+    ("GET", "/v1/audit", audit.list_),
     ("GET", "/livez", health.live),
     ("GET", "/readyz", health.ready),
     ("GET", "/metrics", metrics.get),
@@ -60,8 +79,10 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 
 def create_app(node: NodeContext) -> web.Application:
     """The application of this node; see create_runner."""
-    app = web.Application(middlewares=[_answered(Guard(node.listen, node.advertise))])
+    doorkeeper = Doorkeeper(node)
+    app = web.Application(middlewares=[_answered(Guard(node.listen, node.advertise), doorkeeper)])
     app[NODE] = node
+    app[DOORKEEPER] = doorkeeper
     app.on_response_prepare.append(respond.stamp)
     app.cleanup_ctx.append(sessions)
     for method, path, handler in ROUTES:
@@ -98,12 +119,13 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     return logging.getLogger(record.name).isEnabledFor(logging.INFO)
 
 
-def _answered(guard: Guard) -> Middleware:
+def _answered(guard: Guard, doorkeeper: Doorkeeper) -> Middleware:
     @web.middleware
     async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every request gets an answer of ours: bad input never a 500, a fault of ours never its insides."""
         try:
             guard.check(request)
+            asking.set(await doorkeeper.admit(request))
             return await handler(request)
         except RaftcronError as error:
             return problems.problem(error)

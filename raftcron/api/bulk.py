@@ -10,11 +10,12 @@ import msgspec
 from aiohttp import web
 
 from raftcron.api import bodies, problems, respond
+from raftcron.api.auth import check_name, principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import stream
 from raftcron.api.query import Query, idempotency_key
 from raftcron.core.fields import kind_of, near
-from raftcron.errors import Fault, InvalidError, MalformedError, RaftcronError, TooLargeError
+from raftcron.errors import Fault, ForbiddenError, InvalidError, MalformedError, RaftcronError, TooLargeError
 from raftcron.runtime.bulk import Result, Sent
 
 FIELDS = ("jobs", "prune", "owner", "dry_run")
@@ -42,10 +43,24 @@ async def apply(request: web.Request) -> web.Response:
             jobs, said = _split(body)
             asked.update(said)
         _check(asked)
+        if asked["prune"] and principal(request).prefix:
+            raise ForbiddenError("prune reaches beyond a token's prefix: use a token without one")
+        jobs = _within(request, jobs)
         found = await node.bulk.apply(jobs, asked["owner"], prune=asked["prune"], dry_run=asked["dry_run"], key=key)
         return _answer(request, found, dry_run=asked["dry_run"])
 
     return await stream(request, use)
+
+
+async def _within(request: web.Request, jobs: AsyncIterator[Sent]) -> AsyncIterator[Sent]:
+    """What is beyond the caller's prefix is at fault."""
+    async for sent in jobs:
+        try:
+            check_name(request, sent.body.get("name") if isinstance(sent.body, dict) else None)
+        except ForbiddenError as error:
+            yield sent._replace(error=error)
+        else:
+            yield sent
 
 
 def _answer(request: web.Request, found: list[Result], *, dry_run: bool) -> web.Response:

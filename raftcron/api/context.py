@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from raftcron.runtime.presence import PeerInfo
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
 from raftcron.runtime.service import Service
+from raftcron.runtime.tokens import Entropy, Tokens
 
 
 @dataclass(kw_only=True)
@@ -29,7 +31,8 @@ class NodeContext:
     `listen` and `advertise` are `host:port`; `is_ready` says that a barrier of this process has applied; `fresh_at`
     is a boot-clock instant at which this node held all that was committed, None while it knows of none;
     `loop_stall_seconds` is the longest time that something has held the loop; `lease_left` is for how many seconds
-    more a node may hold a lease, by what a leader knows.
+    more a node may hold a lease, by what a leader knows; `insecure` lets everybody do everything; `entropy` gives so
+    many bytes of chance.
     """
 
     name: str
@@ -49,19 +52,20 @@ class NodeContext:
     fresh_at: Callable[[], float | None] = lambda: None
     loop_stall_seconds: Callable[[], float] = lambda: 0.0
     lease_left: Callable[[str], float] = lambda _: 0.0
+    insecure: bool = False
+    cluster_secret: bytes = field(default=b"", repr=False)
+    entropy: Entropy = os.urandom
     reads: Reads = field(init=False)
     service: Service = field(init=False)
     bulk: Bulk = field(init=False)
     calendars: Calendars = field(init=False)
     listing: Listing = field(init=False)
     members: Members = field(init=False)
+    tokens: Tokens = field(init=False)
 
     def __post_init__(self) -> None:
         self.reads = Reads(self.log, self.machine, self.clock, self.fresh_at)
         self.listing = Listing(self.machine)
-        self.members = Members(
-            node=self.name, log=self.log, machine=self.machine, reads=self.reads, lease_left=self.lease_left
-        )
         self.service = Service(
             node=self.name,
             machine=self.machine,
@@ -73,7 +77,16 @@ class NodeContext:
         self.bulk = Bulk(
             machine=self.machine, proposer=self.proposer, service=self.service, time=self.time, clock=self.clock
         )
+        self.members = Members(
+            node=self.name,
+            log=self.log,
+            machine=self.machine,
+            reads=self.reads,
+            lease_left=self.lease_left,
+            note=self.service.note,
+        )
         self.calendars = Calendars(machine=self.machine, time=self.time, service=self.service)
+        self.tokens = Tokens(machine=self.machine, service=self.service, entropy=self.entropy)
 
 
 NODE = web.AppKey("node", NodeContext)

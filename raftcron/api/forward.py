@@ -15,6 +15,7 @@ from aiohttp import StreamReader, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from raftcron.api.auth import DOORKEEPER, VOUCH, check_body
 from raftcron.api.bodies import JOB_BYTES_MAX
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.respond import FORWARDED, INDEX
@@ -27,8 +28,9 @@ LONG_ANSWER_BYTES_MAX = 256 << 20  # what a million jobs met
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 
-# What the caller said that the leader has to know.  Host, Origin and lengths are of this hop.
-PASSED_ON = ("Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "traceparent")
+# What the caller said that the leader has to know.  Host, Origin and lengths are of this hop; who the caller is this
+# node says (auth.py), so that no token travels further than it must.
+PASSED_ON = ("Accept", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "traceparent")
 # What the leader said that the caller has to know.
 PASSED_BACK = ("Allow", "Content-Type", "ETag", "Idempotency-Replayed", "Location", "Retry-After", INDEX)
 
@@ -75,9 +77,10 @@ async def write(request: web.Request, body: bytes, use: Use) -> web.Response:
     Raises UnavailableError (not written), UnknownOutcomeError, and whatever `use` raises.
     """
     node = request.app[NODE]
+    check_body(request, body)
     try:
         async with asyncio.timeout(node.request_timeout_seconds):
-            return await _held(request, node, lambda: body or None, use, ANSWER_BYTES_MAX)
+            return await _held(request, node, lambda: body or None, use, ANSWER_BYTES_MAX, body)
     except TimeoutError:
         raise UnknownOutcomeError(
             f"no answer within {node.request_timeout_seconds:g} s: it may be written, now or later; "
@@ -88,7 +91,7 @@ async def write(request: web.Request, body: bytes, use: Use) -> web.Response:
 async def stream(request: web.Request, use: Use) -> web.Response:
     """The same for a request whose body is taken as it comes, of any length: it lasts as long as its body does."""
     body = _Body(request.content, use)
-    return await _held(request, request.app[NODE], body.pieces, body.used, LONG_ANSWER_BYTES_MAX)
+    return await _held(request, request.app[NODE], body.pieces, body.used, LONG_ANSWER_BYTES_MAX, None)
 
 
 class _Body:
@@ -115,8 +118,14 @@ class _Body:
 
 
 async def _held(
-    request: web.Request, node: NodeContext, body: Callable[[], Any], use: Use, answer_max: int
+    request: web.Request,
+    node: NodeContext,
+    body: Callable[[], Any],
+    use: Use,
+    answer_max: int,
+    whole: bytes | None,
 ) -> web.Response:
+    """`body` gives what is sent on, `whole` is the same where it is known before."""
     # With a short request time-out, too, there is time left to say that nothing was written.
     until = node.clock.monotonic() + min(node.hold_seconds, node.request_timeout_seconds / 2)
     by = request.headers.get(FORWARDED)
@@ -131,7 +140,7 @@ async def _held(
                 f"node {by[:100]} sent this to {node.name}, but {status.leader} leads; nothing was written"
             )
         else:
-            reason = await _try_there(request, node, status.leader, body, until, answer_max)
+            reason = await _try_there(request, node, status.leader, body, until, answer_max, whole)
         if isinstance(reason, web.Response):
             return reason
         if node.clock.monotonic() >= until:
@@ -149,13 +158,19 @@ async def _try_here(use: Use, until: float, node: NodeContext) -> web.Response |
 
 
 async def _try_there(
-    request: web.Request, node: NodeContext, leader: str, body: Callable[[], Any], until: float, answer_max: int
+    request: web.Request,
+    node: NodeContext,
+    leader: str,
+    body: Callable[[], Any],
+    until: float,
+    answer_max: int,
+    whole: bytes | None,
 ) -> web.Response | str:
     """The leader's answer, or why it certainly did not take the request."""
     known = node.machine.state.nodes.get(leader)
     if known is None or not known.http:
         return f"the leader {leader} has not announced its address yet"
-    headers = CIMultiDict({FORWARDED: node.name})
+    headers = CIMultiDict({FORWARDED: node.name, VOUCH: request.app[DOORKEEPER].vouch(request, whole)})
     for name in PASSED_ON:
         for given in request.headers.getall(name, ()):
             headers.add(name, given)

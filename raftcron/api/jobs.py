@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from raftcron.api import bodies, respond
+from raftcron.api.auth import check_name, principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
@@ -37,7 +38,10 @@ async def list_(request: web.Request) -> web.Response:
     query = Query(request, (*READ, *PAGE, "label", "state", "q", "sort", "count"), ("label",))
     node = request.app[NODE]
     wanted = JobFilter(
-        tuple(_label(text) for text in query.texts("label")), query.choice("state", JOB_STATES), query.text("q") or ""
+        tuple(_label(text) for text in query.texts("label")),
+        query.choice("state", JOB_STATES),
+        query.text("q") or "",
+        principal(request).prefix,
     )
     sort, limit, count = query.choice("sort", SORTS) or "name", query.limit, query.flag("count")
     point = await respond.read_point(request, query)
@@ -76,6 +80,7 @@ async def create(request: web.Request) -> web.Response:
     node = request.app[NODE]
     body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.JSON)
     content, key = bodies.decode(body), idempotency_key(request, body)
+    check_name(request, content.get("name") if isinstance(content, dict) else None)
 
     async def use() -> web.Response:
         done = await node.service.create_job(content, key)

@@ -18,6 +18,7 @@ from raftcron.errors import (
     NotFoundError,
     RaftcronError,
     TooLargeError,
+    UnauthorizedError,
     UnavailableError,
 )
 
@@ -29,11 +30,11 @@ RETRY_AFTER_SECONDS = 1.0  # of a 503 that names no other
 
 # What the contract has and this version has not.
 _LATER = re.compile(
-    r"/|/openapi\.json|/v1/(events|backup|restore|audit"
+    r"/|/openapi\.json|/v1/(events|backup|restore"
     r"|jobs/[^/]+/(why|backfill)"
     r"|runs/[^/]+/(output|retry|finish|heartbeat)"
     r"|cluster/(drain|accept-time)"
-    r"|(tokens|groups|secrets)(/.+)?)"
+    r"|(groups|secrets)(/.+)?)"
 )
 
 
@@ -55,6 +56,8 @@ def problem(error: RaftcronError, **more: Any) -> web.Response:
     seconds = error.retry_after_seconds
     if seconds is None and isinstance(error, UnavailableError):
         seconds = RETRY_AFTER_SECONDS
+    if isinstance(error, UnauthorizedError):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="raftcron"'
     if seconds is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(seconds)))
     return response

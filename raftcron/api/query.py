@@ -9,6 +9,8 @@ from typing import cast
 
 from aiohttp import web
 
+from raftcron.api.auth import principal
+from raftcron.core.access import EVERYBODY
 from raftcron.core.fields import near, shown
 from raftcron.core.model import Key
 from raftcron.errors import Fault, InvalidError, MalformedError
@@ -126,8 +128,8 @@ def idempotency_key(request: web.Request, body: bytes) -> Key | None:
         raise MalformedError(
             f"Idempotency-Key is {shown(', '.join(values))}: use it once, with 1 to 255 visible ASCII characters"
         )
-    principal = ""  # nobody proves a name yet
-    scope = "\n".join((principal, request.method, request.path, values[0]))
+    who = principal(request)
+    scope = "\n".join(("" if who == EVERYBODY else who.name, request.method, request.path, values[0]))
     query = "&".join(sorted(f"{name}={value}" for name, value in request.query.items()))
     digest = blake2b(query.encode("utf-8", "surrogatepass") + b"\0" + body, digest_size=16).digest()
     return Key(scope=scope, body_hash=digest, status=0, index=0, at=0)

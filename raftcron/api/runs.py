@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from raftcron.api import bodies, respond
+from raftcron.api.auth import principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid
@@ -34,7 +35,7 @@ async def get(request: web.Request) -> web.Response:
 
 async def list_(request: web.Request) -> web.Response:
     query = Query(request, (*READ, *PAGE, "state", "job", "since"))
-    wanted, limit = _filter(query, query.text("job")), query.limit
+    wanted, limit = _filter(query, query.text("job"))._replace(prefix=principal(request).prefix), query.limit
     point = await respond.read_point(request, query)
     page = await request.app[NODE].listing.runs(wanted, limit, query.text("cursor"), run_view)
     return respond.page(page, point)

@@ -19,6 +19,8 @@ main = Root(
         "run": ("raftcron.cli.run:run", "Look at runs."),
         "schedule": ("raftcron.cli.schedule:schedule", "Say what a schedule means; asks no node."),
         "cluster": ("raftcron.cli.cluster:cluster", "Look at the cluster, and change who belongs to it."),
+        "token": ("raftcron.cli.token:token", "Make, list and revoke the tokens that clients show."),
+        "audit": ("raftcron.cli.audit:audit", "Read and check the record of every write."),
         "version": ("raftcron.cli.version:version", "Print the version."),
     },
 )

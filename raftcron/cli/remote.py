@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from raftcron.errors import InvalidError
 
 if TYPE_CHECKING:
     from raftcron.client import Client
@@ -18,14 +21,56 @@ MAX_CELL = 60  # characters of one cell of a list; -o json has all of them
 
 
 def remote(command: Command) -> Command:
-    """Gives a command `--addr`, and `addr` as its parameter."""
-    return click.option(
-        "--addr",
-        multiple=True,
-        metavar="URL",
-        help="A node's HTTP address; repeat it, each is tried.  "
-        "[RAFTCRON_ADDR, comma separated; default http://127.0.0.1:7101, :7102 and :7103]",
-    )(command)
+    """Gives a command `--addr` as its parameter `addr`, and `--token-file` and `--cacert`, which `client` reads."""
+    options = (
+        click.option(
+            "--cacert",
+            metavar="FILE",
+            expose_value=False,
+            callback=_kept,
+            help="Certificates, in PEM, that https nodes are trusted by instead of the system's.  [RAFTCRON_CACERT]",
+        ),
+        click.option(
+            "--token-file",
+            metavar="FILE",
+            expose_value=False,
+            callback=_kept,
+            help="File that holds the token to show.  [RAFTCRON_TOKEN is the token itself]",
+        ),
+        click.option(
+            "--addr",
+            multiple=True,
+            metavar="URL",
+            help="A node's HTTP address; repeat it, each is tried.  "
+            "[RAFTCRON_ADDR, comma separated; default http://127.0.0.1:7101, :7102 and :7103]",
+        ),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+def _kept(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    context.meta[f"{__name__}.{parameter.name}"] = value
+
+
+def _said(name: str) -> str | None:
+    return click.get_current_context().meta.get(f"{__name__}.{name}")
+
+
+def token() -> str | None:
+    """The token of --token-file, else of RAFTCRON_TOKEN.  InvalidError: the file cannot be read, or holds none."""
+    file = _said("token_file")
+    if file is None:
+        return os.environ.get("RAFTCRON_TOKEN") or None
+    try:
+        with Path(file).open(encoding="ascii") as opened:
+            text = opened.read(4_096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidError(f"--token-file {file}: cannot be read: {error}") from error
+    if not text or any(char.isspace() for char in text):
+        raise InvalidError(f"--token-file {file}: holds no token: it is one line, as `raftcron token create` prints it")
+    return text
 
 
 def printed(command: Command) -> Command:
@@ -46,8 +91,11 @@ def client(addr: Sequence[str]) -> Client:
     from raftcron.client.addresses import DEFAULT_ADDRESSES
 
     named = [entry for entry in os.environ.get("RAFTCRON_ADDR", "").split(",") if entry.strip()]
-    token = os.environ.get("RAFTCRON_TOKEN") or None
-    made = Client(addr or named or DEFAULT_ADDRESSES, token, patience_seconds=0, discover=False)
+    ca = _said("cacert") or os.environ.get("RAFTCRON_CACERT") or None
+    try:
+        made = Client(addr or named or DEFAULT_ADDRESSES, token(), patience_seconds=0, discover=False, ca=ca)
+    except OSError as error:  # ssl.SSLError is one, too
+        raise InvalidError(f"--cacert {ca}: cannot be used: {error}") from error
     click.get_current_context().call_on_close(made.close)
     return made
 

@@ -19,7 +19,7 @@ SHORT_SECRET_BYTES: Final = 16  # below it a secret can be guessed from one reco
 MAX_CONFIG_BYTES: Final = MIB  # a larger settings file is a wrong file
 
 # RAFTCRON_ variables that belong to the command line, not to a node: never taken for a misspelt setting.
-CLIENT_VARIABLES: Final = frozenset({"RAFTCRON_ADDR", "RAFTCRON_TOKEN", "RAFTCRON_CONFIG"})
+CLIENT_VARIABLES: Final = frozenset({"RAFTCRON_ADDR", "RAFTCRON_TOKEN", "RAFTCRON_CACERT", "RAFTCRON_CONFIG"})
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -227,19 +227,15 @@ def _exposure(settings: Settings, fault: Callable[..., Any]) -> Iterable[Any]:
         yield fault("http", "peer", text=told)
     if settings.insecure:
         return
-    if not settings.http.is_loopback:
-        told = (
-            f"--http {settings.http} can be reached from other machines, and this version has no tokens yet: "
-            "use a loopback address (behind a proxy that asks who is there), or accept the risk with --insecure"
-        )
-        yield fault("http", text=told)
-    beyond = [address for address in (settings.raft, *settings.peers.values()) if not address.is_loopback]
+    addresses = (settings.raft, *settings.peers.values(), settings.http, settings.reachable_http)
+    beyond = [address for address in addresses if not address.is_loopback]
     if beyond and not settings.cluster_secret:
         told = (
             f"{beyond[0]} is beyond loopback and there is no cluster secret: set RAFTCRON_CLUSTER_SECRET or "
-            "--cluster-secret-file to the same random text on every node (`openssl rand -hex 32` makes one)"
+            "--cluster-secret-file to the same random text on every node (`openssl rand -hex 32` makes one); "
+            "each request to the HTTP API needs a token then. Or accept the risk with --insecure"
         )
-        yield fault("cluster-secret", "cluster-secret-file", "raft", "peer", text=told)
+        yield fault("cluster-secret", "cluster-secret-file", "raft", "peer", "http", "advertise-http", text=told)
 
 
 def _notes(settings: Settings, environ: Mapping[str, str]) -> Iterable[str]:

@@ -115,7 +115,7 @@ class Settings:
         Address("127.0.0.1", 7101),
         NODE,
         "Where the HTTP API listens.",
-        rule="beyond loopback only with --insecure, until there are tokens",
+        rule="beyond loopback only with a cluster secret; then each request needs a token",
     )
     raft: Address = _setting(
         ADDRESS,
@@ -251,7 +251,9 @@ class Settings:
     receiver_ca: Path | None = _setting(
         PATH, None, SAFETY, "Certificates of CAs, in PEM, that https jobs trust beside the system's."
     )
-    insecure: bool = _setting(SWITCH, False, SAFETY, "Listen beyond loopback without tokens or a cluster secret.")
+    insecure: bool = _setting(
+        SWITCH, False, SAFETY, "Ask nobody for a token, and listen beyond loopback without a cluster secret."
+    )
 
     notes: tuple[str, ...] = ()  # what is allowed and worth a word; not a setting
 

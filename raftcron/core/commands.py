@@ -292,6 +292,54 @@ class Rerun(Struct, array_like=True, frozen=True, tag=54):
     key: Key | None = None
 
 
+class CreateToken(Struct, array_like=True, frozen=True, tag=60):
+    """Only the hash of a token is told; `replaces`: another token of this name may be there, and goes."""
+
+    name: str
+    hash: bytes
+    role: str
+    prefix: str
+    created_by: str
+    replaces: bool = False
+    key: Key | None = None
+
+
+class DeleteToken(Struct, array_like=True, frozen=True, tag=61):
+    """Revoke a token."""
+
+    name: str
+    key: Key | None = None
+
+
+class Note(Struct, array_like=True, frozen=True, tag=62):
+    """Changes nothing: for what the audit trail has to hold though no other command says it."""
+
+    text: str
+    key: Key | None = None
+
+
+class KeepKey(Struct, array_like=True, frozen=True, tag=63):
+    """The cluster's key, wrapped; `seen`: the index of the wrapping that is replaced, 0: there was no key."""
+
+    wrapped: bytes
+    salt: bytes
+    seen: int = 0
+
+
+class PutSecret(Struct, array_like=True, frozen=True, tag=64):
+    """Create or replace; sealed already.  `seen`: its revision, 0: there was none."""
+
+    name: str
+    sealed: bytes
+    seen: int
+    key: Key | None = None
+
+
+class DeleteSecret(Struct, array_like=True, frozen=True, tag=65):
+    name: str
+    key: Key | None = None
+
+
 Command = (
     Lead
     | Announce
@@ -318,7 +366,23 @@ Command = (
     | Conclude
     | Hear
     | Rerun
+    | CreateToken
+    | DeleteToken
+    | Note
+    | KeepKey
+    | PutSecret
+    | DeleteSecret
 )
+
+
+class Origin(Struct, array_like=True, frozen=True, gc=False):
+    """Who asked for a command: the principal, the node that took the request and from where, and the request."""
+
+    principal: str
+    node: str
+    remote: str
+    method: str
+    path: str
 
 
 class Entry(Struct, array_like=True, frozen=True):
@@ -327,6 +391,7 @@ class Entry(Struct, array_like=True, frozen=True):
     epoch: int  # the epoch it was made in; a leadership entry carries the one before it
     at: int  # the leader's time
     command: Command
+    origin: Origin | None = None  # None: nobody asked, the leader itself did
 
 
 # ---- outcomes: what apply answers to the proposer; none of this is replicated ---------------------------------------

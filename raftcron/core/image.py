@@ -169,7 +169,7 @@ class Reader:
                 f"a snapshot has version {version}, this release knows up to {IMAGE_VERSION}: "
                 "a newer release wrote it; upgrade this node"
             )
-        if version != IMAGE_VERSION:
+        if version < 1:
             raise DamagedError(f"a block of a snapshot begins with version {version}, which no release has written")
         try:
             return self._take(block)

@@ -21,6 +21,8 @@ from typing import Any
 import msgspec
 
 from raftcron.core import definition
+from raftcron.core.access import AccessToken
+from raftcron.core.audit import AuditChain, AuditItem
 from raftcron.core.model import (
     CAUSE_CATCH_UP,
     CAUSE_MANUAL,
@@ -41,6 +43,7 @@ from raftcron.core.model import (
     Run,
 )
 from raftcron.core.rows import FAILURES, Line, Packed, Rows
+from raftcron.core.vault import Secret, VaultKey
 
 MODULUS = 1 << 128
 DIGESTS_KEPT = 1024  # pairs of (index, digest) that a node can be asked for, of each kind
@@ -54,7 +57,7 @@ ORDER_SLICE = 2_000  # ids, some 2 ms of work for whoever takes them in
 
 _encode = msgspec.msgpack.Encoder().encode
 
-Record = Job | Run | Node | Key | Calendar | Edition
+Record = Job | Run | Node | Key | Calendar | Edition | AccessToken | AuditItem | AuditChain | Secret | VaultKey
 TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times follow from goes before the jobs
     "editions": Edition,
     "calendars": Calendar,
@@ -62,6 +65,11 @@ TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times f
     "runs": Run,
     "nodes": Node,
     "keys": Key,
+    "tokens": AccessToken,
+    "audit": AuditItem,
+    "audit_chain": AuditChain,
+    "secrets": Secret,
+    "vault": VaultKey,
 }
 ORDERS = ("orphans", "tails", "queued", "held", "waiting", "on_node", "taken_over", "history", "ordinary", "failures")
 _HASHERS = {kind: blake2b(digest_size=16, person=kind.__name__.encode()) for kind in TABLES.values()}
@@ -120,6 +128,11 @@ class State:
         self.runs = Rows()
         self.nodes: dict[str, Node] = {}
         self.keys: dict[str, Key] = {}  # oldest first
+        self.tokens: dict[str, AccessToken] = {}
+        self.audit: dict[int, AuditItem] = {}  # by log index, oldest first
+        self.audit_chain: dict[str, AuditChain] = {}  # the one of `audit`, once there is an item
+        self.secrets: dict[str, Secret] = {}
+        self.vault: dict[str, VaultKey] = {}  # the one key, once something was to be sealed
         self.orphans: deque[str] = deque()  # runs of deleted jobs, oldest first
         self.tails: deque[str] = deque()  # runs that have an output tail, oldest first
         self.tails_bytes = 0

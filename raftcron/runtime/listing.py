@@ -44,6 +44,7 @@ class JobFilter(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
     state: str | None = None
     text: str = ""  # anywhere in name or description, in either case
+    prefix: str = ""  # of the name
 
     @property
     def is_empty(self) -> bool:
@@ -56,6 +57,7 @@ class RunFilter(NamedTuple):
     state: str | None = None
     job: str | None = None
     since: int | None = None  # scheduled at or after this instant
+    prefix: str = ""  # of the job's name
 
 
 class Page(NamedTuple):
@@ -190,6 +192,8 @@ class Listing:
         return (job.name,)
 
     def _matches(self, job: Job, wanted: JobFilter) -> bool:
+        if not job.name.startswith(wanted.prefix):
+            return False
         if wanted.state is not None and self.state_of(job) != wanted.state:
             return False
         if not wanted.labels and not wanted.text:
@@ -394,6 +398,7 @@ def _wanted(run: Run, wanted: RunFilter) -> bool:
     return (
         (wanted.state is None or run.state == wanted.state)
         and (wanted.job is None or run.job == wanted.job)
+        and run.job.startswith(wanted.prefix)
         and (wanted.since is None or run.scheduled_time >= wanted.since)
     )
 

@@ -6,7 +6,7 @@ a node may hold a lease, no other takes its name, for what it runs would count a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from raftcron.config.kinds import ADDRESS, TEXT_NAME, Address
@@ -27,17 +27,26 @@ class Addresses(NamedTuple):
 class Members:
     """Changes of the members.
 
-    `lease_left(name)` is for how many seconds more a node of that name may hold a lease; 0 for none.
+    `lease_left(name)` is for how many seconds more a node of that name may hold a lease; 0 for none.  `note` puts into
+    the audit trail what is about to be done: before, since the log may change without our hearing of it.
     """
 
     def __init__(
-        self, *, node: str, log: Log, machine: Machine, reads: Reads, lease_left: Callable[[str], float]
+        self,
+        *,
+        node: str,
+        log: Log,
+        machine: Machine,
+        reads: Reads,
+        lease_left: Callable[[str], float],
+        note: Callable[[str], Awaitable[Any]],
     ) -> None:
         self._node = node
         self._log = log
         self._machine = machine
         self._reads = reads
         self._lease_left = lease_left
+        self._note = note
 
     async def add(self, body: Any) -> tuple[str, int]:
         """Await a new member; body `{name, raft, http}`.  Its name, and the index at which it took effect.
@@ -57,6 +66,7 @@ class Members:
         await self._reads.confirm()
         if self._member(name) is None:
             self._wait_for_lease(name)
+            await self._note(f"member {name} to be added")
         return name, await self._log.add(name, addresses.raft, addresses.http, self._lives(name))
 
     async def remove(self, name: str) -> int:
@@ -69,6 +79,7 @@ class Members:
         if name == self._node and self._has_other_voters():
             await self._log.transfer()
             raise UnavailableError(f"{name} has handed over the lead, so that it can go; nothing was changed yet")
+        await self._note(f"member {name} to be removed")
         return await self._log.remove(name)
 
     async def replace(self, name: str, body: Any) -> int:
@@ -87,6 +98,8 @@ class Members:
                     f"{name} runs, and is connected: end it first. What it holds counts no more once it is replaced"
                 )
             self._wait_for_lease(name)
+        if member.standing is not Standing.AWAITED or fields:
+            await self._note(f"member {name} to be replaced")
         return await self._log.replace(name, addresses.raft, addresses.http or None, self._lives(name))
 
     async def transfer(self, body: Any) -> str | None:
@@ -103,6 +116,7 @@ class Members:
             raise ConflictError(f"{to} does not vote yet, so it cannot lead: wait until it has caught up")
         if not self._has_other_voters():
             raise ConflictError(f"{self._node} is the only voter: there is nobody to hand over to")
+        await self._note(f"lead to be handed over by {self._node}")
         await self._log.transfer(to)
         return self._log.status().leader
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftcron.core.codec import encode_entry
-from raftcron.core.commands import Command, Done, Entry, Outcome, Refused
+from raftcron.core.commands import Command, Done, Entry, Origin, Outcome, Refused
 from raftcron.errors import UnavailableError
 from raftcron.ports import Log
 from raftcron.runtime.clocks import TrustedTime
@@ -18,8 +18,10 @@ class Proposer:
         self._machine = machine
         self._time = time
 
-    async def propose(self, command: Command) -> Outcome:
+    async def propose(self, command: Command, origin: Origin | None = None) -> Outcome:
         """Replicate one command; returns its outcome once this node has applied it.
+
+        `origin` is who asked for it, None where nobody did: what has one stands in the audit trail.
 
         Raises UnavailableError (certainly not written, also where the log had moved to another epoch, or where no time
         is known to stamp it with) or UnknownOutcomeError.
@@ -28,7 +30,7 @@ class Proposer:
         if epoch is None:
             raise UnavailableError("this node does not lead: nothing was written; repeat the request")
         await self._time.settled()
-        body = encode_entry(Entry(epoch, self._time.now_ms(), command))
+        body = encode_entry(Entry(epoch, self._time.now_ms(), command, origin))
         applied = await self._log.propose(body, epoch)
         outcome = applied.outcome
         if isinstance(outcome, Refused):

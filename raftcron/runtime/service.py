@@ -27,6 +27,7 @@ from raftcron.core.commands import (
     DeleteJob,
     Done,
     Hear,
+    Note,
     PauseJob,
     Place,
     PutJob,
@@ -61,6 +62,7 @@ from raftcron.runtime import forecast
 from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.forecast import Shift
 from raftcron.runtime.machine import Machine
+from raftcron.runtime.origin import asking
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
 from raftcron.runtime.views import job_fields
@@ -380,8 +382,16 @@ class Service:
         """
         await self._reads.confirm()
         clocks.accept()
-        taken(await self._proposer.propose(Requeue([])))  # nothing but its time, so that a restart need not ask again
+        taken(
+            await self._proposer.propose(Requeue([]), asking.get())
+        )  # nothing but its time, so that a restart need not ask again
         return self._machine.state.index
+
+    # ---- the audit trail
+
+    async def note(self, text: str) -> Done:
+        """What the audit trail has to hold though no command says it."""
+        return taken(await self.write(None, lambda: Note(text)))
 
     # ---- the way of a write
 
@@ -426,7 +436,7 @@ class Service:
             if planner.is_part(owed):  # more is owed than one entry takes: decide this part, then look again
                 await self._proposer.propose(Decide(self.place(), owed))
                 continue
-            outcome = await self._proposer.propose(command)
+            outcome = await self._proposer.propose(command, asking.get())
             if not isinstance(outcome, Refused) or outcome.code != "stale":
                 return outcome
             confirmed = True

@@ -174,6 +174,25 @@ async def test_changes_need_a_quorum(three: Bench) -> None:
 
 async def test_an_unknown_outcome_is_said(three: Bench) -> None:
     """504, as of any write; looking at the members tells."""
+
+    async def noted(text: str) -> None:
+        """So that the answer below is that of the change itself."""
+
+    three.n1.context.members._note = noted
     three.n1.log.next_answer = "unknown_written"
     (await three.ask("POST", "/v1/cluster/members", N4, on="n2")).problem(504, "unknown_outcome")
     assert (await standings(three))["n4"] == "awaited"
+
+
+async def test_a_change_of_the_members_is_in_the_audit_trail(three: Bench) -> None:
+    """Before it is done, once, and not where it is refused or changes nothing."""
+    for _ in range(2):
+        (await three.ask("POST", "/v1/cluster/members", N4, on="n2")).expect(202)
+    (await three.ask("POST", "/v1/cluster/members", N4 | {"raft": "127.0.0.1:7999"})).problem(409)
+    (await three.ask("DELETE", "/v1/cluster/members/n9")).problem(404)
+    (await three.ask("DELETE", "/v1/cluster/members/n4")).expect(204)
+    items = (await three.ask("GET", "/v1/audit", on="n3")).expect(200).json["items"]
+    assert [(item["node"], item["method"], item["summary"]) for item in items] == [
+        ("n1", "DELETE", "member n4 to be removed"),
+        ("n2", "POST", "member n4 to be added"),
+    ]

@@ -157,7 +157,6 @@ async def test_other_methods(one: Bench) -> None:
         "/v1/events",
         "/v1/cluster/drain",
         "/v1/backup",
-        "/v1/tokens",
         "/v1/secrets/a",
         "/openapi.json",
         "/",
@@ -201,7 +200,7 @@ async def test_other_routes(one: Bench, path: str) -> None:
 )
 async def test_hosts_and_origins(headers: dict[str, str], status: int) -> None:
     """On loopback the Host is this machine or what is announced; an Origin is the Host, reads included."""
-    async with bench(1) as made:
+    async with bench(1, insecure=True) as made:
         node = made.n1
         await node.close()
         node.context.advertise = "here.example:7101"
@@ -217,7 +216,7 @@ async def test_hosts_and_origins(headers: dict[str, str], status: int) -> None:
 
 async def test_elsewhere_any_host_may_be_asked() -> None:
     """Beyond loopback the Host is not known to us; an Origin still has to be it."""
-    async with bench(1) as made:
+    async with bench(1, insecure=True) as made:
         await made.n1.close()
         made.n1.context.listen = "0.0.0.0:0"
         await made.n1.serve()
@@ -288,6 +287,9 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/v1/jobs/{name}/why": "GET",
         "/v1/jobs:apply": "POST",
         "/v1/schedules:explain": "POST",
+        "/v1/tokens": "GET POST",
+        "/v1/tokens/{name}": "DELETE",
+        "/v1/audit": "GET",
         "/v1/calendars": "GET",
         "/v1/calendars/{name}": "DELETE GET PUT",
         "/v1/cluster": "GET",

@@ -221,7 +221,8 @@ async def test_usage_errors_are_exit_code_2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "meant"), [(["clutser"], "cluster"), (["job", "lst"], "list"), (["job", "list", "--adr", "x"], "--addr")]
+    ("args", "meant"),
+    [(["clutser"], "cluster"), (["job", "lst"], "list"), (["job", "list", "--outptu", "x"], "--output")],
 )
 async def test_what_was_meant_is_named(args: list[str], meant: str) -> None:
     """A command or an option that is not there: the same prefix as every error, the nearest one, and where help is."""

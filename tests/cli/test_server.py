@@ -92,7 +92,7 @@ def test_bad_settings_are_all_named_with_exit_code_2() -> None:
     done = python("-m", "raftcron", "server", "--lease", "0s", "--slots", "x", "--http", "0.0.0.0:7101")
     assert done.returncode == 2
     assert done.stdout == ""
-    for part in ("--lease '0s'", "--slots 'x'", "--http 0.0.0.0:7101", "--data-dir is missing"):
+    for part in ("--lease '0s'", "--slots 'x'", "0.0.0.0:7101 is beyond loopback", "--data-dir is missing"):
         assert part in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import Cluster, Node, eventually
+from tests.cluster.harness import SECRET, Cluster, Node, eventually
 
 NEVER = "0 0 29 2 *"
 ADVICE_TO_WIPE = re.compile(
@@ -231,9 +233,23 @@ async def test_settings_out_of_range(tmp_path: Path) -> None:
 
 
 async def test_an_address_for_the_world_needs_tokens(tmp_path: Path) -> None:
-    """An HTTP address that is not loopback is refused without tokens, unless --insecure says otherwise."""
-    async with Cluster(tmp_path, size=1) as cluster:
-        port = cluster.nodes["n1"].http_port
-        said = await refused(cluster, "n1", extra=["--http", f"0.0.0.0:{port}"])
+    """Refused without a cluster secret, unless --insecure says otherwise; with one, each request needs a token.
+
+    The first token is made beside the node, and counts at once.
+    """
+    async with Cluster(tmp_path, size=1, secret="") as cluster:
+        node = cluster.nodes["n1"]
+        world = ["--http", f"0.0.0.0:{node.http_port}", "--advertise-http", f"127.0.0.1:{node.http_port}"]
+        said = await refused(cluster, "n1", extra=world)
         assert "token" in said
         assert "--insecure" in said
+        cluster.spawn("n1", extra=world, secret=SECRET)
+        await cluster.wait_ready("n1")
+        (await cluster.request("n1", "GET", "/v1/jobs")).expect(401)
+        made = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "raftcron", "token", "create", "--bootstrap", "--data-dir", str(node.data),
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        text = (await made.communicate())[0].decode().strip()
+        headers = {"Authorization": f"Bearer {text}"}
+        (await cluster.request("n1", "GET", "/v1/jobs", headers=headers)).expect(200)

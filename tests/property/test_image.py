@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from raftcron.core.codec import encode_entry
 from raftcron.core.commands import Entry
-from tests.property.test_state_machine import NODES, command_of, small, times
+from tests.property.test_state_machine import NODES, command_of, origins, small, times
 from tests.unit.machine import Machine as Hand
 from tests.unit.restored import assert_equal, new_machine, restored, undecided
 
@@ -39,7 +39,7 @@ def test_a_restored_machine_goes_on_as_the_one_that_applied_every_entry(data: st
             machines.append(restored(data.draw(st.sampled_from(machines)).snapshot()))
             assert_equal(whole, machines[-1])
         epoch = hand.state.epoch if data.draw(st.integers(0, 9)) else data.draw(small)
-        write(encode_entry(Entry(epoch, data.draw(times), data.draw(command_of(hand)))))
+        write(encode_entry(Entry(epoch, data.draw(times), data.draw(command_of(hand)), data.draw(origins))))
     machines.append(restored(whole.snapshot()))
     for machine in machines[1:]:
         assert_equal(whole, machine)

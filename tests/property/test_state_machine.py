@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raftcron.core import audit, definition, exclusion
 from raftcron.core import commands as c
-from raftcron.core import definition, exclusion
 from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ENDED, ON_A_NODE, Key
 from raftcron.core.rows import FAILURES
 from raftcron.core.state import State, encoded
@@ -36,6 +36,7 @@ definitions = st.sampled_from(
         )
     ]
 )
+origins = st.none() | st.just(c.Origin("ci", "n1", "10.0.0.1", "PUT", "/v1/jobs/a"))
 keys = st.none() | st.builds(lambda scope: Key(scope, b"h", 0, 0, 0), st.sampled_from(["k1", "k2"]))
 
 
@@ -110,6 +111,12 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
             key,
         ),
         c.ApplyJobs([c.PutJob(name, draw(definitions), None)] * 2),
+        c.CreateToken(name, bytes(draw(st.sampled_from([31, 32]))), "admin", "", "", draw(st.booleans()), key),
+        c.DeleteToken(name, key),
+        c.Note("said", key),
+        c.KeepKey(b"wrapped", b"salt", draw(small)),
+        c.PutSecret(name, b"sealed", secret.revision if (secret := state.secrets.get(name)) else draw(small), key),
+        c.DeleteSecret(name, key),
     ]
     return draw(st.sampled_from(options))
 
@@ -150,6 +157,8 @@ def check(state: State) -> None:
     tokens = [run.fencing_token for run in state.runs.values() if run.fencing_token]
     assert len(tokens) == len(set(tokens))
     assert all(token < state.next_token for token in tokens)
+    kept = [*state.audit.values()]
+    assert audit.faults(kept, state.audit_chain.get(audit.CHAIN, audit.AuditChain(audit.CHAIN))) == []
     assert state.digest == anew(state)
 
 
@@ -185,7 +194,8 @@ def test_any_log_is_total_deterministic_and_keeps_the_invariants(data: st.DataOb
     for _ in range(data.draw(st.integers(1, 40))):
         runs_before = set(machine.state.runs)
         epoch = machine.state.epoch if data.draw(st.integers(0, 9)) else data.draw(small)
-        machine.write(data.draw(command_of(machine)), epoch=epoch, at=data.draw(times))
+        command, origin = data.draw(command_of(machine)), data.draw(origins)
+        machine.write(command, epoch=epoch, at=data.draw(times), origin=origin)
         state = machine.state
         check(state)
         assert state.cluster_time >= cluster_time

@@ -18,6 +18,7 @@ from raftcron.core.commands import (
     Finished,
     Fire,
     Lead,
+    Origin,
     Outcome,
     Place,
     PutJob,
@@ -37,11 +38,13 @@ class Machine:
         self.log: list[bytes] = []
         self.at = 1_000
 
-    def write(self, command: Command, *, epoch: int | None = None, at: int | None = None) -> Outcome:
+    def write(
+        self, command: Command, *, epoch: int | None = None, at: int | None = None, origin: Origin | None = None
+    ) -> Outcome:
         """Append a command as the present epoch's leader would, and apply it."""
         self.at = self.at if at is None else at
         stamped = self.state.epoch if epoch is None else epoch
-        return self.append(encode_entry(Entry(stamped, self.at, command)))
+        return self.append(encode_entry(Entry(stamped, self.at, command, origin)))
 
     def append(self, body: bytes) -> Outcome:
         self.log.append(body)

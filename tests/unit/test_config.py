@@ -202,9 +202,11 @@ def test_the_raft_address_is_the_one_that_peers_were_told() -> None:
     assert "advertise-raft" in refused(name="n2", advertise_raft="127.0.0.1:9", peer=PEERS)
 
 
-def test_http_beyond_loopback_needs_insecure_while_there_are_no_tokens() -> None:
-    """An address that other machines reach is refused unless the risk is taken in so many words."""
-    assert "--insecure" in refused(http="10.1.2.3:7101")["http"]
+def test_http_beyond_loopback_needs_a_cluster_secret() -> None:
+    """Where other machines reach it each request needs a token; without a secret it is refused, or asked for openly."""
+    for flags in ({"http": "10.1.2.3:7101"}, {"advertise_http": "cron.example:80"}):
+        assert "--insecure" in refused(**flags)["cluster-secret"]
+        assert not loaded({"RAFTCRON_CLUSTER_SECRET": SECRET}, **flags).insecure
     settings = loaded(http="10.1.2.3:7101", insecure=True)
     assert any("10.1.2.3:7101" in note for note in settings.notes)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from raftcron.core import commands as c
 from raftcron.core import definition
 from raftcron.core.commands import Announce, DeleteJob, PutCalendar, PutJob, TakenOver, TakeOver, Trigger
 from raftcron.core.image import BLOCK_BYTES, BLOCK_WORK, IMAGE_VERSION, SCHEDULE_WORK, Meanings
@@ -34,6 +35,9 @@ def everything(size: int = 1) -> Hand:
     hand.done(PutCalendar("holidays", msgspec.msgpack.encode({"dates": ["2030-01-01"]}), hand.at))
     key = Key("scope", b"hash", 0, 0, 0)
     hand.done(PutJob("keyed", definition.canonical({"schedule": "@manual", "executor": NOOP}), None, key=key))
+    origin = c.Origin("ci", "n1", "127.0.0.1", "POST", "/v1/tokens")
+    for command in (c.CreateToken("ci", bytes(32), "read", "", ""), c.KeepKey(b"w", b"s"), c.PutSecret("s", b"x", 0)):
+        hand.write(command, origin=origin)
     hand.put("spared", schedule="0 6 * * *", exclude=["holidays"])
 
     def fire(name: str, node: str = "n2", **fields: Any) -> Any:

@@ -10,7 +10,19 @@ from collections.abc import Callable
 from typing import Any
 
 from raftcron.core import commands as c
-from raftcron.core.apply import calendars, chains, decisions, jobs, leadership, remote, requests, runs
+from raftcron.core.apply import (
+    audit,
+    calendars,
+    chains,
+    decisions,
+    jobs,
+    leadership,
+    remote,
+    requests,
+    runs,
+    secrets,
+    tokens,
+)
 from raftcron.core.apply.context import Context, replay
 from raftcron.core.commands import Done, Entry, Outcome, Refused
 from raftcron.core.instant import MAX_MS
@@ -41,6 +53,12 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.Conclude: remote.conclude,
     c.Hear: remote.hear,
     c.Rerun: requests.rerun,
+    c.CreateToken: tokens.create,
+    c.DeleteToken: tokens.delete,
+    c.Note: audit.note,
+    c.KeepKey: secrets.keep_key,
+    c.PutSecret: secrets.put,
+    c.DeleteSecret: secrets.delete,
 }
 
 
@@ -62,6 +80,8 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
         outcome = replay(state, getattr(command, "key", None)) or _HANDLERS[type(command)](
             state, Context(index, state.cluster_time), command
         )
+        if entry.origin is not None and isinstance(outcome, Done) and not outcome.replayed:
+            audit.record(state, Context(index, state.cluster_time), entry.origin, command, outcome)
     if state.ended:
         chains.follow(state, Context(index, state.cluster_time))
     state.index = index

@@ -1,0 +1,61 @@
+"""/v1/tokens: made, listed without what proves them, revoked."""
+
+from __future__ import annotations
+
+import bisect
+
+import msgspec
+from aiohttp import web
+
+from raftcron.api import bodies, respond
+from raftcron.api.auth import principal
+from raftcron.api.context import NODE
+from raftcron.api.forward import write
+from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid
+from raftcron.core.fields import name_fault
+from raftcron.runtime.listing import Page
+from raftcron.runtime.tokens import token_view
+
+
+async def list_(request: web.Request) -> web.Response:
+    """All of them by name; a cursor is the last name of the page before."""
+    query = Query(request, (*READ, *PAGE))
+    limit, after = query.limit, query.text("cursor")
+    if after is not None and name_fault(after) is not None:
+        raise invalid("cursor", "is none of this list: use `next_cursor` of the page before")
+    point = await respond.read_point(request, query)
+    tokens = request.app[NODE].machine.state.tokens
+    names = sorted(tokens)
+    place = 0 if after is None else bisect.bisect_right(names, after)
+    shown = names[place : place + limit]
+    items = [msgspec.json.encode(token_view(tokens[name])) for name in shown]
+    return respond.page(Page(items, shown[-1] if place + limit < len(names) else None, len(names)), point)
+
+
+async def create(request: web.Request) -> web.Response:
+    """201 and the token, whose text is shown this once; a repeat under an Idempotency-Key shows null instead."""
+    Query(request, ())
+    node = request.app[NODE]
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    content, key = bodies.decode(body), idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        made = await node.tokens.create(content, principal(request).name, key)
+        found = node.machine.state.tokens.get(made.done.subject)
+        view = None if found is None else {**token_view(found), "token": made.text}
+        return respond.value(view, made.done.status, respond.written(made.done))
+
+    return await write(request, body, use)
+
+
+async def revoke(request: web.Request) -> web.Response:
+    Query(request, ())
+    node, name = request.app[NODE], request.match_info["name"]
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    key = idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        done = await node.tokens.revoke(name, key)
+        return web.Response(status=done.status, headers=respond.written(done))
+
+    return await write(request, body, use)

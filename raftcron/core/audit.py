@@ -1,0 +1,116 @@
+"""The audit trail: one item for each write that took effect, chained by hashes, and how a chain is checked.
+
+An item's hash is the SHA-256 of the JSON array [hash before, index, at, principal, node, remote, method, path, summary]
+(no spaces, UTF-8, `at` in milliseconds).  The chain's record holds how many items there ever were, the newest hash, and
+the hash before the oldest that is kept: so a tail that is gone shows, and dropping the oldest by the bound does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from raftcron.core import commands as c
+
+AUDIT_KEPT = 20_000  # items, about 500 bytes each
+TEXT_MAX = 200  # characters of a path or a summary
+UNRECORDED: Final = (c.Hear,)  # signs of life of runs: they say nothing, and would push out what does
+BEGINNING: Final = bytes(32)  # the hash before the first item
+CHAIN: Final = "audit"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class AuditItem(Struct, array_like=True, gc=False):
+    """A write that took effect: who asked which node for what, and from where."""
+
+    index: int
+    at: int
+    principal: str
+    node: str
+    remote: str
+    method: str
+    path: str
+    summary: str
+    hash: bytes
+    digest: int = 0
+
+
+class AuditChain(Struct, array_like=True, gc=False):
+    """How far the chain has come."""
+
+    name: str
+    count: int = 0  # items there ever were
+    head: bytes = BEGINNING  # the newest one's hash
+    dropped: int = 0  # items that have left
+    before: bytes = BEGINNING  # the hash before the oldest that is kept
+    digest: int = 0
+
+
+def link(before: bytes, item: AuditItem) -> bytes:
+    """The hash of an item that follows the one with the hash `before`."""
+    said = (item.index, item.at, item.principal, item.node, item.remote, item.method, item.path, item.summary)
+    return sha256(_encode([before.hex(), *said])).digest()
+
+
+def faults(items: Sequence[AuditItem], chain: AuditChain) -> list[str]:
+    """What contradicts itself in a chain with all items that are kept of it, oldest first; empty: it is whole."""
+    found = []
+    before, last = chain.before, 0
+    for item in items:
+        if item.index <= last:
+            found.append(f"index {item.index} stands behind index {last}")
+        last = item.index
+        if link(before, item) != item.hash:
+            found.append(f"index {item.index} ({item.method} {item.path}) is not what was chained here")
+        before = item.hash
+    if before != chain.head:
+        found.append(f"the items end with {before.hex()[:16]}, and the chain with {chain.head.hex()[:16]}")
+    if chain.dropped + len(items) != chain.count:
+        found.append(
+            f"there are {len(items)} items after {chain.dropped} that were dropped, and the chain counts {chain.count}"
+        )
+    return found
+
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+_SAID: dict[type, str] = {
+    c.PutJob: "job {} written",
+    c.DeleteJob: "job {} deleted",
+    c.PauseJob: "job {} paused",
+    c.ResumeJob: "job {} resumed",
+    c.Trigger: "run {} started by hand",
+    c.Cancel: "run {} cancelled",
+    c.Rerun: "run {} started again by hand",
+    c.Conclude: "run {} ended by its target",
+    c.PutCalendar: "calendar {} written",
+    c.DeleteCalendar: "calendar {} deleted",
+    c.SkipNext: "job {}: times to skip set",
+    c.CreateToken: "token {} created",
+    c.DeleteToken: "token {} revoked",
+    c.PutSecret: "secret {} written",
+    c.DeleteSecret: "secret {} deleted",
+    c.Note: "{}",
+    c.Requeue: "the leader's time accepted",  # nobody asks for one otherwise
+}
+
+
+def summary_of(command: c.Command, done: c.Done) -> str:
+    """What a command did, in a few words; never a value that was written."""
+    if isinstance(command, c.ApplyJobs):
+        return f"{len(command.puts)} jobs written and {len(command.deletes)} deleted in one piece"
+    said = _SAID.get(type(command), f"{type(command).__name__} {{}}").format(done.subject)
+    if isinstance(command, c.PutJob | c.PutCalendar | c.PutSecret) and done.status == 201:
+        said = said.replace(" written", " created")
+    return clean(said)
+
+
+def clean(text: str) -> str:
+    """Text in one line of bounded length, without characters that a terminal or a log would obey."""
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:TEXT_MAX])
+    return shown.encode("utf-8", "replace").decode()

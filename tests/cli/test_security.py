@@ -1,0 +1,84 @@
+"""Tokens and the audit trail on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftcron.core import commands as c
+from raftcron.core.audit import CHAIN
+from tests.cli.conftest import StandIn, call
+from tests.unit.machine import Machine
+
+
+def answer(count: int, *, dropped: int = 0) -> dict[str, Any]:
+    """What a node with so many notes answers to GET /v1/audit."""
+    from raftcron.api.audit import chain_view, item_view
+
+    machine = Machine()
+    machine.lead()
+    for number in range(count):
+        machine.write(c.Note(f"note {number}"), origin=c.Origin("ci", "n1", "", "POST", "/v1/x"))
+    state = machine.state
+    items = [item_view(item) for item in state.audit.values()][::-1]
+    return {"items": items, "chain": chain_view(state.audit_chain[CHAIN]), "next_cursor": None, "total": count}
+
+
+def saved(folder: Path, content: Any) -> str:
+    file = folder / "audit.json"
+    file.write_text(json.dumps(content))
+    return str(file)
+
+
+async def test_a_whole_trail_is_whole(tmp_path: Path) -> None:
+    assert (await call("audit", "verify", "--file", saved(tmp_path, answer(3)))).exit_code == 0
+
+
+@pytest.mark.parametrize("field", ["principal", "summary", "at", "remote"])
+async def test_a_changed_item_is_found(tmp_path: Path, field: str) -> None:
+    trail = answer(3)
+    trail["items"][1][field] = "2020-01-01T00:00:00Z"
+    result = await call("audit", "verify", "--file", saved(tmp_path, trail))
+    assert result.exit_code == 1
+    assert "index 3" in result.output
+
+
+async def test_a_removed_tail_is_found(tmp_path: Path) -> None:
+    """By the chain's own count and head; and, where those were made to fit, by the receipt of an earlier look."""
+    receipt = str(tmp_path / "receipt")
+    assert (await call("audit", "verify", "--file", saved(tmp_path, answer(3)), "--receipt", receipt)).exit_code == 0
+    cut = answer(3)
+    del cut["items"][0]
+    assert (await call("audit", "verify", "--file", saved(tmp_path, cut))).exit_code == 1
+    forged = saved(tmp_path, answer(2))
+    assert (await call("audit", "verify", "--file", forged)).exit_code == 0
+    result = await call("audit", "verify", "--file", forged, "--receipt", receipt)
+    assert result.exit_code == 1
+    assert "a tail is gone" in result.output
+
+
+async def test_what_was_seen_may_not_change(tmp_path: Path) -> None:
+    """A chain that was made anew, and is longer, is not the one that the receipt names."""
+    receipt = str(tmp_path / "receipt")
+    other = answer(3)
+    (tmp_path / "receipt").write_text(json.dumps({"count": 2, "head": "00" * 32}))
+    result = await call("audit", "verify", "--file", saved(tmp_path, other), "--receipt", receipt)
+    assert result.exit_code == 1
+    assert "item 2" in result.output
+
+
+async def test_a_token_comes_from_a_file_or_the_environment(node: StandIn, tmp_path: Path) -> None:
+    """--token-file before RAFTCRON_TOKEN; what is no token is said before anything is sent."""
+    file = tmp_path / "token"
+    file.write_text("rct.ci.abc\n")
+    for more, shown in (((), "rct.env.abc"), (("--token-file", str(file)), "rct.ci.abc")):
+        node.answers(200, {"items": [], "next_cursor": None})
+        assert (await call("token", "list", *more, addr=node.address, RAFTCRON_TOKEN="rct.env.abc")).exit_code == 0
+        assert node.headers[-1]["authorization"] == f"Bearer {shown}"
+    file.write_text("two words\n")
+    result = await call("token", "list", "--token-file", str(file), addr=node.address)
+    assert result.exit_code == 2
+    assert "holds no token" in result.output
