@@ -1,0 +1,129 @@
+"""What becomes of commands when their node is stopped, killed, cut off or told to end: real processes, short leases."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from raftcron.executors import processes
+from tests.cluster.harness import Cluster, eventually
+
+LEASE = ("--lease", "2s", "--lease-margin", "500ms")
+
+
+def pids(file: Path) -> list[int]:
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def is_gone(pid: int) -> bool:
+    found = processes.look(pid)
+    return found is None or found.is_dead
+
+
+def watched(folder: Path) -> str:
+    """A command that sleeps, and a child of its own session that ignores SIGTERM; names whoever of an earlier attempt
+    still lives when this one starts."""
+    return (
+        f"cd {folder}; for pid in $(cat pids 2>/dev/null); do kill -0 $pid 2>/dev/null && echo $pid >> overlaps; done;"
+        " trap '' TERM; setsid sh -c \"trap '' TERM; sleep 120; :\" & echo $! >> pids; echo $$ >> pids; sleep 120; :"
+    )
+
+
+async def where_it_runs(cluster: Cluster, job: str) -> Any:
+    """The active run of a job, once its command is up, by the word of any living node."""
+
+    async def running() -> Any:
+        answer = await cluster.request(cluster.alive[0], "GET", f"/v1/runs?job={job}&state=running&limit=1")
+        items = answer.expect(200).json["items"]
+        return items[0] if items else None
+
+    return await eventually(running, within=20, what=f"a run of {job}")
+
+
+async def two_more(file: Path, seen: int, within: float) -> None:
+    async def more() -> bool:
+        return len(pids(file)) >= seen + 2
+
+    await eventually(more, within=within, what="another attempt has started")
+
+
+async def test_a_stopped_node_starts_nothing_beside_its_successor(tmp_path: Path) -> None:
+    """SIGSTOP of the daemon while its `skip` job sleeps: all of it is gone before another attempt starts, elsewhere."""
+    async with Cluster(tmp_path, allow_shell=True, extra=LEASE) as cluster:
+        await cluster.start()
+        await cluster.put_job(
+            "n1",
+            "sleeper",
+            schedule="@every 1s",
+            delivery="at_least_once",
+            executor={"type": "shell", "command": watched(tmp_path)},
+            kill_after="60s",
+        )
+        run = await where_it_runs(cluster, "sleeper")
+        file = tmp_path / "pids"
+        await two_more(file, 0, 5)
+        first = pids(file)
+        cluster.sigstop(run["node"])
+        await two_more(file, 2, 30)
+        assert all(map(is_gone, first))
+        assert not (tmp_path / "overlaps").exists()
+        again = await where_it_runs(cluster, "sleeper")
+        assert again["node"] != run["node"]
+        assert (again["id"], again["attempt"]) == (run["id"], 2)
+        assert again["fencing_token"] > run["fencing_token"]
+        await asyncio.sleep(3)  # longer than its lease: what it holds is worth nothing when it wakes up
+        cluster.sigcont(run["node"])
+        await cluster.wait_ready()
+        await cluster.wait_converged()
+        assert len(pids(file)) == 4
+        assert not (tmp_path / "overlaps").exists()
+
+
+async def test_nothing_outlives_a_killed_node(tmp_path: Path) -> None:
+    """SIGKILL of the daemon: within a second all is gone, also what has a session of its own; the run is `lost`."""
+    async with Cluster(tmp_path, size=1, allow_shell=True) as cluster:
+        await cluster.start()
+        await cluster.put_job(
+            "n1", "sleeper", schedule="@manual", executor={"type": "shell", "command": watched(tmp_path)}
+        )
+        started = (await cluster.request("n1", "POST", "/v1/jobs/sleeper/runs", body={})).expect(202).json["run"]
+        await two_more(tmp_path / "pids", 0, 10)
+        await cluster.kill("n1")
+
+        async def gone() -> bool:
+            return all(map(is_gone, pids(tmp_path / "pids")))
+
+        await eventually(gone, within=1, what="the command is gone")
+        await cluster.start()
+        run = (await cluster.request("n1", "GET", f"/v1/runs/{started['id']}")).expect(200).json
+        assert (run["state"], run["error_kind"]) == ("lost", "node_restarted")
+
+
+async def test_a_node_that_is_told_to_end_gives_its_commands_their_grace(tmp_path: Path) -> None:
+    """One that ends within it has succeeded, with all it said; one that does not is stopped, and recorded as lost."""
+    extra = ("--shutdown-grace", "2s", *LEASE)
+    async with Cluster(tmp_path, allow_shell=True, extra=extra) as cluster:
+        await cluster.start()
+        commands = {"quick": "echo begun; touch quick; sleep 1; echo whole", "deaf": watched(tmp_path)}
+        runs: dict[str, str] = {}
+        for name, command in commands.items():
+            executor = {"type": "shell", "command": command, "cwd": str(tmp_path)}
+            await cluster.put_job("n1", name, schedule="@manual", executor=executor, kill_after="500ms")
+            answer = await cluster.request("n1", "POST", f"/v1/jobs/{name}/runs", body={})
+            runs[name] = answer.expect(202).json["run"]["id"]
+        leader = (await where_it_runs(cluster, "deaf"))["node"]
+        await two_more(tmp_path / "pids", 0, 5)
+
+        async def begun() -> bool:
+            return (tmp_path / "quick").exists()
+
+        await eventually(begun, within=5, what="the other command has begun")
+        assert await cluster.stop(leader) == {leader: 0}
+        assert all(map(is_gone, pids(tmp_path / "pids")))
+        found = {
+            name: (await cluster.request(cluster.alive[0], "GET", f"/v1/runs/{run}")).expect(200).json
+            for name, run in runs.items()
+        }
+        assert (found["quick"]["state"], found["quick"]["output_tail"]) == ("succeeded", "begun\nwhole\n")
+        assert (found["deaf"]["state"], found["deaf"]["error_kind"]) == ("lost", "shutdown")
