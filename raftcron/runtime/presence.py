@@ -23,6 +23,7 @@ from raftcron.runtime.proposer import Proposer
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+HEARTBEATS_PER_LEASE = 3  # at least: commands are told to stop once half a lease has passed without an answer
 SENT_KEPT = 64  # heartbeats whose answer is waited for
 ANSWERS_AT_ONCE = 256  # of a leader; nodes repeat theirs each second
 
@@ -99,10 +100,11 @@ class Presence:
         self.beat()
 
     async def run(self) -> None:
-        """Heartbeat each second until cancelled."""
+        """Heartbeat each second, three times a lease if that is sooner, until cancelled."""
+        interval = min(HEARTBEAT_SECONDS, self._times.lease_seconds / HEARTBEATS_PER_LEASE)
         while True:
             self.beat()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(interval)
 
     def state_changed(self, runs: Iterable[str]) -> None:
         """A leadership entry that this node has just applied asks for a heartbeat at once."""

@@ -9,7 +9,7 @@ from typing import Any
 from raftcron.executors import processes
 from tests.cluster.harness import Cluster, eventually
 
-LEASE = ("--lease", "2s", "--lease-margin", "500ms")
+LEASE = ("--lease", "3s", "--lease-margin", "500ms")
 
 
 def pids(file: Path) -> list[int]:
@@ -78,6 +78,24 @@ async def test_a_stopped_node_starts_nothing_beside_its_successor(tmp_path: Path
         await cluster.wait_converged()
         assert len(pids(file)) == 4
         assert not (tmp_path / "overlaps").exists()
+
+
+async def test_a_node_that_is_heard_stops_nothing(tmp_path: Path) -> None:
+    """However short the lease and however long `kill_after`: heartbeats come often enough for half a lease."""
+    async with Cluster(
+        tmp_path, size=1, allow_shell=True, extra=("--lease", "2s", "--lease-margin", "500ms")
+    ) as cluster:
+        await cluster.start()
+        executor = {"type": "shell", "command": "sleep 4; echo done"}
+        await cluster.put_job("n1", "sleeper", schedule="@manual", executor=executor, kill_after="60s")
+        started = (await cluster.request("n1", "POST", "/v1/jobs/sleeper/runs", body={})).expect(202).json["run"]
+
+        async def ended() -> Any:
+            run = (await cluster.request("n1", "GET", f"/v1/runs/{started['id']}")).expect(200).json
+            return run if run["finished_at"] else None
+
+        run = await eventually(ended, within=10, what="the run has ended")
+        assert (run["state"], run["output_tail"]) == ("succeeded", "done\n"), run
 
 
 async def test_nothing_outlives_a_killed_node(tmp_path: Path) -> None:
