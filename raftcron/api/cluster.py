@@ -85,6 +85,7 @@ def _cluster(node: NodeContext) -> dict[str, Any]:
         "epoch": node.machine.state.epoch,
         "commit_index": status.commit_index,
         "members": _members(node),
+        "catch_up": {"owed": node.catch_up.owed, "started": node.catch_up.started},
         "digests": _digests(node),
         "editions": [
             {"name": edition.name, "version": edition.version, "since": edition.since}

@@ -13,6 +13,7 @@ from raftcron.executors.registry import Registry
 from raftcron.ports import Log
 from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
+from raftcron.runtime.catch_up import CatchUp
 from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.listing import Listing
 from raftcron.runtime.machine import Machine
@@ -56,6 +57,7 @@ class NodeContext:
     cluster_secret: bytes = field(default=b"", repr=False)
     entropy: Entropy = os.urandom
     reads: Reads = field(init=False)
+    catch_up: CatchUp = field(init=False)
     service: Service = field(init=False)
     bulk: Bulk = field(init=False)
     calendars: Calendars = field(init=False)
@@ -65,6 +67,7 @@ class NodeContext:
 
     def __post_init__(self) -> None:
         self.reads = Reads(self.log, self.machine, self.clock, self.fresh_at)
+        self.catch_up = CatchUp(self.name, self.machine)
         self.listing = Listing(self.machine)
         self.service = Service(
             node=self.name,

@@ -76,7 +76,6 @@ DEFAULTS: Mapping[str, Any] = {
 
 # Fields of the contract that this release does not build: they are refused at any value but the default.
 NOT_YET: Mapping[str, frozenset[str]] = {
-    "misfire": frozenset({"policy", "max"}),
     "placement": frozenset({"on", "tags", "shards", "priority"}),
 }
 NOT_YET_WHOLE = frozenset({"group", "alerts"})
@@ -303,6 +302,8 @@ def policy_of(stored: bytes) -> Policy:
         "retry_on": frozenset(retry["on"]),
         "grace_ms": parse_duration(misfire["grace"]),
         "window_ms": window_ms,
+        "misfire": misfire["policy"],
+        "misfire_max": misfire["max"],
         "overlap": overlap["policy"],
         "max_running": max_running,
         "queue": overlap["queue"],

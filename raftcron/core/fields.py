@@ -19,6 +19,7 @@ HISTORY_RUNS_MAX = 100_000
 ATTEMPTS_MAX = 1_000
 EXCLUDE_MAX = 16  # calendars of one job
 COUNT_MAX = 1_000_000
+MISFIRE_MAX = 1_000  # missed times that become runs together, in one entry: about 25 bytes and 20 microseconds each
 QUEUE_MAX = 10_000  # runs of one job that wait for their turn, about 1 KiB each
 DURATION_MAX_MS = 10 * 366 * 86_400_000
 
@@ -211,7 +212,7 @@ CHECKS: Mapping[str, Check] = {
     "/misfire/policy": _choice("once", "skip", "all"),
     "/misfire/grace": _duration(),
     "/misfire/window": _duration(),
-    "/misfire/max": _whole(1, COUNT_MAX),
+    "/misfire/max": _whole(1, MISFIRE_MAX),
     "/overlap/policy": _choice("skip", "allow", "queue", "replace"),
     "/overlap/max_running": _or_null(_whole(1, COUNT_MAX)),
     "/overlap/queue": _whole(0, QUEUE_MAX),

@@ -40,6 +40,7 @@ COUNTED_CAUSES: Final = frozenset({CAUSE_SCHEDULE, CAUSE_CATCH_UP})  # the cause
 REASON_OVERLAP: Final = "overlap"
 REASON_LIMIT: Final = "limit"
 REASON_QUEUE_FULL: Final = "queue_full"
+REASON_MISFIRE: Final = "misfire"
 REASON_COALESCED: Final = "coalesced"
 REASON_EXPIRED: Final = "expired"
 REASON_DEADLINE: Final = "deadline"
@@ -87,6 +88,8 @@ class Policy(Struct, frozen=True, gc=False):
     retry_on: frozenset[str]
     grace_ms: int
     window_ms: int
+    misfire: str  # what becomes of times older than the grace, younger than the window
+    misfire_max: int  # of those, how many are run under `misfire: all`
     overlap: str
     max_running: int  # UNLIMITED or at least 1
     queue: int  # runs that may wait for their turn, under `overlap: queue`

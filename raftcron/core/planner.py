@@ -6,6 +6,7 @@ The planner knows calendar and watermark; overlap and slots are judged in `apply
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from raftcron.core.agreement import Jump
 from raftcron.core.commands import Decision, Fire, Summary
@@ -13,6 +14,8 @@ from raftcron.core.model import (
     CAUSE_CATCH_UP,
     REASON_COALESCED,
     REASON_EXPIRED,
+    REASON_LIMIT,
+    REASON_MISFIRE,
     REASON_PAUSED,
     REASON_REQUESTED,
     Job,
@@ -28,9 +31,8 @@ SETTLED_FIRES = 5_000  # in one entry with an edit: about 100 KiB, and 100 ms of
 def decide(job: Job, policy: Policy, group: Group, now: int, jump: Jump | None = None) -> Decision | None:
     """What becomes of the job's undecided times that are due at `now`; None if there is none.
 
-    Within the grace each fires, late or not.  Older ones speak through the misfire policy `once`: one run for the
-    latest, or the first on-time one, stands for all; what is older than the window is one `expired` row.  What was
-    asked to be skipped is skipped, whatever else holds.
+    Within the grace each fires, late or not.  Of older ones the misfire policy speaks; what is older than the window is
+    one `expired` row.  What was asked to be skipped is skipped, whatever else holds.
 
     The times inside a `jump` of trusted time were missed, however short it is (semantics 9).  What was due before it
     is decided by itself first.
@@ -66,17 +68,64 @@ def _weigh(job: Job, policy: Policy, group: Group, now: int, through: int, late_
         through = on_time[-1]
     requested = [at for at in job.skips if watermark < at <= through and times.names(at)]
     expired = _rows(times, REASON_EXPIRED, watermark, min(window_from - 1, late_through), requested)
-    missed = list(_rows(times, REASON_COALESCED, max(watermark, window_from - 1), late_through, requested))
     fires = [Fire(at, group.due_at(uid, at)) for at in on_time if at not in requested]
-    if missed and fires:
-        count = sum(row.count for row in missed)
-        fires[0] = Fire(fires[0].scheduled_time, fires[0].due_at, missed_count=count, missed_first=missed[0].first)
-    elif missed:
-        fires = [_catch_up(group, uid, missed)]
-    summaries = [*expired, *missed, *(Summary(REASON_REQUESTED, at, at, 1) for at in requested)]
+    missed = Span(max(watermark, window_from - 1), late_through, requested)
+    caught_up, rows = MISFIRES[policy.misfire](policy, group, uid, missed, fires)
+    summaries = [*expired, *rows, *(Summary(REASON_REQUESTED, at, at, 1) for at in requested)]
     summaries.sort(key=_first)
+    fires = [*caught_up, *fires]
     ends = [fire.scheduled_time for fire in fires] + [summary.last for summary in summaries]
     return Decision(uid, max(job.revision, group.revision), max(ends), fires, summaries)
+
+
+class Span(NamedTuple):
+    """The missed times in (after, through], but for those that were asked to be skipped."""
+
+    after: int
+    through: int
+    requested: list[int]
+
+
+Caught = tuple[list[Fire], list[Summary]]  # what is run of the missed times, and the rows of the rest
+
+
+def _once(_policy: Policy, group: Group, uid: int, missed: Span, on_time: list[Fire]) -> Caught:
+    """One run for the latest missed time, or the first one on time, stands for all."""
+    rows = list(_rows(group.times, REASON_COALESCED, *missed))
+    if not rows:
+        return [], []
+    if not on_time:
+        return [_catch_up(group, uid, rows)], rows
+    first, count = on_time[0], sum(row.count for row in rows)
+    on_time[0] = Fire(first.scheduled_time, first.due_at, missed_count=count, missed_first=rows[0].first)
+    return [], rows
+
+
+def _skip(_policy: Policy, group: Group, _uid: int, missed: Span, _on_time: list[Fire]) -> Caught:
+    """None is run."""
+    return [], list(_rows(group.times, REASON_MISFIRE, *missed))
+
+
+def _all(policy: Policy, group: Group, uid: int, missed: Span, _on_time: list[Fire]) -> Caught:
+    """Each is run, oldest first, up to `misfire.max`; the leader starts them at its catch-up rate."""
+    found: list[int] = []
+    after = missed.after
+    while len(found) < policy.misfire_max:
+        at = group.next_after(after)
+        if at is None or at > missed.through:
+            return _fires(group, uid, found), []
+        if at not in missed.requested:
+            found.append(at)
+        after = at
+    rows = _rows(group.times, REASON_LIMIT, after, missed.through, [at for at in missed.requested if at > after])
+    return _fires(group, uid, found), list(rows)
+
+
+MISFIRES = {"once": _once, "skip": _skip, "all": _all}
+
+
+def _fires(group: Group, uid: int, times: list[int]) -> list[Fire]:
+    return [Fire(at, group.due_at(uid, at), CAUSE_CATCH_UP) for at in times]
 
 
 def _catch_up(group: Group, uid: int, missed: list[Summary]) -> Fire:

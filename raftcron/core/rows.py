@@ -49,6 +49,11 @@ class Rows:
         row = self._rows.get(run_id)
         return None if row is None else _open(row)
 
+    def active(self, run_id: str) -> Run | None:
+        """The row if it has not ended; cheap, nothing is unpacked."""
+        row = self._rows.get(run_id)
+        return None if isinstance(row, bytes) else row
+
     def values(self) -> Iterator[Run]:
         return map(_open, self._rows.values())
 

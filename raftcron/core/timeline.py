@@ -108,7 +108,7 @@ class Group:
 
 
 class Timeline:
-    """Which jobs have undecided times, and when the next ones come.
+    """Which jobs have undecided times, when the next ones come, and when pauses end.
 
     `calendars` are the exclusion calendars by name; `read` is how schedules are read, which a test may change.
     """
@@ -125,6 +125,8 @@ class Timeline:
         self._cursors: list[tuple[int, int]] = []  # heap of (cursor, serial)
         self._singles: list[tuple[int, int]] = []  # heap of (due_at, uid)
         self._behind: dict[int, Group] = {}  # by serial: those with members behind
+        self._pauses: list[tuple[int, int]] = []  # heap of (end, uid)
+        self._pause_of: dict[int, int] = {}  # when the pause of a job ends
         self._at_hand: list[int] = []  # members of a group whose instant has come
         self._at_hand_at = 0
 
@@ -134,7 +136,11 @@ class Timeline:
         """The job is new, or its definition, watermark, last end or pause has changed."""
         uid = job.uid
         if job.paused or (policy.max_runs and job.fire_count >= policy.max_runs):
+            if job.paused and job.pause_until is not None and self._pause_of.get(uid) == job.pause_until:
+                return  # as it was
             self.remove(uid)
+            if job.paused and job.pause_until is not None:
+                self._pause(uid, job.pause_until)
             return
         recurrence = policy.recurrence
         group = self._where.get(uid)
@@ -164,6 +170,7 @@ class Timeline:
     def remove(self, uid: int) -> None:
         """The job is gone, paused, or over."""
         self.unreadable.pop(uid, None)
+        self._pause_of.pop(uid, None)
         group = self._where.pop(uid, None)
         if group is not None:
             group.members.discard(uid)
@@ -186,7 +193,7 @@ class Timeline:
 
     def next_at(self) -> int | None:
         """When something is due next; may be early, never late."""
-        heads = [heap[0][0] for heap in (self._cursors, self._singles) if heap]
+        heads = [heap[0][0] for heap in (self._cursors, self._singles, self._pauses) if heap]
         if self._at_hand:
             heads.append(self._at_hand_at)
         if self._behind:
@@ -222,6 +229,16 @@ class Timeline:
             else:
                 break
         return list(found)
+
+    def pauses_over(self, now: int, limit: int) -> list[int]:
+        """Jobs whose pause has come to its end at `now`, each once; the caller tells by `update` if it goes on."""
+        found: list[int] = []
+        while self._pauses and self._pauses[0][0] <= now and len(found) < limit:
+            at, uid = heapq.heappop(self._pauses)
+            if self._pause_of.get(uid) == at:
+                del self._pause_of[uid]
+                found.append(uid)
+        return found
 
     def owing(self, jobs: Iterable[Job], now: int) -> list[Job]:
         """Those of the jobs that have an undecided time at or before now, waiting for its jitter or not."""
@@ -381,6 +398,14 @@ class Timeline:
             earliest = {single: at for at, single in sorted(self._singles, reverse=True)}
             self._singles = sorted((at, single) for single, at in earliest.items())
         heapq.heappush(self._singles, (due_at, uid))
+
+    def _pause(self, uid: int, until: int) -> None:
+        self._pause_of[uid] = until
+        if len(self._pauses) > 2 * len(self._pause_of) + HEAP_SLACK:  # of pauses that ended otherwise
+            self._pauses = [(at, paused) for paused, at in self._pause_of.items()]
+            heapq.heapify(self._pauses)
+        else:
+            heapq.heappush(self._pauses, (until, uid))
 
     def _point(self, group: Group) -> None:
         """Let the heap know where the group's cursor stands."""

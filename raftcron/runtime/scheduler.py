@@ -7,6 +7,7 @@ waits for the next instant or the next change.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -21,10 +22,12 @@ from raftcron.core.commands import (
     Lose,
     PauseJob,
     Requeue,
+    ResumeJob,
     TimeOut,
     Token,
 )
 from raftcron.core.model import QUEUED, Job, Policy
+from raftcron.core.schedule import ScheduleError
 from raftcron.core.timeline import Group
 from raftcron.errors import RaftcronError, UnavailableError
 from raftcron.runtime.assigner import Assigner
@@ -35,7 +38,7 @@ from raftcron.runtime.proposer import Proposer
 
 log = logging.getLogger(__name__)
 
-DECISIONS_PER_ENTRY = 500  # about 40 bytes each; an entry stays far below the log's bound and its apply below 10 ms
+ROWS_PER_ENTRY = 500  # that decisions make; an entry stays far below the log's bound and its apply below 10 ms
 DUE_PER_STEP = 1_000  # jobs looked at before the loop gets a turn
 ENTRIES_IN_FLIGHT = 8
 QUEUE_DEEP = 5_000  # queued runs; a few seconds of work
@@ -65,7 +68,7 @@ class Scheduler:
         self._time = time
         self._leases = leases
         self._wake = asyncio.Event()
-        self._deciding: set[int] = set()  # jobs with a decision under way
+        self._deciding: set[int] = set()  # jobs with a decision, or the end of a pause, under way
         self._moving: set[str] = set()  # runs being requeued or expired
         self.assigner = Assigner(node=node, machine=machine, catch_up_rate=catch_up_rate, moving=self._moving)
         self._pausing: set[str] = set()  # jobs that are being paused because they cannot be read
@@ -132,6 +135,7 @@ class Scheduler:
         """What this leader proposes at this instant."""
         if self._machine.state.queued:
             yield from self.assigner.assign(now)  # what waits goes before what comes
+        yield from self._end_pauses(now)
         if self._may_decide(now):
             yield from self._decide(now)
         if not 0 < self._next_sweep - now <= SWEEP_SECONDS * 1000:  # passed, or the wall clock was set back
@@ -162,6 +166,7 @@ class Scheduler:
         state, timeline = self._machine.state, self._machine.timeline
         place = self.assigner.place()
         decisions: list[Decision] = []
+        rows = 0
         # The timeline has let go of what is due, so all of it counts as under way until it is settled.
         due = [uid for uid in timeline.due(now, state.by_uid.get, DUE_PER_STEP) if uid not in self._deciding]
         self._deciding.update(due)
@@ -185,9 +190,10 @@ class Scheduler:
                 self._deciding.discard(uid)
                 continue
             decisions.append(decision)
-            if len(decisions) >= DECISIONS_PER_ENTRY:
+            rows += len(decision.fires) + len(decision.summaries)
+            if rows >= ROWS_PER_ENTRY:
                 yield Decide(place, decisions)
-                decisions = []
+                decisions, rows = [], 0
         if decisions:
             yield Decide(place, decisions)
 
@@ -237,6 +243,18 @@ class Scheduler:
                 self._pausing.add(job.name)
                 yield PauseJob(job.name, [], state.revision_of(job), note)
 
+    def _end_pauses(self, now: int) -> Iterator[Command]:
+        """Pauses that end by themselves: what was not owed until then is one row, what comes after it is due."""
+        state, timeline = self._machine.state, self._machine.timeline
+        for uid in timeline.pauses_over(now, PAUSES_PER_SWEEP):
+            job = state.by_uid[uid]
+            assert job.pause_until is not None, "the timeline knows when it ends"
+            policy, summary = state.policy(uid), None
+            self._deciding.add(uid)  # the timeline has let go of it
+            with contextlib.suppress(ScheduleError):  # it will be paused again for that, with a note
+                summary = planner.paused_summary(job, policy, job.pause_until, timeline.times(job, policy))
+            yield ResumeJob(job.name, state.revision_of(job), job.pause_until, summary)
+
     def _requeue(self, now: int) -> Iterator[Command]:
         ids = [
             run.id
@@ -284,6 +302,9 @@ class Scheduler:
             self._losing.pop(command.node, None)
         elif isinstance(command, PauseJob):
             self._pausing.discard(command.name)
+        elif isinstance(command, ResumeJob) and (resumed := self._machine.state.jobs.get(command.name)) is not None:
+            self._deciding.discard(resumed.uid)
+            self._machine.timeline.update(resumed, self._machine.state.policy(resumed.uid))
         self._wake.set()
 
     # ---- details

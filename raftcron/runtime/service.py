@@ -40,6 +40,7 @@ from raftcron.core.commands import (
     Trigger,
 )
 from raftcron.core.fields import escape, kind_of, name_fault, near, shown
+from raftcron.core.instant import parse_rfc3339
 from raftcron.core.judge import ScheduleJudge, never_fires
 from raftcron.core.model import Calendar, Job, Key, Policy
 from raftcron.core.schedule import ScheduleError
@@ -182,36 +183,49 @@ class Service:
             raise _invalid("/note", f"must be a string, not {kind_of(note)}")
         if len(note) > NOTE_MAX:
             raise _invalid("/note", f"has {len(note)} characters, at most {NOTE_MAX} are taken")
-        if fields.get("until") is not None:
-            raise _not_yet("/until", "a pause that ends by itself is not supported yet: leave it out, and resume")
+        until = None if fields.get("until") is None else self._end_of_pause(fields["until"])
 
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
             job = self._found(name, job)
+            if until is not None and until <= self._time.now_ms():
+                raise _invalid("/until", "lies in the past: name an instant to come, or leave it out")
             decisions = self.settled(job, self._time.now_ms())
-            return PauseJob(name, decisions, self._machine.state.revision_of(job), note, None, key)
+            return PauseJob(name, decisions, self._machine.state.revision_of(job), note, until, key)
 
         return taken(await self.write(key, look))
 
+    @staticmethod
+    def _end_of_pause(text: Any) -> int:
+        if not isinstance(text, str):
+            raise _invalid("/until", f"must be an instant such as 2030-01-31T09:00:00Z, not {kind_of(text)}")
+        try:
+            return parse_rfc3339(text)
+        except ValueError as error:
+            raise _invalid("/until", str(error)) from None
+
     async def resume_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
-        """The schedule goes on from now; body `{catch_up}`.  Raises InvalidError, NotFoundError."""
+        """The schedule goes on from now; body `{catch_up}`.  Raises InvalidError, NotFoundError.
+
+        With `catch_up` what fell into the pause is owed after all, and the misfire policy speaks of it.
+        """
         catch_up = _fields(body, {"catch_up"}).get("catch_up")
         if catch_up is not None and not isinstance(catch_up, bool):
             raise _invalid("/catch_up", f"must be a boolean, not {kind_of(catch_up)}")
-        if catch_up:
-            raise _not_yet("/catch_up", "is not supported yet: what fell into the pause is not caught up")
 
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
             job = self._found(name, job)
-            now = self._time.now_ms()
+            now, revision = self._time.now_ms(), self._machine.state.revision_of(job)
             try:
                 paused = self._paused_summary(job, now) if job.paused else None
             except ScheduleError as error:
                 raise ConflictError(f"job {name!r} cannot be resumed: its times cannot be told: {error}") from None
-            return ResumeJob(name, self._machine.state.revision_of(job), now, paused, key)
+            if catch_up:
+                return ResumeJob(name, revision, job.decided_through, None, key)
+            return ResumeJob(name, revision, now, paused, key)
 
         return taken(await self.write(key, look))
 
@@ -636,10 +650,6 @@ def _raise_any(faults: list[Fault]) -> None:
 
 def _invalid(pointer: str, message: str) -> InvalidError:
     return InvalidError(f"the body has {_counted(1)}; nothing was done", (Fault(pointer, message),))
-
-
-def _not_yet(pointer: str, message: str) -> NotYetSupportedError:
-    return NotYetSupportedError("this version does not build that yet; nothing was done", (Fault(pointer, message),))
 
 
 def _counted(count: int, noun: str = "fault") -> str:

@@ -50,7 +50,8 @@ async def test_the_cluster_as_one_node_sees_it(two: Bench) -> None:
     await two.put("a")
     seen = (await two.ask("GET", "/v1/cluster", on="n2")).expect(200).json
     figures = ["cluster_id", "leader", "term", "epoch", "commit_index"]
-    assert list(seen) == [*figures, "members", "digests", "editions", "time", "clock_untrusted"]
+    assert list(seen) == [*figures, "members", "catch_up", "digests", "editions", "time", "clock_untrusted"]
+    assert seen["catch_up"] == {"owed": 0, "started": 0}
     assert (seen["time"], seen["clock_untrusted"]) == ("2027-01-15T08:00:00.250Z", False)
     assert (seen["cluster_id"], seen["leader"], seen["term"], seen["epoch"]) == ("memory", "n1", 1, 1)
     n1, n2 = seen["members"]

@@ -116,12 +116,15 @@ async def test_delete(one: Bench) -> None:
 
 
 async def test_pause_and_resume(one: Bench) -> None:
-    """A paused job shows no next time; resuming takes it up again; what is not built is refused."""
+    """A paused job shows no next time; resuming takes it up again; an end has to lie ahead."""
     await one.put("a")
     paused = (await one.ask("POST", "/v1/jobs/a/pause", {"note": "maintenance"})).expect(200).json
     assert (paused["paused"], paused["pause_note"], paused["next_fire_at"]) == (True, "maintenance", None)
-    (await one.ask("POST", "/v1/jobs/a/resume", {"catch_up": True})).pointers(422, "not_yet_supported")
-    (await one.ask("POST", "/v1/jobs/a/pause", {"until": "2030-01-01T00:00:00Z"})).pointers(422, "not_yet_supported")
+    assert (await one.ask("POST", "/v1/jobs/a/resume", {"catch_up": 1})).pointers(422, "invalid") == ["/catch_up"]
+    for bad in ("2020-01-01T00:00:00Z", "tomorrow", 5):
+        assert (await one.ask("POST", "/v1/jobs/a/pause", {"until": bad})).pointers(422, "invalid") == ["/until"]
+    until = "2099-01-01T00:00:00Z"
+    assert (await one.ask("POST", "/v1/jobs/a/pause", {"until": until})).expect(200).json["pause_until"] == until
     assert (await one.ask("POST", "/v1/jobs/a/pause", {"nota": 1})).pointers(422, "invalid") == ["/nota"]
     resumed = (await one.ask("POST", "/v1/jobs/a/resume")).expect(200).json
     assert (resumed["paused"], resumed["pause_note"]) == (False, None)

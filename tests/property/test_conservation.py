@@ -23,6 +23,14 @@ DEFINITIONS = [
     {"schedule": "*/10 * * * * *"},
     {"schedule": "*/10 * * * * *", "jitter": "7s", "overlap": {"policy": "allow"}},
     {"schedule": ["@every 7s", "* * * * *"], "exclude": ["x"], "misfire": {"grace": "1s", "window": "40s"}},
+    {
+        "schedule": "*/3 * * * * *",
+        "misfire": {"policy": "all", "grace": "2s", "window": "1m", "max": 4},
+        "overlap": {"policy": "queue", "queue": 3},
+        "max_runs": 40,
+    },
+    {"schedule": "@every 4s", "misfire": {"policy": "skip", "grace": "3s"}, "exclude": ["x"], "start_deadline": "9s"},
+    {"schedule": "@every 6s", "misfire": {"policy": "all", "grace": "1s"}, "overlap": {"policy": "allow"}},
     {"schedule": "@every 15s", "jitter": "1m", "exclude": ["x"]},
     {"schedule": "@every 9s from last_end", "timezone": "Europe/Berlin"},
     {"schedule": ["@every 20s from last_end", "*/30 * * * * *"], "exclude": ["x"], "jitter": "3s"},
@@ -109,7 +117,12 @@ class Court:
     # ---- what a leader does
 
     def lead(self, keep: st.SearchStrategy[bool], data: st.DataObject) -> None:
-        """Decide what is due; some of it is not taken."""
+        """End the pauses that are over, and decide what is due; some of it is not taken."""
+        for uid in self.timeline.pauses_over(self.now, 10):
+            job = self.state.by_uid[uid]
+            if data.draw(keep):
+                self.resume(job, job.pause_until)
+            self.timeline.update(job, self.state.policy(uid))
         for _ in range(100):
             head = self.timeline.next_at()
             if head is None or head > self.now:
@@ -141,12 +154,16 @@ class Court:
         seen = None if job is None else self.state.revision_of(job)
         self.write(c.PutJob(name, stored, None if job is None else self.now, decisions, seen))
 
-    def pause(self, job: Job) -> None:
-        self.write(c.PauseJob(job.name, self.settle(job), self.state.revision_of(job)))
+    def pause(self, job: Job, until: int | None = None) -> None:
+        self.write(c.PauseJob(job.name, self.settle(job), self.state.revision_of(job), until=until))
 
-    def resume(self, job: Job) -> None:
-        summary = paused_summary(job, self.state.policy(job.uid), self.now, self.times(job))
-        self.write(c.ResumeJob(job.name, self.state.revision_of(job), self.now, summary))
+    def resume(self, job: Job, until: int | None = None, *, catch_up: bool = False) -> None:
+        """Now, or as of an instant that has passed; with `catch_up` what fell into the pause is owed after all."""
+        through = job.decided_through if catch_up else self.now if until is None else until
+        summary = None
+        if not catch_up:
+            summary = paused_summary(job, self.state.policy(job.uid), through, self.times(job))
+        self.write(c.ResumeJob(job.name, self.state.revision_of(job), through, summary))
 
     def skip(self, job: Job, count: int) -> None:
         ahead = coming_of(job, self.state.policy(job.uid), self.times(job), self.now, count)
@@ -190,7 +207,10 @@ def test_each_time_that_is_owed_has_one_fate(data: st.DataObject) -> None:
             case 0:
                 court.put(data.draw(st.sampled_from(["a", "b"])), data.draw(definitions))
             case 1:
-                court.resume(job) if job.paused else court.pause(job)
+                if not job.paused:
+                    court.pause(job, data.draw(st.none() | st.integers(1, 40_000).map(court.now.__add__)))
+                else:
+                    court.resume(job, catch_up=data.draw(st.booleans()))
             case 2 if not job.paused:
                 court.skip(job, data.draw(st.integers(0, 3)))
             case 3:

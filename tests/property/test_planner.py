@@ -43,14 +43,21 @@ def covered(decision: Decision, policy: Policy) -> list[int]:
     durations,
     st.integers(0, 2_000),
     st.integers(0, 999),
+    st.sampled_from(["once", "skip", "all"]),
+    st.integers(1, 12),
 )
-@example(["@every 1s"], "10s", "300s", 1_000, 0)
+@example(["@every 1s"], "10s", "300s", 1_000, 0, "once", 1)
+@example(["@every 1s"], "10s", "300s", 1_000, 0, "all", 12)
 def test_decisions_cover_what_is_owed_exactly_once(
-    schedules: list[str], grace: str, window: str, seconds: int, milliseconds: int
+    schedules: list[str], grace: str, window: str, seconds: int, milliseconds: int, misfire: str, most: int
 ) -> None:
-    """I1 and I4 on the planner's side, for any grace and window."""
+    """I1 and I4 on the planner's side, for any misfire policy, grace and window."""
     stored = definition.canonical(
-        {"schedule": schedules, "executor": {"type": "noop"}, "misfire": {"grace": grace, "window": window}}
+        {
+            "schedule": schedules,
+            "executor": {"type": "noop"},
+            "misfire": {"policy": misfire, "grace": grace, "window": window, "max": most},
+        }
     )
     policy = definition.policy_of(stored)
     watermark = NOW - seconds * 1_000 - milliseconds
@@ -60,6 +67,9 @@ def test_decisions_cover_what_is_owed_exactly_once(
     found: list[int] = []
     while (decision := decide(job, policy, group, NOW)) is not None:
         assert decision.through > job.decided_through
+        caught_up = [fire for fire in decision.fires if fire.cause == "catch_up"]
+        assert len(caught_up) <= {"once": 1, "skip": 0, "all": most}[misfire]
+        assert all(fire.scheduled_time < NOW - policy.grace_ms for fire in caught_up)
         found.extend(covered(decision, policy))
         job.decided_through = decision.through
     assert found == owed

@@ -12,6 +12,7 @@ from raftcron.core.commands import Announce, DeleteJob, Done, PutJob
 from raftcron.core.model import Job, Run
 from raftcron.core.planner import settle
 from raftcron.executors.registry import Registry
+from raftcron.runtime.catch_up import CatchUp
 from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes
 from raftcron.runtime.machine import Machine
@@ -48,6 +49,7 @@ class Actor:
     presence: Presence
     executor: ScriptedExecutor
     service: Service
+    catch_up: CatchUp
     tasks: list[asyncio.Task[None]]
     time: TrustedTime
     clocks: Clocks
@@ -149,21 +151,22 @@ class Scene:
             registry=Registry(),
         )
         actor = Actor(
-            name,
-            clock,
-            machine,
-            log,
-            proposer,
-            leases,
-            reports,
-            worker,
-            scheduler,
-            presence,
-            executor,
-            service,
-            [],
-            time,
-            clocks,
+            name=name,
+            clock=clock,
+            machine=machine,
+            log=log,
+            proposer=proposer,
+            leases=leases,
+            reports=reports,
+            worker=worker,
+            scheduler=scheduler,
+            presence=presence,
+            executor=executor,
+            service=service,
+            catch_up=CatchUp(name, machine),
+            tasks=[],
+            time=time,
+            clocks=clocks,
         )
         log.on_leadership(lambda epoch: self._leads(actor, epoch))
         log.catch_up()

@@ -112,6 +112,7 @@ class Teller:
             (r"(cut|heal)", self.quorum),
             (r"runs (\S+)", self.runs),
             (r"job (\S+)", self.job),
+            (r"catch-up", self.catch_up),
             (r"starts (\S+)", self.starts),
             (r"stops (\S+)", self.stops),
         ]
@@ -222,6 +223,10 @@ class Teller:
         if job.paused:
             words += f" paused {job.pause_note!r}" + (f" until {at(job.pause_until)}" if job.pause_until else "")
         return [words]
+
+    async def catch_up(self) -> list[str]:
+        figures = {(actor.catch_up.owed, actor.catch_up.started) for actor in self.scene.names.values()}
+        return [f"owed {owed} started {started}" for owed, started in sorted(figures)]
 
     async def starts(self, name: str) -> list[str]:
         found = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from raftcron.core.apply import admission
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.commands import Decide, Decision, Done, Fire, Outcome, Place, Refused, Summary, Trigger
@@ -95,33 +97,40 @@ def holds(job: Job, decision: Decision) -> bool:
     if decision.through <= job.decided_through or job.paused or decision.through > MAX_MS:
         return False
     at = job.decided_through
-    for fire in decision.fires:
-        if not at < fire.scheduled_time <= decision.through or not fire.scheduled_time <= fire.due_at <= MAX_MS:
+    for item in _in_order(decision):
+        if isinstance(item, Fire):
+            first = last = item.scheduled_time
+            is_sound = last <= item.due_at <= MAX_MS
+        else:
+            first, last = item.first, item.last
+            is_sound = 1 <= item.count <= MAX_MS
+        if not at < first <= last <= decision.through or not is_sound:
             return False
-        at = fire.scheduled_time
-    at = job.decided_through
-    for summary in decision.summaries:
-        if not at < summary.first <= summary.last <= decision.through or not 1 <= summary.count <= MAX_MS:
-            return False
-        at = summary.last
+        at = last
     return True
 
 
 def take(state: State, context: Context, job: Job, decision: Decision, place: Place | None) -> None:
     """Turn a decision that holds into rows, and move the watermark."""
     policy = state.policy(job.uid)
-    if policy.max_runs:
-        _take_some(state, context, job, policy, decision, place)
-    else:
-        for summary in decision.summaries:
-            summarise(state, context, job, summary)
-        for fire in decision.fires:
-            _fire(state, context, job, policy, fire, place)
-            job.last_decided = fire.scheduled_time
-        # one object, where the two are equal: 32 bytes, a million times
-        job.decided_through = job.last_decided if job.last_decided == decision.through else decision.through
+    for item in _in_order(decision):
+        if _is_spent(job, policy):
+            break  # what comes behind the last of all its runs is not owed
+        if isinstance(item, Fire):
+            _fire(state, context, job, policy, item, place)
+            job.decided_through = job.last_decided = item.scheduled_time
+        else:
+            summarise(state, context, job, item)
+            job.decided_through = item.last
+    if decision.through > job.decided_through and not _is_spent(job, policy):  # else one object: it is a million times
+        job.decided_through = decision.through
     _drop_skips(job)
     state.touch_job(job)
+
+
+def _is_spent(job: Job, policy: Policy) -> bool:
+    """Whether the job has had all the runs that it may have."""
+    return bool(policy.max_runs) and job.fire_count >= policy.max_runs
 
 
 def _drop_skips(job: Job) -> None:
@@ -129,22 +138,11 @@ def _drop_skips(job: Job) -> None:
         job.skips = tuple(at for at in job.skips if at > job.decided_through)
 
 
-def _take_some(
-    state: State, context: Context, job: Job, policy: Policy, decision: Decision, place: Place | None
-) -> None:
-    """In order of time, until the job has had all its runs: what comes behind the last of them is not owed."""
-    items: list[Summary | Fire] = [*decision.summaries, *decision.fires]
-    for item in sorted(items, key=_begin):
-        if job.fire_count >= policy.max_runs:
-            return
-        if isinstance(item, Summary):
-            summarise(state, context, job, item)
-            job.decided_through = max(job.decided_through, item.last)
-        else:
-            _fire(state, context, job, policy, item, place)
-            job.decided_through = job.last_decided = max(job.decided_through, item.scheduled_time)
-    if job.fire_count < policy.max_runs:
-        job.decided_through = decision.through
+def _in_order(decision: Decision) -> Sequence[Fire | Summary]:
+    """What a decision says, as time goes."""
+    if not decision.summaries:
+        return decision.fires  # nearly always
+    return sorted([*decision.summaries, *decision.fires], key=_begin)
 
 
 def _begin(item: Summary | Fire) -> int:
