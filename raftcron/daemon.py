@@ -279,6 +279,7 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
             process_slots=settings.process_slots,
             croniter_version=CRONITER_VERSION,
             tzdata_version=TZDATA_VERSION,
+            tags=dict(settings.tags),
         ),
     )
 

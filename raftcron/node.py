@@ -90,6 +90,7 @@ class Node:
             time=self.time,
             license_of=lambda: self.presence.license,
         )
+        self.farewell = Farewell(node=name, machine=self.machine, log=self.log, clock=clock)
         self.scheduler = Scheduler(
             node=name,
             machine=self.machine,
@@ -97,6 +98,7 @@ class Node:
             time=self.time,
             leases=self.leases,
             catch_up_rate=settings.catch_up_rate,
+            is_ending=self.farewell.is_ending,
         )
         self.clocks = Clocks(
             node=name,
@@ -109,7 +111,6 @@ class Node:
             may_hand_over=lambda: not self.is_stopping,
             changed=self.scheduler.time_changed,
         )
-        self.farewell = Farewell(node=name, machine=self.machine, log=self.log, clock=clock)
         self.is_stopping = False
         self._licensed = licensed
         self._tasks: list[asyncio.Task[None]] = []

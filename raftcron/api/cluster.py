@@ -143,6 +143,9 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
         "incarnation": node.log.incarnation if is_self else None if announced is None else announced.incarnation,
         "clock_offset_ms": None if is_awaited else node.clocks.offset_ms(member.name),
         "version": __version__ if is_self else None if announced is None else announced.version,
+        "tags": {} if announced is None else announced.tags,
+        "slots": None if announced is None else announced.slots,
+        "process_slots": None if announced is None else announced.process_slots,
         "croniter": croniter or None,
         "tzdata": tzdata or None,
     }

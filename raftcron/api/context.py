@@ -15,6 +15,7 @@ from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.catch_up import CatchUp
 from raftcron.runtime.clocks import Clocks, TrustedTime
+from raftcron.runtime.groups import Groups
 from raftcron.runtime.listing import Listing
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.members import Members
@@ -61,6 +62,7 @@ class NodeContext:
     service: Service = field(init=False)
     bulk: Bulk = field(init=False)
     calendars: Calendars = field(init=False)
+    groups: Groups = field(init=False)
     listing: Listing = field(init=False)
     members: Members = field(init=False)
     tokens: Tokens = field(init=False)
@@ -90,6 +92,7 @@ class NodeContext:
         )
         self.calendars = Calendars(machine=self.machine, time=self.time, service=self.service)
         self.tokens = Tokens(machine=self.machine, service=self.service, entropy=self.entropy)
+        self.groups = Groups(machine=self.machine, service=self.service)
 
 
 NODE = web.AppKey("node", NodeContext)

@@ -180,7 +180,7 @@ class Settings:
     slots: int = _setting(WHOLE, 1000, WORK, "Runs at once on this node.", low=1, high=100_000)
     process_slots: int = _setting(WHOLE, 100, WORK, "Of these, at most so many with a process.", low=1, high=100_000)
     tags: Mapping[str, str] = _setting(
-        TAGS, {}, WORK, "What jobs may ask of a node; repeat it.", name="tag", is_later=True
+        TAGS, {}, WORK, "What jobs may ask of a node, in placement.tags; repeat it.", name="tag"
     )
     catch_up_rate: int = _setting(WHOLE, 50, WORK, "Missed runs a second that a new leader starts.", low=1, high=10_000)
     request_timeout_ms: int = _setting(

@@ -73,6 +73,7 @@ class Announce(Struct, array_like=True, frozen=True, tag=2):
     process_slots: int
     croniter_version: str = ""
     tzdata_version: str = ""
+    tags: dict[str, str] = {}
 
 
 class PutJob(Struct, array_like=True, frozen=True, tag=3):
@@ -130,10 +131,14 @@ class Trigger(Struct, array_like=True, frozen=True, tag=7):
 
 
 class Decide(Struct, array_like=True, frozen=True, tag=8):
-    """A batch of decisions; runs placed on the leader start within the same entry, at `place`."""
+    """A batch of decisions; runs placed on the leader start within the same entry, at `place`.
+
+    `live` are the nodes, this one perhaps among them, that runs of other placements may be assigned to.
+    """
 
     place: Place
     decisions: list[Decision]
+    live: list[Place] = []
 
 
 class Assignment(Struct, array_like=True, frozen=True, gc=False):
@@ -191,9 +196,10 @@ class Lose(Struct, array_like=True, frozen=True, tag=13):
 
 
 class Expire(Struct, array_like=True, frozen=True, tag=14):
-    """Runs that could not start before their start deadline."""
+    """Runs that could not start before their start deadline; for `unmatched` ones the leader saw no node at all."""
 
     runs: list[str]
+    unmatched: list[str] = []
 
 
 class Requeue(Struct, array_like=True, frozen=True, tag=15):
@@ -240,6 +246,42 @@ class ApplyJobs(Struct, array_like=True, frozen=True, tag=40):
 
     puts: list[PutJob] = []
     deletes: list[DeleteJob] = []
+    key: Key | None = None
+
+
+class Parting(Struct, array_like=True, frozen=True, gc=False):
+    """A queued run whose parts do its work; `nodes` are those of a broadcast."""
+
+    run: str
+    nodes: list[str] = []
+
+
+class Divide(Struct, array_like=True, frozen=True, tag=80):
+    """Runs become parents."""
+
+    partings: list[Parting]
+
+
+class Unassign(Struct, array_like=True, frozen=True, tag=81):
+    """Assignments whose node does not ask for the start: they are void, unless it has asked meanwhile."""
+
+    tokens: list[Token]
+
+
+class PutGroup(Struct, array_like=True, frozen=True, tag=82):
+    """Create or replace."""
+
+    name: str
+    max_running: int
+    seen_revision: int | None = None  # of the group; None: there was none
+    key: Key | None = None
+
+
+class DeleteGroup(Struct, array_like=True, frozen=True, tag=83):
+    """Refused while a job names it."""
+
+    name: str
+    seen_revision: int
     key: Key | None = None
 
 
@@ -360,6 +402,10 @@ Command = (
     | PutCalendar
     | DeleteCalendar
     | SkipNext
+    | Divide
+    | Unassign
+    | PutGroup
+    | DeleteGroup
     | ApplyJobs
     | TakeOver
     | TimeOut

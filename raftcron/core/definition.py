@@ -75,10 +75,8 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 # Fields of the contract that this release does not build: they are refused at any value but the default.
-NOT_YET: Mapping[str, frozenset[str]] = {
-    "placement": frozenset({"on", "tags", "shards", "priority"}),
-}
-NOT_YET_WHOLE = frozenset({"group", "alerts"})
+NOT_YET: Mapping[str, frozenset[str]] = {}
+NOT_YET_WHOLE = frozenset({"alerts"})
 
 _EVERY = re.compile(r"@every\s+(?P<interval>\S+)(?:\s+from\s+(?P<from>\S+))?", re.ASCII | re.IGNORECASE)
 
@@ -134,6 +132,7 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
         walk.text("/owner", owner, 256)
     _check_fields(walk, written)
     _check_spans(walk, written)
+    _check_placement(walk, written)
     _check_not_yet(walk, written)
     if "executor" in written:
         if not isinstance(written["executor"], dict):
@@ -202,6 +201,13 @@ def _check_spans(walk: Walk, written: Mapping[str, Any]) -> None:
             f"is {format_duration(jitter)}, longer than {field}, {format_duration(parse_duration(deadline))}, "
             "after which a run may no longer start: make it shorter, or the other longer",
         )
+
+
+def _check_placement(walk: Walk, written: Mapping[str, Any]) -> None:
+    said = written.get("placement")
+    if isinstance(said, dict) and said.get("on") == "all" and said.get("shards") is not None:
+        text = "a broadcast (`on: all`) has one part for each node: leave it out, or use another `on`"
+        walk.fault("/placement/shards", text)
 
 
 def _check_not_yet(walk: Walk, written: Mapping[str, Any]) -> None:
@@ -317,6 +323,10 @@ def policy_of(stored: bytes) -> Policy:
         "after": tuple((parent["job"], parent.get("on", "success")) for parent in whole["after"]),
         "join": whole["join"],
         "is_async": bool(whole["executor"].get("async")),
+        "tags": tuple(sorted(whole["placement"]["tags"].items())),
+        "shards": whole["placement"]["shards"] or 0,
+        "priority": whole["placement"]["priority"],
+        "group": whole["group"],
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
 

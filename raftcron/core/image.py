@@ -23,7 +23,7 @@ from raftcron.errors import DamagedError, NewerVersionError
 
 # Where it rises because the bytes of a record change, records of an older image have to be hashed anew once its own
 # digest has been found right: nodes compare digests of what this release would write.
-IMAGE_VERSION = 4
+IMAGE_VERSION = 5
 
 BLOCK_BYTES = 256 << 10  # of records, unless one of them alone is larger
 BLOCK_WORK = 500  # what a reader does for one block, counted in records of about 5 microseconds
@@ -253,7 +253,7 @@ class Reader:
         state = self.state
         state.by_uid.update([(job.uid, job) for job, _ in self._line[1]])
         for job, policy in self._line[2]:
-            if policy.recurrence.exclude or policy.after:
+            if policy.recurrence.exclude or policy.after or policy.group is not None:
                 state.know_job(job, policy)
             else:
                 state.policies[job.uid] = policy

@@ -48,6 +48,14 @@ REASON_DELETED: Final = "deleted"
 REASON_CANCELLED: Final = "cancelled"
 REASON_PAUSED: Final = "paused"
 REASON_REQUESTED: Final = "requested"
+REASON_NO_NODE: Final = "no_node"
+
+ON_LEADER: Final = "leader"
+ON_ANY: Final = "any"
+ON_ALL: Final = "all"
+ON_LEAST_LOADED: Final = "least_loaded"
+ON_STICKY: Final = "sticky"
+PRIORITY: Final = 50  # unless said
 
 AT_MOST_ONCE: Final = "at_most_once"
 AT_LEAST_ONCE: Final = "at_least_once"
@@ -76,7 +84,7 @@ class Recurrence(Struct, frozen=True, gc=False, cache_hash=True):
     end_intervals: tuple[int, ...]  # of `@every ... from last_end`, milliseconds
 
 
-class Policy(Struct, frozen=True, gc=False):
+class Policy(Struct, frozen=True, gc=False, cache_hash=True):
     """What a definition says, parsed and resolved; shared between all jobs that say the same."""
 
     recurrence: Recurrence
@@ -103,6 +111,10 @@ class Policy(Struct, frozen=True, gc=False):
     after: tuple[tuple[str, str], ...] = ()  # names of the jobs whose ends start it, each with `success failure any`
     join: str = "all"  # or `any`: of those
     is_async: bool = False  # a target may take a run over, and ends it with a request of its own
+    tags: tuple[tuple[str, str], ...] = ()  # a node has to carry all of them
+    shards: int = 0  # parts of a run; 0: it is whole
+    priority: int = PRIORITY  # 0 to 100; who has more goes first
+    group: str | None = None  # whose cap the runs stand under
 
 
 class Job(Struct, array_like=True, gc=False):
@@ -140,6 +152,7 @@ class Job(Struct, array_like=True, gc=False):
     last_success: int | None = None  # when its newest run that succeeded ended
     last_failure: int | None = None  # when its newest run that failed, timed out or was lost ended
     failures_in_row: int = 0  # such ends since the last success
+    last_node: str | None = None  # where the last attempt started, if the placement asks for it
 
 
 class Calendar(Struct, array_like=True, gc=False):
@@ -161,6 +174,33 @@ class Edition(Struct, array_like=True, gc=False):
     version: str
     since: int
     digest: int = 0
+
+
+class Group(Struct, array_like=True, gc=False):
+    """A named cap: at most so many runs of the jobs that name it are on nodes at once, in the whole cluster."""
+
+    name: str
+    revision: int  # log index of its last change
+    created_at: int
+    updated_at: int
+    max_running: int
+    digest: int = 0
+
+
+class Part(Struct, array_like=True, frozen=True, gc=False):
+    """What makes a row a part of another one."""
+
+    parent: str
+    shard_index: int | None = None  # from 0
+    shard_count: int | None = None
+    node: str | None = None  # of a broadcast: the only node where it may run
+
+
+class Split(Struct, array_like=True, gc=False):
+    """What makes a row a parent: its work is done by parts, and it ends with the last of them."""
+
+    names: tuple[str, ...]  # of the parts: the nodes of a broadcast, frozen when it was split, or numbers of shards
+    tally: dict[str, int]  # how many parts have ended in which state
 
 
 class AttemptRecord(Struct, array_like=True, gc=False):
@@ -220,6 +260,9 @@ class Run(Struct, array_like=True, gc=False):
     answer_by: int | None = None  # its target has taken it over (202), and times out unless it is heard by then
     heard_at: int | None = None  # when the target that has taken it over was last heard
     digest: int = 0
+    group: str | None = None  # whose cap it counts under, while it is on a node
+    part: Part | None = None
+    split: Split | None = None
 
 
 class Node(Struct, array_like=True, gc=False):
@@ -237,6 +280,7 @@ class Node(Struct, array_like=True, gc=False):
     croniter_version: str = ""
     tzdata_version: str = ""
     digest: int = 0
+    tags: dict[str, str] = {}
 
 
 class Key(Struct, array_like=True, gc=False):

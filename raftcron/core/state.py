@@ -13,35 +13,38 @@ or `forget` on it; `seal` brings the digest up to date once an entry, so that th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 
-from raftcron.core import definition
+from raftcron.core import definition, placement
 from raftcron.core.access import AccessToken
 from raftcron.core.audit import AuditChain, AuditItem
 from raftcron.core.model import (
-    CAUSE_CATCH_UP,
     CAUSE_MANUAL,
     COUNTED_CAUSES,
     ENDED,
     HISTORY_BYTES_KEPT,
     ON_A_NODE,
     QUEUED,
+    RUNNING,
     SKIPPED,
     STARTED,
     UNLIMITED,
     Calendar,
     Edition,
+    Group,
     Job,
     Key,
     Node,
     Policy,
     Run,
+    Split,
 )
+from raftcron.core.placement import Lane, Tags, lane_of, part_id
 from raftcron.core.rows import FAILURES, Line, Packed, Rows
 from raftcron.core.vault import Secret, VaultKey
 
@@ -52,15 +55,17 @@ KEY_YOUTH_MS = 120_000  # a key younger than this never leaves for want of room
 KEY_LIFE_MS = 24 * 3600 * 1000
 ORPHANS_KEPT = 10_000  # runs of deleted jobs
 TAILS_BYTES_KEPT = 64 << 20  # output tails of all runs together
+_NO_CAP = 1 << 30
 LEAVING_PER_ROW = 4  # rows that leave beyond the bound of the history, for each that is sealed: no entry takes long
 ORDER_SLICE = 2_000  # ids, some 2 ms of work for whoever takes them in
 
 _encode = msgspec.msgpack.Encoder().encode
 
-Record = Job | Run | Node | Key | Calendar | Edition | AccessToken | AuditItem | AuditChain | Secret | VaultKey
+Record = Job | Run | Node | Key | Calendar | Edition | Group | AccessToken | AuditItem | AuditChain | Secret | VaultKey
 TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times follow from goes before the jobs
     "editions": Edition,
     "calendars": Calendar,
+    "groups": Group,
     "jobs": Job,
     "runs": Run,
     "nodes": Node,
@@ -106,10 +111,6 @@ def _head_hash(epoch: int, lead_index: int, cluster_time: int, next_token: int, 
     return int.from_bytes(blake2b(data, digest_size=16, person=b"head").digest(), "little")
 
 
-def _kind(run: Run) -> tuple[bool, bool]:
-    return run.is_process, run.cause == CAUSE_CATCH_UP and run.attempt == 1
-
-
 class State:
     """The state after `index` entries of the log."""
 
@@ -124,6 +125,7 @@ class State:
         self.history_total = HISTORY_BYTES_KEPT  # what the leader of this epoch was told
         self.editions: dict[str, Edition] = {}
         self.calendars: dict[str, Calendar] = {}
+        self.groups: dict[str, Group] = {}
         self.jobs: dict[str, Job] = {}
         self.runs = Rows()
         self.nodes: dict[str, Node] = {}
@@ -144,20 +146,23 @@ class State:
         self.policies: dict[int, Policy] = {}
         self.calendar_jobs: dict[str, dict[int, None]] = {}  # by name of the calendar: uids of the jobs that name it
         self.children: dict[str, dict[int, None]] = {}  # by name of a parent: uids of the jobs that are after it
-        self.active: dict[int, dict[str, Run]] = {}  # uid -> runs that have not ended, oldest first
+        self.group_jobs: dict[str, dict[int, None]] = {}  # by name of a group: uids of the jobs that name it
+        self.active: dict[int, dict[str, Run]] = {}  # uid -> runs that have not ended, oldest first; no parts
+        self.active_parts: dict[str, dict[str, Run]] = {}  # of a divided run: its parts that have not ended
+        self.divided: dict[str, tuple[str, ...]] = {}  # runs that are kept: what their parts are called
         # uid -> rows that have ended and are kept, in order of their end; none where that is the last run at most, as
         # for most of a million jobs
         self.history: dict[int, list[str]] = {}
         self.on_node: dict[str, dict[str, Run]] = {}  # assigned, running or cancelling
         self.processes: dict[str, int] = {}  # of those, how many are processes
         self.taken_over: dict[str, Run] = {}  # started, and with their targets instead of a node (apply/remote.py)
+        self.group_running: dict[str, int] = {}  # of both, how many count under which group
         self.turns: dict[int, dict[str, Run]] = {}  # uid -> runs that wait for others of their job, oldest first
         self.held: dict[str, Run] = {}  # queued runs that may not start: it is not their turn, or their job is paused
         self.queued: dict[str, Run] = {}  # those that may
-        # the same by what they may have to wait for: a process slot, the pace of catching up
-        self.queues: dict[tuple[bool, bool], dict[str, Run]] = {
-            (is_process, is_paced): {} for is_process in (False, True) for is_paced in (False, True)
-        }
+        self.lanes: dict[Lane, dict[str, Run]] = {}  # the same by what they wait for; none is empty
+        self._lane_of: dict[str, Lane] = {}
+        self.ended_parts: list[Run] = []  # within the entry; apply/parts.py tells their parents
         self.waiting: dict[str, Run] = {}  # for a retry's back-off, or for their jitter
         # the digest
         self.digest = 0
@@ -182,6 +187,21 @@ class State:
         if record is None or len(self.on_node.get(node, ())) >= record.slots:
             return False
         return not process or self.processes.get(node, 0) < record.process_slots
+
+    def carries(self, node: str, tags: Tags) -> bool:
+        """Whether the node is known and has all these tags."""
+        record = self.nodes.get(node)
+        return record is not None and placement.carries(record, tags)
+
+    def load(self, node: str) -> float:
+        """The share of a node's slots that is taken, 0 to 1."""
+        record = self.nodes.get(node)
+        return 1.0 if record is None else len(self.on_node.get(node, ())) / max(1, record.slots)
+
+    def group_room(self, name: str | None) -> int:
+        """How many more runs may be on nodes under a group's cap; a group that is gone caps nothing."""
+        group = None if name is None else self.groups.get(name)
+        return _NO_CAP if group is None else group.max_running - self.group_running.get(group.name, 0)
 
     def is_alive(self, node: str, incarnation: int) -> bool:
         """Whether `incarnation` is the newest that this node has announced."""
@@ -236,6 +256,7 @@ class State:
         """The rows kept for a job, newest first."""
         rows = [self.runs[run_id] for run_id in self.ended_of(uid)]
         rows.extend(self.active.get(uid, {}).values())
+        rows.extend([self.runs[run_id] for run_id in self.kept_parts([row.id for row in rows])])
         rows.sort(key=newest_first)
         return rows
 
@@ -247,6 +268,13 @@ class State:
         job = self.by_uid.get(uid)
         last = None if job is None else job.last_run
         return [] if last is None or last not in self.runs or last in self.active.get(uid, ()) else [last]
+
+    def kept_parts(self, run_ids: Iterable[str]) -> Iterator[str]:
+        """The ids of those parts of divided runs that are kept."""
+        for run_id in run_ids:
+            for name in self.divided.get(run_id, ()):
+                if (part := part_id(run_id, name)) in self.runs:
+                    yield part
 
     # ---- changes: for core.apply alone
 
@@ -278,6 +306,8 @@ class State:
             self.calendar_jobs.setdefault(name, {})[job.uid] = None
         for name, _ in policy.after:
             self.children.setdefault(name, {})[job.uid] = None
+        if policy.group is not None:
+            self.group_jobs.setdefault(policy.group, {})[job.uid] = None
 
     def touch_job(self, job: Job) -> None:
         self._touched[id(job)] = job
@@ -318,6 +348,13 @@ class State:
         if run.state in ENDED:
             self._end(run)  # which may drop it at once
             return
+        self._note_active(run)
+        self._index(run)
+
+    def _note_active(self, run: Run) -> None:
+        if run.part is not None:
+            self.active_parts.setdefault(run.part.parent, {})[run.id] = run
+            return
         active = self.active.get(run.uid)
         if active is None:
             self.active[run.uid] = {run.id: run}
@@ -325,21 +362,31 @@ class State:
             active[run.id] = run
         if run.waits_turn:
             self.turns.setdefault(run.uid, {})[run.id] = run
-        self._index(run)
 
-    def move(self, run: Run, state: str, node: str | None = None) -> None:
-        """Change an active run's state (and, for states on a node, its node) and keep the indexes true."""
+    def move(self, run: Run, state: str, node: str | None = None, group: str | None = None) -> None:
+        """Change an active run's state and keep the indexes true.
+
+        For states on a node also its node, and the group under whose cap it counts from then on.
+        """
         self._unindex(run)
         if run.answer_by is not None and state not in STARTED:
             run.answer_by = run.heard_at = None
         run.state = state
+        if state not in ON_A_NODE:
+            run.group = None
         self._touched[id(run)] = run
         self.touched_runs.add(run.id)
         if state in ENDED:
-            active = self.active[run.uid]
-            del active[run.id]
-            if not active:
-                del self.active[run.uid]
+            if run.part is None:
+                active = self.active[run.uid]
+                del active[run.id]
+                if not active:
+                    del self.active[run.uid]
+            else:
+                parts = self.active_parts[run.part.parent]
+                del parts[run.id]
+                if not parts:
+                    del self.active_parts[run.part.parent]
             if run.waits_turn:
                 self._leave_turns(run)
             self._end(run)
@@ -347,7 +394,7 @@ class State:
             if state not in ON_A_NODE:
                 run.node = None
             elif node is not None:
-                run.node = node
+                run.node, run.group = node, group
             self._index(run)
 
     def hand_over(self, run: Run, answer_by: int) -> None:
@@ -357,6 +404,35 @@ class State:
         self._index(run)
         self._touched[id(run)] = run
         self.touched_runs.add(run.id)
+
+    def divide(self, run: Run, split: Split) -> None:
+        """A queued run becomes a parent: from now on its parts, which are added next, do its work."""
+        self._unindex(run)
+        run.state, run.split = RUNNING, split
+        self.divided[run.id] = split.names
+        self._touched[id(run)] = run
+        self.touched_runs.add(run.id)
+
+    def queue_anew(self, job: Job) -> None:
+        """The job's definition has changed: its queued runs may wait for something else."""
+        for run in self.active_with_parts(job.uid):
+            lane = self._lane_of.get(run.id)
+            if lane is not None and lane != self._lane(run):
+                self._unindex(run)
+                self._index(run)
+
+    def lane_of(self, run: Run) -> Lane | None:
+        """What a queued run waits for; None if it is not in the queue."""
+        return self._lane_of.get(run.id)
+
+    def active_with_parts(self, uid: int) -> list[Run]:
+        """A job's runs that have not ended, each with its parts behind it."""
+        found: list[Run] = []
+        for run in self.active.get(uid, {}).values():
+            found.append(run)
+            if run.split is not None:
+                found.extend(self.active_parts.get(run.id, {}).values())
+        return found
 
     def release(self, run: Run) -> None:
         """A run that waits for its back-off or its jitter is queued, and may start."""
@@ -377,7 +453,7 @@ class State:
 
     def hold(self, job: Job) -> None:
         """The job's pause has begun or ended: what is queued may start no longer, or again."""
-        for run in self.active.get(job.uid, {}).values():
+        for run in self.active_with_parts(job.uid):
             if run.state == QUEUED:
                 self._unindex(run)
                 self._index(run)
@@ -469,11 +545,11 @@ class State:
 
     def restore_run(self, run: Run, job: Job | None) -> None:
         """The next row, into what the order of rows tells."""
+        if run.split is not None:
+            self.divided[run.id] = run.split.names
         if run.state not in ENDED:
-            self.active.setdefault(run.uid, {})[run.id] = run
-            if run.waits_turn:
-                self.turns.setdefault(run.uid, {})[run.id] = run
-        elif job is not None:
+            self._note_active(run)
+        elif job is not None and run.part is None:
             rows = self.history.get(run.uid)
             if rows is not None:
                 rows.append(run.id)
@@ -513,6 +589,7 @@ class State:
         for index, names in (
             (self.calendar_jobs, policy.recurrence.exclude),
             (self.children, [name for name, _ in policy.after]),
+            (self.group_jobs, [] if policy.group is None else [policy.group]),
         ):
             for name in names:
                 users = index[name]
@@ -522,6 +599,10 @@ class State:
 
     def _index(self, run: Run) -> None:
         state = run.state
+        if run.split is not None:
+            return  # its parts wait and run
+        if run.group is not None:
+            self.group_running[run.group] = self.group_running.get(run.group, 0) + 1
         if run.answer_by is not None:
             self.taken_over[run.id] = run
         elif state in ON_A_NODE:
@@ -530,16 +611,25 @@ class State:
             if run.is_process:
                 self.processes[node] = self.processes.get(node, 0) + 1
         elif state == QUEUED and not run.not_before:
-            if self.may_start(run):
-                self.queued[run.id] = run
-                self.queues[_kind(run)][run.id] = run
-            else:
+            if not self.may_start(run):
                 self.held[run.id] = run
+                return
+            lane = self._lane_of[run.id] = self._lane(run)
+            self.queued[run.id] = run
+            runs = self.lanes.get(lane)
+            if runs is None:
+                self.lanes[lane] = {run.id: run}
+            else:
+                runs[run.id] = run
         else:
             self.waiting[run.id] = run
 
     def _unindex(self, run: Run) -> None:
         state = run.state
+        if run.split is not None:
+            return
+        if run.group is not None:
+            self._leave_group(run.group)
         if run.answer_by is not None:
             del self.taken_over[run.id]
         elif state in ON_A_NODE:
@@ -548,9 +638,14 @@ class State:
             if run.is_process:
                 self.processes[node] -= 1
         elif state == QUEUED and not run.not_before:
-            if self.held.pop(run.id, None) is None:
-                del self.queued[run.id]
-                del self.queues[_kind(run)][run.id]
+            if self.held.pop(run.id, None) is not None:
+                return
+            del self.queued[run.id]
+            lane = self._lane_of.pop(run.id)
+            runs = self.lanes[lane]
+            del runs[run.id]
+            if not runs:
+                del self.lanes[lane]
         else:
             del self.waiting[run.id]
 
@@ -561,7 +656,21 @@ class State:
         if not turns:
             del self.turns[run.uid]
 
+    def _lane(self, run: Run) -> Lane:
+        return lane_of(self.policies[run.uid], run)
+
+    def _leave_group(self, name: str) -> None:
+        count = self.group_running[name] - 1
+        if count:
+            self.group_running[name] = count
+        else:
+            del self.group_running[name]
+
     def _end(self, run: Run) -> None:
+        if run.part is not None:
+            self._stand_in_line(run.id, is_failure=run.state in FAILURES)
+            self.ended_parts.append(run)
+            return
         job = self.by_uid.get(run.uid)
         if job is None or job.last_run != run.id:
             self._stand_in_line(run.id, is_failure=run.state in FAILURES)
@@ -619,8 +728,9 @@ class State:
             run_id = self.ordinary.pop(self.runs) or self.failures.pop(self.runs)
             if run_id is None:
                 return
-            rows = self.history.get(self.runs[run_id].uid)
-            if rows is not None:
+            run = self.runs[run_id]
+            rows = self.history.get(run.uid)
+            if rows is not None and run.part is None:
                 rows.remove(run_id)
             self._drop(run_id)
 
@@ -630,7 +740,10 @@ class State:
             self._drop(oldest)
 
     def _drop(self, run_id: str) -> None:
-        """A row that is no job's last run leaves."""
+        """A row that is no job's last run leaves, with its parts."""
+        for name in self.divided.pop(run_id, ()):
+            if (part := part_id(run_id, name)) in self.runs:
+                self._drop(part)
         row = self.runs.pop(run_id)
         self.touched_runs.add(run_id)
         if isinstance(row, Packed):

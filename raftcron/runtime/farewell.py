@@ -52,6 +52,10 @@ class Farewell:
         """The connected voters that do not end: the lead can go there for good."""
         return [peer for peer in self._connected(voters_only=True) if self._word_of(peer) is None]
 
+    def is_ending(self, peer: str) -> bool:
+        """Whether a peer has said just now that it ends."""
+        return self._word_of(peer) is not None
+
     async def wait(self, seconds: float) -> None:
         """All of this node is told: stay, at most so long, while a peer that ends too needs this voter to do the same.
 

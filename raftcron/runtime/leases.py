@@ -12,6 +12,8 @@ from typing import NamedTuple
 from raftcron.clock import Clock
 from raftcron.errors import RaftcronError, UnknownOutcomeError
 
+FRESH_SECONDS = 3.0  # a node that has missed so many heartbeats, one a second, gets nothing new
+
 
 class LeaseTimes(NamedTuple):
     """`lease` and `margin` in seconds; the margin is below half the lease."""
@@ -71,6 +73,19 @@ class LeaseKeeper:
     def is_silent(self, node: str) -> bool:
         """Whether a whole lease has passed since the node was last heard, or since this node leads."""
         return self.seconds_left(node) == 0
+
+    def is_fresh(self, node: str) -> bool:
+        """Whether the node was heard in this lead, and a moment ago."""
+        heard = self._heard.get(node)
+        return heard is not None and self._clock.boot() - heard < FRESH_SECONDS and node not in self._losing
+
+    def is_heard(self, node: str) -> bool:
+        """Whether the node was heard in this lead, and may still hold a lease: it lives, as far as can be known."""
+        return node in self._heard and not self.is_silent(node) and node not in self._losing
+
+    def may_come(self, node: str) -> bool:
+        """Whether this lead is so young that a node which was not heard yet may only be about to be."""
+        return node not in self._heard and self._clock.boot() - self._led_since < FRESH_SECONDS
 
     def seconds_left(self, node: str) -> float:
         """For how long the node may still hold a lease; 0 if it certainly holds none."""

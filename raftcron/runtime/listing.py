@@ -274,6 +274,7 @@ class Listing:
         after = None if cursor is None else tuple(_read_cursor(cursor, "runs", (int, int, str)))
         state = self._machine.state
         ids = [*state.ended_of(job.uid), *state.active.get(job.uid, ())]
+        ids += state.kept_parts(tuple(ids))
         best: list[tuple[int, int, str]] = []
         for start in range(0, len(ids), SLICE):
             if start:
@@ -321,7 +322,7 @@ class Listing:
         for run in fresh:
             self._run_ids.append(run.id)
             self._run_indexes.append(run.log_index)
-            if run.cause in COUNTED_CAUSES and run.state != SKIPPED:
+            if run.cause in COUNTED_CAUSES and run.state != SKIPPED and run.part is None:
                 self.fires += 1
         if len(self._run_ids) > 2 * len(runs) + COMPACT_FROM:
             kept = [place for place, run_id in enumerate(self._run_ids) if run_id in runs]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from raftcron.core import planner
@@ -18,6 +18,7 @@ from raftcron.core.commands import (
     Command,
     Decide,
     Decision,
+    Divide,
     Expire,
     Lose,
     PauseJob,
@@ -25,8 +26,9 @@ from raftcron.core.commands import (
     ResumeJob,
     TimeOut,
     Token,
+    Unassign,
 )
-from raftcron.core.model import QUEUED, Job, Policy
+from raftcron.core.model import ON_LEADER, QUEUED, Job, Policy
 from raftcron.core.schedule import ScheduleError
 from raftcron.core.timeline import Group
 from raftcron.errors import RaftcronError, UnavailableError
@@ -61,7 +63,9 @@ class Scheduler:
         time: TrustedTime,
         leases: LeaseKeeper,
         catch_up_rate: float,
+        is_ending: Callable[[str], bool] = lambda node: False,
     ) -> None:
+        """`catch_up_rate` is in runs a second; `is_ending` tells whether another node is about to end."""
         self._node = node
         self._machine = machine
         self._proposer = proposer
@@ -70,7 +74,14 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._deciding: set[int] = set()  # jobs with a decision, or the end of a pause, under way
         self._moving: set[str] = set()  # runs being requeued or expired
-        self.assigner = Assigner(node=node, machine=machine, catch_up_rate=catch_up_rate, moving=self._moving)
+        self.assigner = Assigner(
+            node=node,
+            machine=machine,
+            leases=leases,
+            catch_up_rate=catch_up_rate,
+            moving=self._moving,
+            is_ending=is_ending,
+        )
         self._pausing: set[str] = set()  # jobs that are being paused because they cannot be read
         self._losing: dict[str, asyncio.Future[int]] = {}  # nodes whose loss is under way
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,13 +145,14 @@ class Scheduler:
     def step(self, now: int) -> Iterator[Command]:
         """What this leader proposes at this instant."""
         if self._machine.state.queued:
-            yield from self.assigner.assign(now)  # what waits goes before what comes
+            yield from self.assigner.assign(now, may_expire=self._time.may_decide)  # what waits goes before what comes
         yield from self._end_pauses(now)
         if self._may_decide(now):
             yield from self._decide(now)
         if not 0 < self._next_sweep - now <= SWEEP_SECONDS * 1000:  # passed, or the wall clock was set back
             self._next_sweep = now + int(SWEEP_SECONDS * 1000)
             yield from self._lose()
+            yield from self.assigner.take_back()
             if self._time.may_decide:
                 yield from self._time_out(now)
                 yield from self.assigner.expire(now)
@@ -157,16 +169,17 @@ class Scheduler:
         """
         if not self._time.may_decide:
             return False
-        if len(self._machine.state.queued) < QUEUE_DEEP:
+        if self.assigner.backlog < QUEUE_DEEP:
             return True
         at = self._machine.timeline.next_at()
         return at is not None and now - at >= DECIDE_WITHIN_MS
 
     def _decide(self, now: int) -> Iterator[Command]:
         state, timeline = self._machine.state, self._machine.timeline
-        place = self.assigner.place()
+        place, live = self.assigner.place(), self.assigner.live()
         decisions: list[Decision] = []
         rows = 0
+        is_elsewhere = False
         # The timeline has let go of what is due, so all of it counts as under way until it is settled.
         due = [uid for uid in timeline.due(now, state.by_uid.get, DUE_PER_STEP) if uid not in self._deciding]
         self._deciding.update(due)
@@ -176,6 +189,7 @@ class Scheduler:
             decision = None
             if job is not None and group is not None:
                 policy = state.policy(uid)
+                is_elsewhere = is_elsewhere or policy.placement != ON_LEADER
                 if policy.recurrence.jitter_ms or job.skips:
                     decision = self._plan(job, policy, group, now)
                 else:
@@ -192,10 +206,10 @@ class Scheduler:
             decisions.append(decision)
             rows += len(decision.fires) + len(decision.summaries)
             if rows >= ROWS_PER_ENTRY:
-                yield Decide(place, decisions)
+                yield Decide(place, decisions, live if is_elsewhere else [])
                 decisions, rows = [], 0
         if decisions:
-            yield Decide(place, decisions)
+            yield Decide(place, decisions, live if is_elsewhere else [])
 
     def _plan(self, job: Job, policy: Policy, group: Group, now: int) -> Decision | None:
         """One job's plan; a schedule that cannot be worked out stops that job alone, with a line that names it."""
@@ -209,8 +223,9 @@ class Scheduler:
     def _lose(self) -> Iterator[Command]:
         state = self._machine.state
         unsettled = self._leases.unsettled()
-        for node in dict.fromkeys([*unsettled, *state.on_node]):
-            runs = state.on_node.get(node, {})
+        bound = self.assigner.bound()
+        for node in dict.fromkeys([*unsettled, *state.on_node, *bound]):
+            runs = {**state.on_node.get(node, {}), **bound.get(node, {})}
             if node in self._losing or not (node in unsettled or (runs and self._leases.is_silent(node))):
                 continue
             incarnation = max((run.incarnation for run in runs.values()), default=0)
@@ -296,6 +311,10 @@ class Scheduler:
                     timeline.update(job, state.policy(job.uid))
         elif isinstance(command, Assign):
             self.assigner.settled(command)
+        elif isinstance(command, Divide):
+            self._moving.difference_update(parting.run for parting in command.partings)
+        elif isinstance(command, Unassign):
+            self._moving.difference_update(token.run for token in command.tokens)
         elif isinstance(command, Expire | Requeue):
             self._moving.difference_update(command.runs)
         elif isinstance(command, Lose):

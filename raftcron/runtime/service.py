@@ -42,7 +42,7 @@ from raftcron.core.commands import (
 from raftcron.core.fields import escape, kind_of, name_fault, near, shown
 from raftcron.core.instant import parse_rfc3339
 from raftcron.core.judge import ScheduleJudge, never_fires
-from raftcron.core.model import Calendar, Job, Key, Policy
+from raftcron.core.model import Calendar, Group, Job, Key, Policy
 from raftcron.core.schedule import ScheduleError
 from raftcron.core.times import Times, schedules_of
 from raftcron.core.why import Answer
@@ -78,14 +78,14 @@ DEFINITION_BYTES_MAX = definition.DEFINITION_BYTES_MAX
 
 
 class Precondition(NamedTuple):
-    """What the request demands of the revision of a job or a calendar: If-Match and If-None-Match.  None: nothing."""
+    """What the request demands of the revision of a job, calendar or group: If-Match, If-None-Match.  None: nothing."""
 
     match: frozenset[int] | None = None
     must_exist: bool = False  # If-Match: *
     none_match: frozenset[int] = frozenset()
     must_create: bool = False  # If-None-Match: *
 
-    def check(self, name: str, record: Job | Calendar | None, kind: str = "job") -> None:
+    def check(self, name: str, record: Job | Calendar | Group | None, kind: str = "job") -> None:
         """Raises RevisionError where the record, as it is, does not meet it."""
         there = f"there is no such {kind}" if record is None else f"it is at revision {record.revision}"
         if self.must_exist and record is None:
@@ -527,7 +527,7 @@ class Service:
         now, calendars = self._time.now_ms(), self._machine.state.calendars
         judge = ScheduleJudge(name or _name_in(body), now, body, kept, calendars)
         checked = definition.check(body, name, judge, self._judge_executor)
-        faults = dict.fromkeys([*checked.faults, *judge.faults])
+        faults = dict.fromkeys([*checked.faults, *judge.faults, *self._group_faults(checked.written.get("group"))])
         if name is not None and (problem := name_fault(name)) is not None:
             faults = {Fault("/name", f"of the path: {problem}"): None, **faults}
         not_yet = dict.fromkeys(checked.not_yet)
@@ -552,6 +552,13 @@ class Service:
                 tuple(not_yet),
             )
         return checked
+
+    def _group_faults(self, group: Any) -> list[Fault]:
+        groups = self._machine.state.groups
+        if not isinstance(group, str) or group in groups or name_fault(group) is not None:
+            return []
+        hint = near(group, groups) or "; PUT it to /v1/groups first"
+        return [Fault("/group", f"there is no group {group!r}{hint}")]
 
     def _judge_executor(self, spec: Mapping[str, Any]) -> tuple[list[Fault], list[Fault]]:
         try:

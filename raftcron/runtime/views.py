@@ -10,6 +10,7 @@ from raftcron.core import definition
 from raftcron.core.coming import Coming
 from raftcron.core.instant import rfc3339
 from raftcron.core.model import AttemptRecord, Job, Run
+from raftcron.core.placement import parts_of
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
 from raftcron.runtime.statistics import lateness_ms, statistics
@@ -137,10 +138,11 @@ def run_view(run: Run) -> dict[str, Any]:
         "replaced_by": run.replaced_by,
         "retry_of": run.retry_of,
         "late_outcome": run.late_outcome,
-        "parent": run.follows,
-        "children": None,
-        "shard_index": None,
-        "shard_count": None,
+        "parent": run.follows if run.part is None else run.part.parent,
+        "children": None if run.split is None else parts_of(run),
+        "parts": None if run.split is None else run.split.tally,
+        "shard_index": None if run.part is None else run.part.shard_index,
+        "shard_count": None if run.part is None else run.part.shard_count,
         "answer_by": instant(run.answer_by),
         "heard_at": instant(run.heard_at),
         "args": None if run.args is None else _decode_args(run.args),

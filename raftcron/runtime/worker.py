@@ -181,6 +181,9 @@ class Worker:
                 self._refuse(Running(self, run))
             else:
                 running.stop(STOP_CANCELLED)
+        elif run.state == ASSIGNED and self._is_draining:
+            if token not in self._running:
+                self._refuse(Running(self, run))
         elif run.state == ASSIGNED:
             self._reports.ask_start(run)
 
@@ -324,6 +327,8 @@ class Worker:
             args=None if run.args is None else msgspec.msgpack.decode(run.args),
             missed_count=run.missed_count,
             previous_time=None if run.previous_time is None else _instant(run.previous_time),
+            shard_index=None if run.part is None else run.part.shard_index,
+            shard_count=None if run.part is None else run.part.shard_count,
             traceparent=_traceparent(run),
             self_stop=running.self_stop,
         )

@@ -69,6 +69,9 @@ async def test_the_cluster_as_one_node_sees_it(two: Bench) -> None:
         "clock_offset_ms": 0,
         "version": __version__,
         "croniter": CRONITER_VERSION,
+        "tags": {},
+        "slots": 1000,
+        "process_slots": 100,
         "tzdata": TZDATA_VERSION,
     }
     assert (n1["role"], n1["applied_index"], n1["digest"], n1["version"]) == ("leader", None, None, "0.1.0")

@@ -36,6 +36,8 @@ async def test_a_member_is_added(three: Bench) -> None:
         "http": "127.0.0.1:7104",
         "raft": "127.0.0.1:7204",
         "alive": False,
+        "tags": {},
+        **dict.fromkeys(("slots", "process_slots")),
         **dict.fromkeys(("applied_index", "digest", "incarnation", "clock_offset_ms", "version", "croniter", "tzdata")),
     }
     assert (await three.ask("POST", "/v1/cluster/members", N4)).expect(202).json["members"] == added.json["members"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftcron.core import audit, definition, exclusion
 from raftcron.core import commands as c
 from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ENDED, ON_A_NODE, Key
+from raftcron.core.placement import lane_of, parts_of
 from raftcron.core.rows import FAILURES
 from raftcron.core.state import State, encoded
 from tests.unit.machine import Machine
@@ -32,10 +35,15 @@ definitions = st.sampled_from(
             {"max_runs": 2, "exclude": ["x"]},
             {"schedule": "@every 2s from last_end", "overlap": {"policy": "allow"}},
             {"after": [{"job": "a", "on": "any"}], "overlap": {"policy": "allow"}},
-            {"executor": {"type": "http", "async": True}, "delivery": "at_least_once"},
+            {"executor": {"type": "http", "async": True}, "delivery": "at_least_once", "group": "g"},
+            {"placement": {"on": "any", "tags": {"zone": "a"}}, "group": "g", "overlap": {"policy": "allow"}},
+            {"placement": {"on": "sticky", "priority": 9}, "group": "g", "history": {"runs": 1}},
+            {"placement": {"on": "all"}, "delivery": "at_least_once", "overlap": {"policy": "allow"}},
+            {"placement": {"shards": 2}, "group": "g", "history": {"runs": 1}, "delivery": "at_least_once"},
         )
     ]
 )
+tags = st.sampled_from([{}, {"zone": "a"}])
 origins = st.none() | st.just(c.Origin("ci", "n1", "10.0.0.1", "PUT", "/v1/jobs/a"))
 keys = st.none() | st.builds(lambda scope: Key(scope, b"h", 0, 0, 0), st.sampled_from(["k1", "k2"]))
 
@@ -64,7 +72,7 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
     key = draw(keys)
     options: list[c.Command] = [
         c.Lead(place.node, place.incarnation, 1, "", "", "", draw(st.sampled_from([0, 300, 600, 1 << 20]))),
-        c.Announce(place.node, place.incarnation, "", "", "", draw(small), draw(small)),
+        c.Announce(place.node, place.incarnation, "", "", "", draw(small), draw(small), tags=draw(tags)),
         c.PutJob(
             name,
             draw(definitions),
@@ -79,14 +87,18 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         c.PauseJob(name, decisions, seen or 0),
         c.ResumeJob(name, seen or 0, due, c.Summary("paused", due, due + 1_000, 2)),
         c.Trigger(name, draw(st.none() | st.just(place)), None, draw(st.booleans()), key),
-        c.Decide(place, decisions),
+        c.Decide(place, decisions, [c.Place(node, 1) for node in sorted(draw(st.sets(st.sampled_from(NODES))))]),
         c.Decide(place, [c.Decision(uid, revision, due, [], [c.Summary("expired", due - 1_000, due, 2)])]),
         c.Assign([c.Assignment(run, place, draw(st.booleans()))]),
         c.Start(tokens),
         c.NotStarted(tokens),
         c.Finish([c.Finished(run, token, draw(st.sampled_from(["succeeded", "failed", "lost", "nonsense"])))]),
         c.Lose(place.node, place.incarnation, tokens),
-        c.Expire([run]),
+        c.Expire([run], draw(st.sampled_from([[], [run]]))),
+        c.Divide([c.Parting(run, list(NODES[: draw(small)]))]),
+        c.Unassign(tokens),
+        c.PutGroup("g", draw(small), group.revision if (group := state.groups.get("g")) else None, key),
+        c.DeleteGroup("g", group.revision if group and draw(st.booleans()) else 0, key),
         c.Requeue([run]),
         c.TakeOver([c.TakenOver(run, token, 5_000, 202, b"tail")]),
         c.TimeOut(tokens),
@@ -123,10 +135,13 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
 
 def check(state: State) -> None:
     """Indexes equal what they are derived from; counters and tokens keep their laws."""
-    active = {run.id for run in state.runs.values() if run.state in ACTIVE}
+    active = {run.id for run in state.runs.values() if run.state in ACTIVE and run.part is None}
     assert active == {run_id for runs in state.active.values() for run_id in runs}
-    on_node = {run.id for run in state.runs.values() if run.state in ON_A_NODE and run.answer_by is None}
+    check_parts(state)
+    here = [run for run in state.runs.values() if run.state in ON_A_NODE and run.split is None]
+    on_node = {run.id for run in here if run.answer_by is None}
     assert state.taken_over == {run.id: run for run in state.runs.values() if run.answer_by is not None}
+    assert state.group_running == Counter(run.group for run in here if run.group is not None)
     assert on_node == {run_id for runs in state.on_node.values() for run_id in runs}
     queued = {run.id: run.not_before for run in state.runs.values() if run.state == "queued"}
     retries = {run.id for run in state.runs.values() if run.state == "waiting_retry"}
@@ -138,7 +153,9 @@ def check(state: State) -> None:
     assert turns == {run_id for runs in state.turns.values() for run_id in runs}
     assert turns <= queued.keys()
     assert not any(state.has_room(uid) for uid in state.turns), "a run waits for its turn where there is room"
-    assert sum(map(len, state.queues.values())) == len(state.queued)
+    lanes = {run_id: lane for lane, runs in state.lanes.items() for run_id in runs}
+    assert lanes.keys() == state.queued.keys()
+    assert lanes == {run_id: lane_of(state.policies[run.uid], run) for run_id, run in state.queued.items()}
     for node, runs in state.on_node.items():
         assert state.processes.get(node, 0) == sum(run.is_process for run in runs.values())
     for job in state.jobs.values():
@@ -174,11 +191,26 @@ def check_history(state: State) -> None:
     assert state.history_bytes == sum(sizes[run_id] for run_id in in_line)
     assert state.tails_bytes == sum(len(run.output_tail) for run in state.runs.values())
     for uid, job in state.by_uid.items():
-        of_job = {run_id for run_id, run in ended.items() if run.uid == uid}
+        of_job = {run_id for run_id, run in ended.items() if run.uid == uid and run.part is None}
         assert sorted(state.ended_of(uid)) == sorted(of_job)
         assert len(of_job) <= max(1, state.policies[uid].history_runs) + (job.last_run in state.active.get(uid, ()))
     orphans = ended.keys() - {run_id for uid in state.by_uid for run_id in state.ended_of(uid)}
-    assert orphans <= set(state.orphans)
+    assert {run_id for run_id in orphans if ended[run_id].part is None} <= set(state.orphans)
+
+
+def check_parts(state: State) -> None:
+    """Parts have a parent that knows them, and a parent ends with the last of them."""
+    for run in state.runs.values():
+        if run.part is not None:
+            parent = state.runs[run.part.parent]
+            assert run.id in parts_of(parent)
+            assert (run.id in state.active_parts.get(parent.id, {})) == (run.state in ACTIVE)
+        assert (run.split is not None) == (run.id in state.divided)
+        if run.split is not None:
+            ended = sum(run.split.tally.values())
+            assert ended + len(state.active_parts.get(run.id, ())) == len(run.split.names)
+            assert (run.state in ACTIVE) == (ended < len(run.split.names))
+    assert not state.ended_parts
 
 
 @settings(max_examples=150, deadline=None)
@@ -188,6 +220,7 @@ def test_any_log_is_total_deterministic_and_keeps_the_invariants(data: st.DataOb
     machine = Machine()
     machine.lead()
     machine.announce("n1")
+    machine.write(c.PutGroup("g", 1))
     machine.put("a")
     watermarks: dict[int, int] = {}
     cluster_time, decided = 0, set()

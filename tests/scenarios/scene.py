@@ -72,6 +72,7 @@ class Scene:
         *,
         nodes: int = 2,
         slots: int = 100,
+        tags: dict[str, dict[str, str]] | None = None,
         catch_up_rate: float = 50.0,
         is_agreed: bool = False,
         offsets: Mapping[str, float] | None = None,
@@ -83,6 +84,7 @@ class Scene:
         self.offsets = dict(offsets or {})
         self.cluster = MemoryCluster()
         self.slots = slots
+        self.tags = tags or {}
         self.catch_up_rate = catch_up_rate
         self.actors = [self.enter(f"n{number + 1}") for number in range(nodes)]
         self.names = {actor.name: actor for actor in self.actors}
@@ -132,7 +134,16 @@ class Scene:
             actor.fatal = actor.fatal or error
 
         presence = Presence(
-            announcement=Announce(name, incarnation, f"{name}:1", f"{name}:2", "0", self.slots, self.slots),
+            announcement=Announce(
+                name,
+                incarnation,
+                f"{name}:1",
+                f"{name}:2",
+                "0",
+                self.slots,
+                self.slots,
+                tags=self.tags.get(name, {}),
+            ),
             machine=machine,
             log=log,
             proposer=proposer,

@@ -5,6 +5,7 @@
     run a [allow] | cancel a 10s
     pause a ["note" until 30s]          resume a [catch_up]         delete a [cancel_running]
     kill n1 | elect n2 | reborn n1      cut | heal                  edit a {"overlap": {"policy": "allow"}}
+    group g 2                           a cap of two runs at once
     runs a                              all rows, oldest first      job a                    counters
     starts a | stops a                  what executors were told    catch-up                 how much is owed
 
@@ -26,6 +27,7 @@ from raftcron.core.ledger import owed
 from raftcron.core.model import CAUSE_SCHEDULE, ON_A_NODE, Run
 from raftcron.errors import RaftcronError
 from raftcron.ports import Ending
+from raftcron.runtime.groups import Groups
 from raftcron.runtime.service import Precondition
 from raftcron.testing.scripted_executor import Script
 from tests.scenarios.scene import START_MS, Scene, play
@@ -101,6 +103,7 @@ class Teller:
             (r"skip (\S+) (\d+)", self.skip),
             (r"run (\S+)( allow)?", self.run),
             (r"cancel (\S+) (\S+)", self.cancel),
+            (r"group (\S+) (\d+)", self.group),
             (r"wait (\S+)s", self.wait),
             (r"(\S+) takes (\S+)s(?: and (fails|times out|breaks))?", self.takes),
             (r"(\S+) hangs", self.hangs),
@@ -172,6 +175,10 @@ class Teller:
         [run] = [row for row in self.rows(name) if self.label(row) == label]
         await self.service.cancel_run(run.id, None)
 
+    async def group(self, name: str, most: str) -> None:
+        groups = Groups(machine=self.scene.leader.machine, service=self.service)
+        await groups.put(name, {"max_running": int(most)}, ANY, None)
+
     async def wait(self, seconds: str) -> None:
         await self.scene.seconds(float(seconds))
 
@@ -210,7 +217,7 @@ class Teller:
         """Rows of a job, also of one that is gone, in the order of their scheduled times."""
         state = self.scene.leader.machine.state
         rows = [run for run in state.runs.values() if run.job == name]
-        return sorted(rows, key=lambda run: (run.first or run.scheduled_time, run.log_index))
+        return sorted(rows, key=lambda run: (run.first or run.scheduled_time, run.log_index, run.id))
 
     async def runs(self, name: str) -> list[str]:
         return [self.line(run) for run in self.rows(name)] or ["none"]
@@ -256,7 +263,10 @@ class Teller:
             words += f" {run.cause}"
         if run.attempt > 1:
             words += f" attempt {run.attempt}"
-        if run.state in ON_A_NODE:
+        if run.split is not None:
+            ended = ", ".join(f"{count} {word}" for word, count in sorted(run.split.tally.items()))
+            words += f" ({ended or 'none'} of {len(run.split.names)})"
+        elif run.state in ON_A_NODE:
             words += f" on {run.node}"
         if run.started_at is not None:
             words += f" from {at(run.started_at)}"
@@ -276,7 +286,8 @@ class Teller:
         """How a story calls a run: by its scheduled time; one by hand with a star."""
         if run.count is not None:
             return f"{at(run.first)}-{at(run.last)} x{run.count}"
-        return at(run.scheduled_time) + ("*" if run.id.startswith("m") else "")
+        label = at(run.scheduled_time) + ("*" if run.id.startswith("m") else "")
+        return label if run.part is None else label + "." + run.id.rpartition(".")[2]
 
     def _label_of(self, run_id: str) -> str:
         run = self.scene.leader.machine.state.runs.get(run_id)

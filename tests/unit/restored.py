@@ -36,6 +36,11 @@ def held(state: State) -> dict[str, Any]:
     seen["calendar_jobs"] = {name: set(uids) for name, uids in state.calendar_jobs.items()}  # told in no order, as
     seen["children"] = {name: set(uids) for name, uids in state.children.items()}
     seen["active"] = {uid: list(runs) for uid, runs in state.active.items()}  # are those, job by job
+    seen["group_jobs"] = {name: set(uids) for name, uids in state.group_jobs.items()}
+    seen["active_parts"] = {run_id: list(parts) for run_id, parts in state.active_parts.items()}
+    seen["lanes"] = {lane: list(runs) for lane, runs in state.lanes.items()}
+    for name in ("_lane_of", "group_running", "divided"):
+        seen[name] = dict(getattr(state, name))
     seen["history"] = {uid: list(state.ended_of(uid)) for uid in state.by_uid}
     seen["ordinary"], seen["failures"] = state.ordinary.ids(state.runs), state.failures.ids(state.runs)
     seen["runs"] = [(run_id, _plain(state.runs[run_id])) for run_id in state.runs]

@@ -280,15 +280,10 @@ def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
     assert "cannot be read" in refused(config=str(tmp_path / "none.toml"))["config"]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("tag", ("zone=a",))],
-)
-def test_what_is_not_built_yet_is_refused_at_any_value_but_its_default(name: str, value: Any) -> None:
-    """A setting without effect is never taken in silence."""
-    assert "not built yet" in refused(**{name: value})[name]
-    default = BY_NAME[name].default
-    assert getattr(loaded(**{name: default}), BY_NAME[name].field) == default
+def test_tags_are_names_with_values() -> None:
+    """One flag for each; a name may stand there once."""
+    assert loaded(tag=("zone=a", "disk=ssd")).tags == {"zone": "a", "disk": "ssd"}
+    assert "twice" in refused(tag=("zone=a", "zone=b"))["tag"]
 
 
 def test_counts_of_voters_that_are_allowed_and_worth_a_word() -> None:

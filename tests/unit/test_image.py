@@ -12,7 +12,7 @@ import pytest
 
 from raftcron.core import commands as c
 from raftcron.core import definition
-from raftcron.core.commands import Announce, DeleteJob, PutCalendar, PutJob, TakenOver, TakeOver, Trigger
+from raftcron.core.commands import Announce, DeleteJob, PutCalendar, PutGroup, PutJob, TakenOver, TakeOver, Trigger
 from raftcron.core.image import BLOCK_BYTES, BLOCK_WORK, IMAGE_VERSION, SCHEDULE_WORK, Meanings
 from raftcron.core.model import Job, Key
 from raftcron.core.state import ORDERS, TABLES
@@ -38,6 +38,7 @@ def everything(size: int = 1) -> Hand:
     origin = c.Origin("ci", "n1", "127.0.0.1", "POST", "/v1/tokens")
     for command in (c.CreateToken("ci", bytes(32), "read", "", ""), c.KeepKey(b"w", b"s"), c.PutSecret("s", b"x", 0)):
         hand.write(command, origin=origin)
+    hand.done(PutGroup("few", 5))
     hand.put("spared", schedule="0 6 * * *", exclude=["holidays"])
 
     def fire(name: str, node: str = "n2", **fields: Any) -> Any:

@@ -15,8 +15,10 @@ from raftcron.core.apply import (
     calendars,
     chains,
     decisions,
+    groups,
     jobs,
     leadership,
+    parts,
     remote,
     requests,
     runs,
@@ -47,6 +49,10 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.PutCalendar: calendars.put,
     c.DeleteCalendar: calendars.delete,
     c.SkipNext: jobs.skip_next,
+    c.Divide: parts.divide,
+    c.Unassign: runs.take_back,
+    c.PutGroup: groups.put,
+    c.DeleteGroup: groups.delete,
     c.ApplyJobs: jobs.apply_many,
     c.TakeOver: remote.take_over,
     c.TimeOut: remote.time_out,
@@ -82,6 +88,8 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
         )
         if entry.origin is not None and isinstance(outcome, Done) and not outcome.replayed:
             audit.record(state, Context(index, state.cluster_time), entry.origin, command, outcome)
+    if state.ended_parts:
+        parts.join(state, Context(index, state.cluster_time))
     if state.ended:
         chains.follow(state, Context(index, state.cluster_time))
     state.index = index

@@ -7,7 +7,8 @@ are queued, and apart from what may start (`State.turns`); each end of a run giv
 from __future__ import annotations
 
 from raftcron.core.apply.context import Context
-from raftcron.core.apply.runs import begin_at, cancel_run
+from raftcron.core.apply.placing import begin
+from raftcron.core.apply.runs import cancel_run
 from raftcron.core.commands import Place
 from raftcron.core.model import (
     CANCELLING,
@@ -39,13 +40,8 @@ def admit(
         state.add_run(run)
         return False
     state.set_last_run(job, run)
-    if (
-        place is not None
-        and not run.waits_turn
-        and state.is_alive(place.node, place.incarnation)
-        and state.has_slot(place.node, process=run.is_process)
-    ):
-        begin_at(state, context, run, place)
+    if place is not None and not run.waits_turn:
+        begin(state, context, job, policy, run, place)
     state.add_run(run)
     return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from raftcron.core.commands import Done, Outcome, Refused
+from raftcron.core.commands import Done, Outcome, Place, Refused
 from raftcron.core.model import Key
 from raftcron.core.state import KEY_LIFE_MS, KEYS_KEPT, State
 
@@ -14,6 +14,7 @@ class Context(NamedTuple):
 
     log_index: int
     at: int
+    live: tuple[Place, ...] = ()  # nodes that runs decided in this entry may be assigned to
 
 
 def replay(state: State, key: Key | None) -> Outcome | None:

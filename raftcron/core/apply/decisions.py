@@ -28,6 +28,7 @@ def decide(state: State, context: Context, command: Decide) -> Outcome:
     """Take each decision of the batch that still holds; the others are refused one by one."""
     taken = 0
     editions_since = state.editions_since
+    context = context._replace(live=tuple(command.live))
     for decision in command.decisions:
         job = state.by_uid.get(decision.uid)
         if job is None:

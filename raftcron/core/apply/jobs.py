@@ -25,6 +25,7 @@ from raftcron.core.commands import (
 from raftcron.core.instant import MAX_MS
 from raftcron.core.model import (
     COUNTED_CAUSES,
+    ENDED,
     REASON_DELETED,
     STARTED,
     Job,
@@ -86,6 +87,9 @@ def check_put(state: State, command: PutJob) -> Refused | None:
     fault = definition.stored_fault(command.definition)
     if fault is not None:
         return Refused("invalid", f"the definition of job {command.name!r} cannot be read: {fault}")
+    group = definition.policy_of(command.definition).group
+    if group is not None and group not in state.groups:
+        return STALE  # it is gone: look again, and name it
     if any(name not in state.calendars for name in definition.policy_of(command.definition).recurrence.exclude):
         return STALE  # one of its calendars is gone: look again, and name it
     return None
@@ -117,7 +121,9 @@ def change_delete(state: State, context: Context, command: DeleteJob) -> None:
     """End what has not started, and forget the job."""
     job = state.jobs[command.name]
     _settle(state, context, job, command.decisions)
-    for run in list(state.active.get(job.uid, {}).values()):
+    for run in state.active_with_parts(job.uid):
+        if run.state in ENDED:
+            continue  # a part that was cancelled with its parent
         if command.cancel_running or run.state not in STARTED:
             cancel_run(state, context, run, REASON_DELETED)
     state.remove_job(job)
@@ -280,6 +286,7 @@ def _stamp(state: State, context: Context, job: Job) -> None:
     job.updated_at = context.at
     begin_count(job, context.log_index)
     state.touch_job(job)
+    state.queue_anew(job)
 
 
 def anchored(recurrence: Recurrence) -> list[str]:

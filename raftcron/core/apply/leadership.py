@@ -60,6 +60,7 @@ def announce(state: State, context: Context, command: Announce) -> Outcome:
         announced_index=context.log_index,
         croniter_version=command.croniter_version,
         tzdata_version=command.tzdata_version,
+        tags=command.tags,
     )
     state.nodes[node.name] = node
     state.touch(node)

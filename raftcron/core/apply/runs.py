@@ -18,6 +18,7 @@ from raftcron.core.commands import (
     Refused,
     Requeue,
     Start,
+    Unassign,
 )
 from raftcron.core.model import (
     ASSIGNED,
@@ -27,10 +28,12 @@ from raftcron.core.model import (
     ENDED,
     FAILED,
     LOST,
+    ON_STICKY,
     QUEUED,
     REASON_CANCELLED,
     REASON_DEADLINE,
     REASON_DELETED,
+    REASON_NO_NODE,
     RUNNING,
     SKIPPED,
     STARTED,
@@ -40,6 +43,7 @@ from raftcron.core.model import (
     AttemptRecord,
     Run,
 )
+from raftcron.core.placement import is_split
 from raftcron.core.policy import backoff_ms, may_retry, start_deadline
 from raftcron.core.rows import FAILURES
 from raftcron.core.state import State
@@ -56,7 +60,7 @@ def assign(state: State, context: Context, command: Assign) -> Outcome:
     taken = 0
     for assignment in command.assignments:
         run = state.runs.get(assignment.run)
-        if run is not None and run.state == QUEUED and _fits(state, context, run, assignment):
+        if run is not None and run.state == QUEUED and run.split is None and _fits(state, context, run, assignment):
             place_run(state, context, run, assignment.place, start=assignment.start)
             taken += 1
     return Done(count=taken)
@@ -81,13 +85,29 @@ def not_started(state: State, context: Context, command: NotStarted) -> Outcome:
     taken = 0
     for token in command.tokens:
         run = state.runs.get(token.run)
-        if run is None or run.fencing_token != token.fencing_token or run.answer_by is not None:
+        if (
+            run is None
+            or run.fencing_token != token.fencing_token
+            or run.answer_by is not None
+            or run.split is not None
+        ):
             continue
         if run.state in (ASSIGNED, RUNNING):
             unassign(state, context, run)
             taken += 1
         elif run.state == CANCELLING:
             end_attempt(state, context, run, CANCELLED, error="cancelled before it started", error_kind="cancelled")
+            taken += 1
+    return Done(count=taken)
+
+
+def take_back(state: State, context: Context, command: Unassign) -> Outcome:
+    """Void assignments that have not started: their tokens will never start."""
+    taken = 0
+    for token in command.tokens:
+        run = state.runs.get(token.run)
+        if run is not None and run.fencing_token == token.fencing_token and run.state == ASSIGNED:
+            unassign(state, context, run)
             taken += 1
     return Done(count=taken)
 
@@ -99,6 +119,8 @@ def finish(state: State, context: Context, command: Finish) -> Outcome:
         run = state.runs.get(finished.run)
         if run is None or run.fencing_token != finished.fencing_token or finished.state not in REPORTABLE:
             continue
+        if run.split is not None:
+            continue  # it ends with its parts
         if run.state == LOST and finished.state != LOST and run.late_outcome is None:
             run.late_outcome = finished.state
             state.touch(run)
@@ -114,7 +136,13 @@ def lose(state: State, context: Context, command: Lose) -> Outcome:
     taken = 0
     for token in command.tokens:
         run = state.runs.get(token.run)
-        if run is None or run.fencing_token != token.fencing_token or run.node != command.node:
+        if run is None or run.fencing_token != token.fencing_token:
+            continue
+        if run.state == QUEUED and run.part is not None and run.part.node == command.node:
+            error = f"node {command.node} has not been heard for a lease, and this part can run nowhere else"
+            end_attempt(state, context, run, LOST, error=error, error_kind="node_lost")
+            taken += 1
+        if run.node != command.node:
             continue
         if run.answer_by is not None:
             continue  # the node has nothing of it any more
@@ -136,13 +164,13 @@ def lose(state: State, context: Context, command: Lose) -> Outcome:
 
 def expire(state: State, context: Context, command: Expire) -> Outcome:
     """End runs that could not start for the first time before their start deadline."""
-    taken = 0
+    taken, unmatched = 0, frozenset(command.unmatched)
     for run_id in command.runs:
         run = state.runs.get(run_id)
         if run is None or run.state not in (QUEUED, ASSIGNED) or run.attempt > 1:
             continue
         if _is_past_deadline(state, run, context.at):
-            skip(state, context, run, REASON_DEADLINE)
+            skip(state, context, run, REASON_NO_NODE if run_id in unmatched else REASON_DEADLINE)
             taken += 1
     return Done(count=taken)
 
@@ -177,13 +205,16 @@ def cancel(state: State, context: Context, command: Cancel) -> Outcome:
 # ---- steps that other handlers take too ----------------------------------------------------------------------------
 
 
-def begin_at(state: State, context: Context, run: Run, place: Place) -> None:
-    """Assign and start a run that is not among the state's yet."""
+def begin_at(state: State, context: Context, run: Run, place: Place, *, start: bool = True) -> None:
+    """Assign a run that is not among the state's yet; with `start` also start it."""
     run.fencing_token = state.next_token
     state.next_token += 1
     run.node, run.incarnation = place.node, place.incarnation
-    run.state, run.started_at = RUNNING, context.at
-    run.attempts = [_record(context, run)]
+    run.state = ASSIGNED
+    if start:
+        run.state, run.started_at = RUNNING, context.at
+        run.attempts = [_record(context, run)]
+        _note_node(state, run)
 
 
 def place_run(state: State, context: Context, run: Run, place: Place, *, start: bool) -> None:
@@ -191,7 +222,9 @@ def place_run(state: State, context: Context, run: Run, place: Place, *, start: 
     run.fencing_token = state.next_token
     state.next_token += 1
     run.incarnation = place.incarnation
-    state.move(run, ASSIGNED, place.node)
+    policy = state.policies.get(run.uid)
+    group = None if policy is None else policy.group
+    state.move(run, ASSIGNED, place.node, group)
     if start:
         _mark_started(state, context, run)
 
@@ -211,6 +244,8 @@ def cancel_run(
         if not _is_unseen(context, run):
             run.reason = reason
             state.move(run, CANCELLING)
+            for part in list(state.active_parts.get(run.id, {}).values()):
+                cancel_run(state, context, part, reason)
             return
         run.attempts, run.started_at = run.attempts[:-1], None
     _end_here(state, context, run, reason)
@@ -250,7 +285,8 @@ def skip(state: State, context: Context, run: Run, reason: str) -> None:
     run.reason = reason
     end(state, context, run, SKIPPED)
     job = state.by_uid.get(run.uid)
-    if job is not None and run.cause in COUNTED_CAUSES and run.scheduled_time > job.counted_from:
+    is_counted = run.cause in COUNTED_CAUSES and run.part is None
+    if job is not None and is_counted and run.scheduled_time > job.counted_from:
         job.fired -= 1
         job.skipped += 1
         state.touch_job(job)
@@ -277,7 +313,8 @@ def end_attempt(
     run.exit_code, run.status_code = exit_code, status_code
     policy = state.policies.get(run.uid)
     was_cancelled = run.state == CANCELLING
-    if policy is not None and not was_cancelled and may_retry(policy, run, ending, error_kind):
+    stays = ending == LOST and run.part is not None and run.part.node is not None  # with the node that is gone
+    if policy is not None and not was_cancelled and not stays and may_retry(policy, run, ending, error_kind):
         if ending == LOST:
             run.attempt += 1
             state.move(run, QUEUED)
@@ -313,8 +350,18 @@ def _fits(state: State, context: Context, run: Run, assignment: Assignment) -> b
         not state.is_held(run)
         and state.is_alive(place.node, place.incarnation)
         and state.has_slot(place.node, process=run.is_process)
+        and may_be_at(state, run, place.node)
         and not (run.attempt == 1 and _is_past_deadline(state, run, context.at))
     )
+
+
+def may_be_at(state: State, run: Run, node: str) -> bool:
+    """Whether a run's demands allow this node, and its group another run."""
+    policy = state.policies.get(run.uid)
+    if policy is None or (run.part is not None and run.part.node not in (None, node)):
+        return False
+    is_whole = run.part is None and is_split(policy)
+    return not is_whole and state.carries(node, policy.tags) and state.group_room(policy.group) > 0
 
 
 def _is_past_deadline(state: State, run: Run, at: int) -> bool:
@@ -327,6 +374,17 @@ def _mark_started(state: State, context: Context, run: Run) -> None:
     record = _record(context, run)
     run.attempts = [*run.attempts[1 - ATTEMPTS_KEPT :], record] if run.attempts else [record]
     state.move(run, RUNNING)
+    _note_node(state, run)
+
+
+def _note_node(state: State, run: Run) -> None:
+    """For placement `sticky`: where the job ran last."""
+    policy = state.policies.get(run.uid)
+    if policy is not None and policy.placement == ON_STICKY:
+        job = state.by_uid[run.uid]
+        if job.last_node != run.node:
+            job.last_node = run.node
+            state.count_job(job)
 
 
 def _record(context: Context, run: Run) -> AttemptRecord:
@@ -356,8 +414,9 @@ def _finish(state: State, context: Context, run: Run, finished: Finished) -> Non
 
 
 def _count_end(state: State, run: Run) -> None:
+    """Into the job's statistics, where a parent stands for its parts."""
     job = state.by_uid.get(run.uid)
-    if job is None:
+    if job is None or run.part is not None:
         return
     if run.state == SUCCEEDED:
         job.succeeded += 1
