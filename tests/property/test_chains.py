@@ -33,7 +33,9 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
     job = state.jobs.get(name)
     seen = None if job is None else job.revision
     after = [{"job": parent, "on": on} for parent, on in draw(parents)]
-    fields = {"after": after, "join": draw(st.sampled_from(["all", "any"])), "overlap": {"policy": "allow"}}
+    overlap = {"policy": draw(st.sampled_from(["allow", "allow", "replace", "queue"]))}
+    retry = {"max_attempts": draw(st.sampled_from([1, 2]))}
+    fields = {"after": after, "join": draw(st.sampled_from(["all", "any"])), "overlap": overlap, "retry": retry}
     stored = definition.canonical({"schedule": "@manual", "executor": NOOP, "history": {"runs": 1_000}, **fields})
     options: list[c.Command] = [c.PutJob(name, stored, None, seen_revision=seen)]
     if job is not None:

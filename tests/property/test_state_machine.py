@@ -176,6 +176,7 @@ def check(state: State) -> None:
     assert all(token < state.next_token for token in tokens)
     kept = [*state.audit.values()]
     assert audit.faults(kept, state.audit_chain.get(audit.CHAIN, audit.AuditChain(audit.CHAIN))) == []
+    assert not state.ended and not state.ended_parts, "what ends in an entry is followed in it"
     assert state.digest == anew(state)
 
 

@@ -88,9 +88,8 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
         )
         if entry.origin is not None and isinstance(outcome, Done) and not outcome.replayed:
             audit.record(state, Context(index, state.cluster_time), entry.origin, command, outcome)
-    if state.ended_parts:
+    while state.ended_parts or state.ended:  # a parent ends with its parts, and what follows may displace others
         parts.join(state, Context(index, state.cluster_time))
-    if state.ended:
         chains.follow(state, Context(index, state.cluster_time))
     state.index = index
     state.seal()

@@ -347,7 +347,8 @@ def _is_unseen(context: Context, run: Run) -> bool:
 def _fits(state: State, context: Context, run: Run, assignment: Assignment) -> bool:
     place = assignment.place
     return (
-        not state.is_held(run)
+        not run.not_before
+        and state.may_start(run)
         and state.is_alive(place.node, place.incarnation)
         and state.has_slot(place.node, process=run.is_process)
         and may_be_at(state, run, place.node)
