@@ -30,6 +30,8 @@ from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors import http_spec
 from raftcron.executors.addresses import AddressRules
 from raftcron.executors.handlers import Handlers
+from raftcron.executors.kept_output import KeptOutput
+from raftcron.executors.output import Shelf
 from raftcron.executors.registry import Registry, Surroundings
 from raftcron.executors.remnants import Remnant, clean_up
 from raftcron.executors.spawner import Spawner
@@ -45,6 +47,9 @@ log = logging.getLogger(__name__)
 
 RUN_DIRECTORY = "run"
 SYNC_POLL_SECONDS = 0.5
+OUTPUT_DIRECTORY = "output"  # of commands; the spawner alone writes there
+ANSWERS_DIRECTORY = "answers"  # of receivers; this process alone writes there
+ANSWERS_SHARE = 4  # one part in so many of the room for outputs
 HELD_SECONDS = 2.0  # for whoever else has the data directory
 NO_SECRET = b"a cluster on loopback without a secret"
 
@@ -74,6 +79,7 @@ class Daemon:
                 spawner=self._spawner,
                 handlers=handlers,
                 environment=dict(os.environ),
+                answers=self._make_answers(),
                 clock=clock,
                 addresses=rules,
                 trust=_trust(settings),
@@ -153,7 +159,8 @@ class Daemon:
         directory = self.settings.data_dir
         patience = asyncio.timeout(HELD_SECONDS)  # that life may just be ending, or a command be looking at it
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in (directory, directory / ANSWERS_DIRECTORY):
+                made.mkdir(mode=0o700, parents=True, exist_ok=True)
             async with patience:
                 while self._directory_lock is None:
                     try:
@@ -182,10 +189,14 @@ class Daemon:
     def _make_spawner(self, times: LeaseTimes) -> Spawner:
         return Spawner(
             self.settings.data_dir / RUN_DIRECTORY,
-            output_directory=self.settings.data_dir / "output",
-            output_bytes_max=self.settings.output_total_bytes,
+            output_directory=self.settings.data_dir / OUTPUT_DIRECTORY,
+            output_bytes_max=self.settings.output_total_bytes - self.settings.output_total_bytes // ANSWERS_SHARE,
             lease_grace_seconds=max(0.0, times.lease_seconds / 2 - times.margin_seconds),
         )
+
+    def _make_answers(self) -> Shelf:
+        directory = self.settings.data_dir / ANSWERS_DIRECTORY
+        return Shelf(str(directory), self.settings.output_total_bytes // ANSWERS_SHARE)
 
     def _licensed(self, held: License) -> None:
         if self._spawner is not None:
@@ -214,6 +225,7 @@ class Daemon:
             lease_left=node.leases.seconds_left,
             insecure=settings.insecure,
             cluster_secret=settings.cluster_secret or NO_SECRET,
+            outputs=KeptOutput([settings.data_dir / name for name in (OUTPUT_DIRECTORY, ANSWERS_DIRECTORY)]),
         )
         self.service = context.service
         self._web = create_runner(create_app(context))

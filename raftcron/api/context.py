@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from raftcron.clock import Clock
+from raftcron.executors.kept_output import KeptOutput
 from raftcron.executors.registry import Registry
 from raftcron.ports import Log
 from raftcron.runtime.bulk import Bulk
@@ -57,6 +58,7 @@ class NodeContext:
     insecure: bool = False
     cluster_secret: bytes = field(default=b"", repr=False)
     entropy: Entropy = os.urandom
+    outputs: KeptOutput = field(default_factory=KeptOutput)
     reads: Reads = field(init=False)
     catch_up: CatchUp = field(init=False)
     service: Service = field(init=False)

@@ -57,7 +57,7 @@ async def sessions(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-class _BrokenError(Exception):
+class BrokenError(Exception):
     """The connection broke after it stood: the request may have been read."""
 
 
@@ -68,7 +68,7 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         raise
     except (aiohttp.ClientError, OSError) as error:
-        raise _BrokenError(type(error).__name__) from error
+        raise BrokenError(type(error).__name__) from error
 
 
 async def write(request: web.Request, body: bytes, use: Use) -> web.Response:
@@ -170,10 +170,7 @@ async def _try_there(
     known = node.machine.state.nodes.get(leader)
     if known is None or not known.http:
         return f"the leader {leader} has not announced its address yet"
-    headers = CIMultiDict({FORWARDED: node.name, VOUCH: request.app[DOORKEEPER].vouch(request, whole)})
-    for name in PASSED_ON:
-        for given in request.headers.getall(name, ()):
-            headers.add(name, given)
+    headers = carried(request, whole)
     session = request.app[SESSION]
     url = URL(f"http://{known.http}{request.raw_path}", encoded=True)
     try:
@@ -190,7 +187,7 @@ async def _try_there(
                 content += await answer.content.read(answer_max + 1 - len(content))
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         return f"the leader {leader} cannot be reached at {known.http} ({error.__class__.__name__})"
-    except (_BrokenError, aiohttp.ClientError, OSError) as error:
+    except (BrokenError, aiohttp.ClientError, OSError) as error:
         raise UnknownOutcomeError(
             f"the connection to the leader {leader} broke before its answer came: "
             "it may be written; repeat it with the same Idempotency-Key"
@@ -205,6 +202,15 @@ async def _try_there(
         if name in answer.headers:
             response.headers[name] = answer.headers[name]
     return response
+
+
+def carried(request: web.Request, body: bytes | None) -> CIMultiDict[str]:
+    """The headers under which this node carries a request on to another one, once; see `vouch`."""
+    headers = CIMultiDict({FORWARDED: request.app[NODE].name, VOUCH: request.app[DOORKEEPER].vouch(request, body)})
+    for name in PASSED_ON:
+        for given in request.headers.getall(name, ()):
+            headers.add(name, given)
+    return headers
 
 
 async def _until_applied(node: NodeContext, index: str | None) -> None:

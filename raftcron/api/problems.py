@@ -31,8 +31,7 @@ RETRY_AFTER_SECONDS = 1.0  # of a 503 that names no other
 # What the contract has and this version has not.
 _LATER = re.compile(
     r"/|/openapi\.json|/v1/(events|backup|restore"
-    r"|jobs/[^/]+/(why|backfill)"
-    r"|runs/[^/]+/(output|retry|finish|heartbeat)"
+    r"|jobs/[^/]+/backfill"
     r"|cluster/(drain|accept-time)"
     r"|(groups|secrets)(/.+)?)"
 )

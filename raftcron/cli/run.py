@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -45,6 +46,19 @@ def list_runs(
 def _as_row(one: Mapping[str, Any]) -> Mapping[str, Any]:
     """What was skipped had no attempt and did not finish, whatever its record fills in there."""
     return {**one, "attempt": None, "finished_at": None} if one.get("state") == "skipped" else one
+
+
+@run.command()
+@click.argument("run_id")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt.  [default: the newest]")
+@remote
+def logs(addr: Sequence[str], run_id: str, follow: bool, attempt: int | None) -> None:
+    """Print the whole output of a run, from the node where it ran, to stdout."""
+    out = sys.stdout.buffer
+    for chunk in client(addr).output(run_id, follow=follow, attempt=attempt):
+        out.write(chunk)
+        out.flush()
 
 
 @run.command()

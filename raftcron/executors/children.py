@@ -38,6 +38,7 @@ class Child:
         "kill_after",
         "kill_at",
         "output",
+        "output_name",
         "pid",
         "rescan_at",
         "self_stop",
@@ -49,6 +50,7 @@ class Child:
         self.id: str = request["id"]
         self.pid = pid
         self.output: int | None = output  # our end of the pipe; None once it is closed
+        self.output_name: str | None = request["output"]
         self.capture = capture
         self.self_stop: bool = request["self_stop"]
         self.kill_after: float = request["kill_after"]

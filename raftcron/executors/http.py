@@ -24,7 +24,7 @@ from raftcron.clock import Clock
 from raftcron.executors.addresses import AddressRules
 from raftcron.executors.context import args_text, headers
 from raftcron.executors.http_spec import ANSWER_BYTES, DEFAULT_METHOD, StatusSet, validate
-from raftcron.executors.output import Tail
+from raftcron.executors.output import TAIL_BYTES, Capture, Shelf, Tail, output_name
 from raftcron.executors.registry import Surroundings, unsent
 from raftcron.executors.signature import signed
 from raftcron.executors.validation import Finding
@@ -77,7 +77,10 @@ class HttpExecutor:
     not used.
     """
 
-    def __init__(self, clock: Clock, rules: AddressRules, trust: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, clock: Clock, rules: AddressRules, trust: ssl.SSLContext | None, answers: Shelf | None = None
+    ) -> None:
+        self._answers = answers
         self._clock = clock
         self._rules = rules
         self._trust = trust  # None: the system's CAs
@@ -85,7 +88,7 @@ class HttpExecutor:
 
     @classmethod
     def create(cls, surroundings: Surroundings) -> Self:
-        return cls(surroundings.clock, surroundings.addresses, surroundings.trust)
+        return cls(surroundings.clock, surroundings.addresses, surroundings.trust, surroundings.answers)
 
     @staticmethod
     def validate(spec: Mapping[str, Any]) -> list[Finding]:
@@ -160,7 +163,19 @@ class HttpExecutor:
             allow_redirects=False,
         )
         async with response:
-            return _judge(spec, response.status, await _read(response))
+            answer = await _read(response)
+            self._keep(attempt, answer)
+            return _judge(spec, response.status, answer)
+
+    def _keep(self, attempt: Attempt, answer: bytes) -> None:
+        """What does not fit into the tail goes to a file; 64 KiB at most, which the system takes at once."""
+        if self._answers is None or len(answer) <= TAIL_BYTES:
+            return
+        name = output_name(attempt.run_id, attempt.fencing_token)
+        capture = Capture(self._answers.path(name), self._answers.file_bytes)
+        capture.add(answer)
+        capture.close()
+        self._answers.take(name)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from contextlib import suppress
 from typing import NamedTuple
 
 TAIL_BYTES = 4 << 10  # goes into the log with the run's end, so it is short
 FILE_BYTES = 10 << 20  # a run's file on this node; then the middle is dropped and counted
 DIRECTORY_BYTES = 1 << 30  # all files together, unless the setting output-total says otherwise
+AGE_SECONDS = 7 * 24 * 3600.0  # then a file is deleted, however much room there is
 
 _SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
@@ -96,19 +98,46 @@ def output_name(run_id: str, token: int) -> str:
     return f"{safe}.{token}.log"
 
 
-def prune(directory: str, limit_bytes: int) -> int:
-    """Delete the oldest files until all together fit; how many bytes are left."""
-    files = []
-    with suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
+class Shelf:
+    """The outputs that have ended in one directory, bounded in bytes and in age: the oldest leave first.
+
+    One process writes into the directory.  It is looked through once, here; then an output costs the same however many
+    there are.  Bytes are those that the disk gives, which for a short text are 4 KiB.
+    """
+
+    def __init__(self, directory: str, bytes_max: int = DIRECTORY_BYTES, age_seconds: float = AGE_SECONDS) -> None:
+        self.directory = directory
+        self.file_bytes = min(FILE_BYTES, bytes_max // 4)  # of one output
+        self.bytes = 0
+        self._bytes_max = bytes_max
+        self._age_seconds = age_seconds
+        found = []
+        with suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_file(follow_symlinks=False):
+                        status = entry.stat(follow_symlinks=False)
+                        found.append((status.st_mtime, status.st_blocks * 512, entry.name))
+        self._files = deque(sorted(found))
+        self.bytes = sum(size for _, size, _ in found)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.directory, name)  # noqa: PTH118  pathlib costs start time
+
+    def take(self, name: str) -> None:
+        """An output has ended; if it has a file, that counts from now on."""
+        try:
+            status = os.lstat(self.path(name))
+        except OSError:
+            return
+        self._files.append((status.st_mtime, status.st_blocks * 512, name))
+        self.bytes += status.st_blocks * 512
+        self.prune(status.st_mtime)
+
+    def prune(self, now: float) -> None:
+        """Delete what is too old at `now`, seconds of the wall clock, and the oldest until the others fit."""
+        while self._files and (self.bytes > self._bytes_max or self._files[0][0] < now - self._age_seconds):
+            _, size, name = self._files.popleft()
+            self.bytes -= size
             with suppress(OSError):
-                status = entry.stat(follow_symlinks=False)
-                files.append((status.st_mtime_ns, status.st_size, entry.path))
-    left = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if left <= limit_bytes:
-            break
-        with suppress(OSError):
-            os.unlink(path)  # noqa: PTH108  pathlib costs start time
-            left -= size
-    return left
+                os.unlink(self.path(name))  # noqa: PTH108

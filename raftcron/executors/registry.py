@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from raftcron.clock import Clock, SystemClock
 from raftcron.errors import ConfigurationError, Fault
 from raftcron.executors.addresses import BY_DEFAULT, AddressRules
+from raftcron.executors.output import Shelf
 from raftcron.executors.validation import Finding, Findings, json_type
 from raftcron.ports import Attempt, Control, Ending
 
@@ -39,6 +40,7 @@ class Surroundings:
     spawner: Spawner | None = None  # there if the node allows shell, or has handlers that run in a process
     handlers: Handlers | None = None  # of the application that embeds the node
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))  # the daemon's
+    answers: Shelf | None = None  # where the bodies of long answers are kept
     clock: Clock = field(default_factory=SystemClock)
     addresses: AddressRules = BY_DEFAULT  # that jobs may call
     trust: ssl.SSLContext | None = None  # what https jobs go by; None: the system's CAs

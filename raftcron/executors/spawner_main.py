@@ -25,7 +25,7 @@ from raftcron.clock import SystemClock
 from raftcron.executors import processes, runfiles
 from raftcron.executors.children import ERROR_BYTES, Child, Setting, become_subreaper
 from raftcron.executors.frames import Frames, frame
-from raftcron.executors.output import Capture, prune
+from raftcron.executors.output import Capture, Shelf
 from raftcron.executors.processes import Process
 from raftcron.wire import unpack
 
@@ -35,7 +35,6 @@ LINGER_SCAN_SECONDS = 0.05  # between two looks at what may still end by itself
 SCAN_SHARE = 4  # after a look at /proc that took t, the next comes no sooner than 4 t later
 READ_BYTES = 64 << 10
 DRAIN_BYTES = 1 << 20  # what is still read from a pipe whose child is over; the rest is nobody's
-PRUNE_FILES = 500  # outputs between two looks at the output directory
 
 
 class Spawner:
@@ -43,7 +42,7 @@ class Spawner:
 
     def __init__(self, link: socket.socket, run_directory: str, outputs: str, outputs_bytes: int, grace: float) -> None:
         self.clock = SystemClock()
-        self.outputs, self.outputs_bytes, self.lease_grace = outputs, outputs_bytes, grace
+        self.shelf, self.lease_grace = Shelf(outputs, outputs_bytes), grace
         self.link = link
         self.frames = Frames()
         self.unsent = bytearray()
@@ -54,7 +53,6 @@ class Spawner:
         self.deadline = 0.0
         self.wake_at = 0.0
         self.scan_at = 0.0
-        self.files_until_prune = 0
         self.is_open = True
 
         me = processes.look(os.getpid())
@@ -151,6 +149,7 @@ class Spawner:
             elif kind == "extend":
                 self.deadline = max(self.deadline, message["deadline"])
             elif kind == "ping":
+                self.shelf.prune(self.clock.wall())
                 self.say({"is": "pong", "number": message["number"]})
         self.wake_at = 0.0
 
@@ -182,7 +181,7 @@ class Spawner:
             return
         self.deadline = max(self.deadline, request["licensed_until"])
         path = request["output"]
-        capture = Capture(None if path is None else os.path.join(self.outputs, path))  # noqa: PTH118
+        capture = Capture(None if path is None else self.shelf.path(path), self.shelf.file_bytes)
         try:
             read, write = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
@@ -372,10 +371,8 @@ class Spawner:
                 "dropped": captured.dropped_bytes,
             }
         )
-        self.files_until_prune -= bool(captured.total_bytes)
-        if self.files_until_prune <= 0:
-            self.files_until_prune = PRUNE_FILES
-            prune(self.outputs, self.outputs_bytes)
+        if child.output_name is not None and captured.total_bytes:
+            self.shelf.take(child.output_name)
 
     # ---- the end -------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from raftcron.clock import SystemClock
 from raftcron.executors import http_spec
 from raftcron.executors.addresses import BY_DEFAULT, AddressRules
 from raftcron.executors.http import HttpExecutor
+from raftcron.executors.output import Shelf
 from raftcron.executors.registry import Surroundings
 from raftcron.executors.signature import signed
 from raftcron.ports import Ending
@@ -356,6 +357,17 @@ async def test_connections_are_reused_and_no_cookie_is_kept(executor: HttpExecut
         await call(executor, receiver.url + "/cookie")
     assert len(set(receiver.ports)) == 1
     assert all(name.lower() != "cookie" for _, _, headers, _ in receiver.requests for name, _ in headers)
+
+
+async def test_a_long_answer_is_kept_whole(receiver: Receiver, tmp_path: Path) -> None:
+    """On the node's disk, under the name of the attempt; what fits into the tail needs no file."""
+    executor = HttpExecutor.create(Surroundings(answers=Shelf(str(tmp_path))))
+    await call(executor, receiver.url + "/")
+    [file] = tmp_path.iterdir()
+    assert file.read_bytes() == b"y" * 5000 + b"end"
+    await call(executor, receiver.url + "/status/404")
+    assert list(tmp_path.iterdir()) == [file]
+    await executor.close()
 
 
 async def test_an_endless_answer_is_cut(executor: HttpExecutor, receiver: Receiver) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftcron.executors.output import Capture, Tail, output_name, prune
+from raftcron.executors.output import Capture, Shelf, Tail, output_name
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(min_value=1, max_value=40))
@@ -79,11 +79,41 @@ def test_names_are_safe_in_any_directory() -> None:
     assert len(output_name("x" * 1000, 2**64)) < 255
 
 
-def test_pruning_deletes_the_oldest_first(tmp_path: Path) -> None:
-    """Until all together fit."""
+def lay(directory: Path, name: str, at: float, size: int = 100) -> None:
+    (directory / name).write_bytes(b"x" * size)
+    os.utime(directory / name, (at, at))
+
+
+def test_a_shelf_deletes_the_oldest_first(tmp_path: Path) -> None:
+    """Until all together fit, by what the disk gives: 4 KiB each."""
     for age, name in enumerate("abcd"):
-        (tmp_path / name).write_bytes(b"x" * 100)
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    assert prune(str(tmp_path), 250) == 200
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-    assert prune(str(tmp_path / "missing"), 1) == 0
+        lay(tmp_path, name, 1000 - age)
+    shelf = Shelf(str(tmp_path), 3 * 4096)
+    shelf.prune(1000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    lay(tmp_path, "e", 1001)
+    shelf.take("e")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "e"]
+    assert shelf.bytes == 3 * 4096
+    shelf.take("there is none")
+    assert shelf.bytes == 3 * 4096
+    Shelf(str(tmp_path / "missing"), 1).prune(1)
+
+
+def test_a_shelf_deletes_what_is_too_old(tmp_path: Path) -> None:
+    """Even where there is room, and nothing new comes."""
+    for at, name in ((100, "old"), (200, "young")):
+        lay(tmp_path, name, at)
+    (tmp_path / "directory").mkdir()
+    shelf = Shelf(str(tmp_path), age_seconds=60)
+    shelf.prune(170)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "young"]
+    shelf.prune(1_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["directory"]
+    assert shelf.bytes == 0
+
+
+def test_one_output_takes_a_quarter_of_the_room_at_most(tmp_path: Path) -> None:
+    """So that a small bound is not one output's alone."""
+    assert Shelf(str(tmp_path), 1 << 20).file_bytes == 1 << 18
+    assert Shelf(str(tmp_path)).file_bytes == 10 << 20
