@@ -246,7 +246,7 @@ async def _there(request: web.Request, attempt: _Attempt) -> AsyncGenerator[byte
     url = URL(f"http://{known.http}{request.raw_path}", encoded=True)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            answer = await request.app[SESSION].get(url, headers=headers, allow_redirects=False)
+            answer = await request.app[SESSION].request(request.method, url, headers=headers, allow_redirects=False)
     except (TimeoutError, aiohttp.ClientError, OSError, BrokenError) as error:
         raise attempt.stop(
             UnavailableError(
