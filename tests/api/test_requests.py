@@ -279,6 +279,7 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/v1/jobs/{name}/runs": "GET POST",
         "/v1/runs": "GET",
         "/v1/runs/{id}": "GET",
+        "/v1/runs/{id}/output": "GET",
         "/v1/runs/{id}/cancel": "POST",
         "/v1/runs/{id}/retry": "POST",
         "/v1/runs/{id}/finish": "POST",
