@@ -26,13 +26,18 @@ WALK_MAX = 50_000  # steps from job to job that are looked at for a cycle, some 
 After = tuple[tuple[str, str], ...]
 
 
-def faults(state: State, name: str, after: After, kept: After = (), coming: Container[str] = ()) -> list[Fault]:
-    """Why the job `name` cannot be after these.
+def faults(state: State, name: str, after: After, kept: After = ()) -> list[Fault]:
+    """Why the job `name`, which is after `kept` by now, cannot be after these."""
+    return [*impossible(state, {name: after}).get(name, []), *missing(state, name, after, kept)]
 
-    A parent has to exist, or to come with the same request, unless the job is after it already (`kept`): one that was
-    deleted must not stand in the way of an edit.
+
+def missing(state: State, name: str, after: After, kept: After = (), coming: Container[str] = ()) -> list[Fault]:
+    """Parents that nobody bears the name of.
+
+    One may come with the same request, and one that the job is after already (`kept`) was deleted, which must not
+    stand in the way of an edit.
     """
-    found = impossible(state, {name: after}).get(name, [])
+    found: list[Fault] = []
     known = {parent for parent, _ in kept}
     for place, (parent, _) in enumerate(after):
         if parent not in state.jobs and parent not in known and parent not in coming and parent != name:

@@ -7,13 +7,13 @@ chunks and only does what was not done yet.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from raftcron.clock import Clock
-from raftcron.core import definition, planner
+from raftcron.core import chains, definition, planner
 from raftcron.core.commands import ApplyJobs, Command, Decide, DeleteJob, PutJob
 from raftcron.core.model import Key
 from raftcron.errors import (
@@ -116,6 +116,7 @@ class Bulk:
     async def _check(self, chunk: list[Sent], owner: str | None, names: set[str], results: list[Result]) -> list[_Item]:
         """The items of a chunk that are sound, in turns with everything else; the others have their result."""
         items: list[_Item] = []
+        beside = {sent.body["name"] for sent in chunk if _has_name(sent.body)}
         until = self._clock.monotonic() + SLICE_SECONDS
         for sent in chunk:
             if self._clock.monotonic() > until:
@@ -128,7 +129,7 @@ class Bulk:
                     raise sent.error
                 if item.name in names:
                     raise _invalid("/name", f"{item.name[:200]!r} stands more than once in this request")
-                self._look(item, owner)
+                self._look(item, owner, beside)
             except RaftcronError as error:
                 faults = error.faults or (Fault("", error.detail),)
                 results.append(Result(item.name[:200] or None, error.http_status, INVALID, faults))
@@ -137,12 +138,29 @@ class Bulk:
             results.append(Result(item.name, 200, UNCHANGED))
             items.append(item)
             await self._decide_much(item)
+        return self._without_cycles(items, results)
+
+    def _without_cycles(self, items: list[_Item], results: list[Result]) -> list[_Item]:
+        """What is left of a chunk whose jobs would start each other round and round."""
+        state = self._machine.state
+        edits: dict[str, chains.After] = {}
+        for item in items:
+            job = state.jobs.get(item.name)
+            after = definition.policy_of(definition.canonical(item.checked.written)).after
+            if after != (() if job is None else state.policy(job.uid).after):
+                edits[item.name] = after
+        while edits and (found := chains.impossible(state, edits)):
+            for item in items:
+                if item.name in found:
+                    results[item.place] = Result(item.name, 422, INVALID, tuple(found[item.name]))
+                    del edits[item.name]
+            items = [item for item in items if item.name not in found]
         return items
 
-    def _look(self, item: _Item, owner: str | None) -> None:
+    def _look(self, item: _Item, owner: str | None, beside: Container[str]) -> None:
         """Check an item against what is there now.  Raises InvalidError."""
         job = self._machine.state.jobs.get(item.name)
-        item.checked = checked = self._service.checked(item.body, None, job)
+        item.checked = checked = self._service.checked(item.body, None, job, beside)
         if owner is not None and checked.owner not in (None, owner):
             raise _invalid("/owner", f"is {checked.owner!r}, but the request says {owner!r}: leave one of them out")
         item.seen = None if job is None else job.revision
@@ -157,7 +175,8 @@ class Bulk:
 
     async def _write(self, items: list[_Item], owner: str | None, key: Key | None, results: list[Result]) -> None:
         def look() -> Command:
-            return ApplyJobs([self._put(item, owner) for item in items], key=key)
+            beside = {item.name for item in items}
+            return ApplyJobs([self._put(item, owner, beside) for item in items], key=key)
 
         before = [self._machine.state.jobs.get(item.name) for item in items]
         revisions = [None if job is None else job.revision for job in before]
@@ -171,10 +190,10 @@ class Bulk:
                 item.name, status, NEW if status == 201 else UNCHANGED if is_same else REPLACED
             )
 
-    def _put(self, item: _Item, owner: str | None) -> PutJob:
+    def _put(self, item: _Item, owner: str | None, beside: Container[str]) -> PutJob:
         job = self._machine.state.jobs.get(item.name)
         if (None if job is None else job.revision) != item.seen:
-            self._look(item, owner)  # it has changed since it was checked
+            self._look(item, owner, beside)  # it has changed since it was checked
         return self._service.put_command(item.name, job, item.checked, owner=owner)
 
     def _foresee(self, items: list[_Item], results: list[Result]) -> None:
@@ -244,6 +263,10 @@ def _key_of(key: Key | None, number: int, chunk: list[Sent]) -> Key | None:
     for sent in chunk:
         digest.update(len(sent.raw).to_bytes(4, "little") + sent.raw)
     return Key(f"{key.scope}\n{number}", digest.digest(), 0, 0, 0)
+
+
+def _has_name(body: Any) -> bool:
+    return isinstance(body, dict) and isinstance(body.get("name"), str)
 
 
 def _invalid(pointer: str, message: str) -> InvalidError:

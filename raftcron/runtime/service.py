@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -521,8 +521,13 @@ class Service:
             raise NotFoundError(f"there is no job {name[:200]!r}")
         return job
 
-    def checked(self, body: Any, name: str | None, job: Job | None) -> definition.Checked:
-        """The body, if nothing is wrong with it.  `job` is what it would replace."""
+    def checked(
+        self, body: Any, name: str | None, job: Job | None, beside: Container[str] | None = None
+    ) -> definition.Checked:
+        """The body, if nothing is wrong with it.  `job` is what it would replace.
+
+        `beside` are the jobs that are written in one entry with it; who does that looks for cycles among them.
+        """
         kept = None if job is None else self._machine.state.policy(job.uid)
         now, calendars = self._time.now_ms(), self._machine.state.calendars
         judge = ScheduleJudge(name or _name_in(body), now, body, kept, calendars)
@@ -534,9 +539,11 @@ class Service:
         if not faults:
             policy = definition.policy_of(definition.canonical(checked.written))
             after = () if kept is None else kept.after
-            if policy.after != after:
-                found = chains.faults(self._machine.state, name or _name_in(body), policy.after, after)
-                faults = dict.fromkeys(found)
+            if policy.after != after and beside is not None:
+                missing = chains.missing(self._machine.state, _name_in(body), policy.after, after, beside)
+                faults = dict.fromkeys(missing)
+            elif policy.after != after:
+                faults = dict.fromkeys(chains.faults(self._machine.state, name or _name_in(body), policy.after, after))
             if kept is None or kept.recurrence != policy.recurrence:
                 fault = never_fires(policy, name or _name_in(body), now, calendars)
                 faults |= {} if fault is None else {fault: None}

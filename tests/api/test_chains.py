@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tests.api.bench import GOOD, Bench
 
@@ -79,3 +80,22 @@ async def test_a_parent_may_be_deleted_and_its_children_edited_and_put_back(one:
     run = (await one.ask("POST", "/v1/jobs/a/runs")).json["run"]
     await one.finish(run["id"])
     assert len((await one.ask("GET", "/v1/jobs/b/runs")).json["items"]) == 1
+
+
+async def test_a_chain_comes_in_one_request(one: Bench) -> None:
+    """In any order; what would go round and round is told of one of its jobs, and the others are taken."""
+
+    def job(name: str, *parents: str) -> dict[str, Any]:
+        return {**GOOD, "name": name, "schedule": "@manual", "after": after(*parents)}
+
+    sent = [job("c", "b"), job("b", "a"), job("a"), job("x", "nobody")]
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": sent})).expect(200)
+    assert [result["status"] for result in answer.json["results"]] == [201, 201, 201, 422]
+    turned = [job("a", "b"), job("b", "c"), job("c")]
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": turned})).expect(200)
+    assert [result["status"] for result in answer.json["results"]] == [200, 200, 200]
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": [job("c", "a"), job("new", "c")]})).expect(200)
+    assert [result["status"] for result in answer.json["results"]] == [422, 201]
+    [fault] = answer.json["results"][0]["errors"]
+    assert fault["pointer"] == "/after/0/job"
+    assert fault["message"].endswith(": c -> b -> a -> c")

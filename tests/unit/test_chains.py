@@ -283,7 +283,7 @@ def test_a_parent_has_to_be_there_unless_it_was() -> None:
     [fault] = chains.faults(machine.state, "b", (("nigthly", "success"),))
     assert fault == ("/after/0/job", "there is no job 'nigthly'; did you mean 'nightly'?")
     assert chains.faults(machine.state, "b", (("gone", "any"),), kept=(("gone", "success"),)) == []
-    assert chains.faults(machine.state, "b", (("new", "any"),), coming={"new"}) == []
+    assert chains.missing(machine.state, "b", (("new", "any"),), coming={"new"}) == []
 
 
 def test_few_jobs_are_after_one() -> None:
