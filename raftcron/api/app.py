@@ -51,6 +51,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/jobs/{name:[^/]+}/why", jobs.why),
     ("GET", "/v1/jobs/{name:[^/]+}/runs", runs.list_of_job),
     ("POST", "/v1/jobs/{name:[^/]+}/runs", runs.create),
+    ("POST", "/v1/jobs/{name:[^/]+}/backfill", runs.backfill),
     ("GET", "/v1/runs", runs.list_),
     ("GET", "/v1/runs/{id:[^/]+}", runs.get),
     ("GET", "/v1/runs/{id:[^/]+}/output", output.get),

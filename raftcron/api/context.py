@@ -23,6 +23,7 @@ from raftcron.runtime.members import Members
 from raftcron.runtime.presence import PeerInfo
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
+from raftcron.runtime.requests import Requests
 from raftcron.runtime.service import Service
 from raftcron.runtime.tokens import Entropy, Tokens
 
@@ -65,6 +66,7 @@ class NodeContext:
     bulk: Bulk = field(init=False)
     calendars: Calendars = field(init=False)
     groups: Groups = field(init=False)
+    requests: Requests = field(init=False)
     listing: Listing = field(init=False)
     members: Members = field(init=False)
     tokens: Tokens = field(init=False)
@@ -92,6 +94,7 @@ class NodeContext:
             lease_left=self.lease_left,
             note=self.service.note,
         )
+        self.requests = Requests(machine=self.machine, time=self.time, service=self.service)
         self.calendars = Calendars(machine=self.machine, time=self.time, service=self.service)
         self.tokens = Tokens(machine=self.machine, service=self.service, entropy=self.entropy)
         self.groups = Groups(machine=self.machine, service=self.service)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from raftcron.api import bodies, respond
@@ -14,12 +16,13 @@ from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid
 from raftcron.core.commands import Done
 from raftcron.core.instant import parse_rfc3339
-from raftcron.core.model import RUN_STATES, Key
+from raftcron.core.model import CAUSE_BACKFILL, RUN_STATES, Key
 from raftcron.errors import NotFoundError
 from raftcron.runtime.listing import RunFilter
-from raftcron.runtime.service import Service
-from raftcron.runtime.views import run_view
+from raftcron.runtime.requests import Filled, Requests, span_of
+from raftcron.runtime.views import instant, run_view
 
+VIEWS_AT_ONCE = 100  # of runs, some 5 ms; then the loop gets a turn
 _STATES = tuple(sorted(RUN_STATES))
 
 
@@ -80,9 +83,9 @@ async def cancel(request: web.Request) -> web.Response:
 
 
 def _change(
-    act: Callable[[Service, str, Any, Key | None], Awaitable[Done]], *, may_be_empty: bool
+    act: Callable[[Requests, str, Any, Key | None], Awaitable[Done]], *, may_be_empty: bool
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """A route that has the service do one thing to a run, told by a body."""
+    """A route that does one thing to a run, told by a body."""
 
     async def handle(request: web.Request) -> web.Response:
         Query(request, ())
@@ -91,7 +94,7 @@ def _change(
         content, key = bodies.decode(body, may_be_empty=may_be_empty), idempotency_key(request, body)
 
         async def use() -> web.Response:
-            done = await act(node.service, run_id, content, key)
+            done = await act(node.requests, run_id, content, key)
             is_new = done.status == web.HTTPAccepted.status_code
             return _answer(request, done, {"Location": f"/v1/runs/{done.subject}"} if is_new else {})
 
@@ -100,9 +103,44 @@ def _change(
     return handle
 
 
-retry = _change(Service.rerun, may_be_empty=True)
-finish = _change(Service.conclude, may_be_empty=False)
-heartbeat = _change(Service.hear, may_be_empty=False)
+retry = _change(Requests.rerun, may_be_empty=True)
+finish = _change(Requests.conclude, may_be_empty=False)
+heartbeat = _change(Requests.hear, may_be_empty=False)
+
+
+async def backfill(request: web.Request) -> web.Response:
+    """A run for each time of a past span; a dry one is answered by whichever node is asked."""
+    Query(request, ())
+    node, name = request.app[NODE], request.match_info["name"]
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    key = idempotency_key(request, body)
+    span = span_of(bodies.decode(body), node.time.now_ms())
+    if span.is_dry:
+        point = await node.reads.at()
+        filled = await node.requests.backfill(name, span, None)
+        items = [
+            {"id": None, "job": name, "scheduled_time": instant(at), "cause": CAUSE_BACKFILL} for at in filled.times
+        ]
+        return respond.value({"count": len(items), "runs": items, "dry_run": True}, headers=respond.at(point))
+
+    async def use() -> web.Response:
+        return await _filled(request, await node.requests.backfill(name, span, key))
+
+    return await write(request, body, use)
+
+
+async def _filled(request: web.Request, filled: Filled) -> web.Response:
+    """The runs of a backfill as they are now, as far as they are still kept."""
+    runs, items = request.app[NODE].machine.state.runs, []
+    for run_id in filled.runs:
+        run = runs.get(run_id)
+        if run is not None:
+            items.append(msgspec.json.encode(run_view(run)))
+            if not len(items) % VIEWS_AT_ONCE:
+                await asyncio.sleep(0)
+    content = b'{"count":%d,"runs":[%s],"dry_run":false}\n' % (len(filled.runs), b",".join(items))
+    assert filled.done is not None, "it is no dry one"
+    return respond.encoded(content, headers=respond.written(filled.done))
 
 
 def _answer(request: web.Request, done: Done, headers: dict[str, str]) -> web.Response:

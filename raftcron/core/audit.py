@@ -87,6 +87,7 @@ _SAID: dict[type, str] = {
     c.Trigger: "run {} started by hand",
     c.Cancel: "run {} cancelled",
     c.Rerun: "run {} started again by hand",
+    c.Backfill: "backfilled up to run {}",
     c.Conclude: "run {} ended by its target",
     c.PutCalendar: "calendar {} written",
     c.DeleteCalendar: "calendar {} deleted",

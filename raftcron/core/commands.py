@@ -382,6 +382,15 @@ class DeleteSecret(Struct, array_like=True, frozen=True, tag=65):
     key: Key | None = None
 
 
+class Backfill(Struct, array_like=True, frozen=True, tag=55):
+    """A run for each of these past times of a job, one after the other; the watermark does not move."""
+
+    name: str
+    times: list[int]  # ascending
+    seen_revision: int
+    key: Key | None = None
+
+
 Command = (
     Lead
     | Announce
@@ -418,6 +427,7 @@ Command = (
     | KeepKey
     | PutSecret
     | DeleteSecret
+    | Backfill
 )
 
 

@@ -35,6 +35,8 @@ CAUSE_SCHEDULE: Final = "schedule"
 CAUSE_CATCH_UP: Final = "catch_up"
 CAUSE_MANUAL: Final = "manual"
 CAUSE_CHAIN: Final = "chain"
+CAUSE_BACKFILL: Final = "backfill"
+PACED_CAUSES: Final = frozenset({CAUSE_CATCH_UP, CAUSE_BACKFILL})  # first attempts start at the catch-up rate
 COUNTED_CAUSES: Final = frozenset({CAUSE_SCHEDULE, CAUSE_CATCH_UP})  # the causes on either side of conservation
 
 REASON_OVERLAP: Final = "overlap"

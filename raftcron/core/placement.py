@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from raftcron.core.model import (
-    CAUSE_CATCH_UP,
     ON_ALL,
     ON_ANY,
     ON_LEADER,
     ON_LEAST_LOADED,
     ON_STICKY,
+    PACED_CAUSES,
     Node,
     Part,
     Policy,
@@ -38,7 +38,7 @@ class Lane(NamedTuple):
     node: str | None  # the only one, of a part of a broadcast
     group: str | None
     is_process: bool
-    is_paced: bool  # it is caught up
+    is_paced: bool  # it is caught up, or of a backfill
     is_whole: bool  # it will be divided before anything is assigned
 
 
@@ -67,7 +67,7 @@ def _lane(policy: Policy, is_process: bool, is_paced: bool, node: str | None, is
 def lane_of(policy: Policy, run: Run) -> Lane:
     """The lane of a queued run that may start."""
     part = run.part
-    is_paced = run.cause == CAUSE_CATCH_UP and run.attempt == 1 and part is None
+    is_paced = run.cause in PACED_CAUSES and run.attempt == 1 and part is None
     return _lane(policy, run.is_process, is_paced, None if part is None else part.node, part is not None)
 
 

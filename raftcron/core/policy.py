@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from raftcron.core.model import AT_LEAST_ONCE, COUNTED_CAUSES, FAILED, LOST, TIMED_OUT, Policy, Run
+from raftcron.core.instant import MAX_MS
+from raftcron.core.model import AT_LEAST_ONCE, CAUSE_BACKFILL, COUNTED_CAUSES, FAILED, LOST, TIMED_OUT, Policy, Run
 
 BROKEN = "broken"  # error kind: the connection broke after the request was sent
 
@@ -36,8 +37,11 @@ def backoff_ms(policy: Policy, run: Run) -> int:
 def start_deadline(policy: Policy, run: Run) -> int:
     """The last instant at which this run may start for the first time.
 
-    It counts from the scheduled time; for what did not come from the clock, from when it was asked for.
+    It counts from the scheduled time; for what did not come from the clock, from when it was asked for.  A backfill
+    waits for its turn however long that takes.
     """
+    if run.cause == CAUSE_BACKFILL:
+        return MAX_MS
     at = run.scheduled_time if run.cause in COUNTED_CAUSES else run.due_at
     return at + policy.start_deadline_ms
 

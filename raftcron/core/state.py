@@ -24,6 +24,7 @@ from raftcron.core import definition, placement
 from raftcron.core.access import AccessToken
 from raftcron.core.audit import AuditChain, AuditItem
 from raftcron.core.model import (
+    CAUSE_BACKFILL,
     CAUSE_MANUAL,
     COUNTED_CAUSES,
     ENDED,
@@ -158,6 +159,7 @@ class State:
         self.taken_over: dict[str, Run] = {}  # started, and with their targets instead of a node (apply/remote.py)
         self.group_running: dict[str, int] = {}  # of both, how many count under which group
         self.turns: dict[int, dict[str, Run]] = {}  # uid -> runs that wait for others of their job, oldest first
+        self.backfills: dict[int, dict[str, Run]] = {}  # uid -> those of a backfill, which come after all other turns
         self.held: dict[str, Run] = {}  # queued runs that may not start: it is not their turn, or their job is paused
         self.queued: dict[str, Run] = {}  # those that may
         self.lanes: dict[Lane, dict[str, Run]] = {}  # the same by what they wait for; none is empty
@@ -175,6 +177,7 @@ class State:
         self.touched_runs: set[str] = set()
         # runs that have ended within the entry and that others may follow, in that order (apply/chains.py)
         self.ended: list[Run] = []
+        self.backfills_due: set[int] = set()  # jobs whose backfills may have their turn when the entry is done
 
     # ---- questions
 
@@ -234,7 +237,10 @@ class State:
     def has_room(self, uid: int) -> bool:
         """Whether one more run of this job may go on beside those that do (semantics 7)."""
         most = self.policies[uid].max_running
-        return most == UNLIMITED or len(self.active.get(uid, ())) - len(self.turns.get(uid, ())) < most
+        if most == UNLIMITED:
+            return True
+        waiting = len(self.turns.get(uid, ())) + len(self.backfills.get(uid, ()))
+        return len(self.active.get(uid, ())) - waiting < most
 
     def may_start(self, run: Run) -> bool:
         """Whether a queued run may be given a place: it is its turn among those of its job, and no pause holds it."""
@@ -361,7 +367,7 @@ class State:
         else:
             active[run.id] = run
         if run.waits_turn:
-            self.turns.setdefault(run.uid, {})[run.id] = run
+            self._line_of(run).setdefault(run.uid, {})[run.id] = run
 
     def move(self, run: Run, state: str, node: str | None = None, group: str | None = None) -> None:
         """Change an active run's state and keep the indexes true.
@@ -651,10 +657,14 @@ class State:
 
     def _leave_turns(self, run: Run) -> None:
         run.waits_turn = False
-        turns = self.turns[run.uid]
+        line = self._line_of(run)
+        turns = line[run.uid]
         del turns[run.id]
         if not turns:
-            del self.turns[run.uid]
+            del line[run.uid]
+
+    def _line_of(self, run: Run) -> dict[int, dict[str, Run]]:
+        return self.backfills if run.cause == CAUSE_BACKFILL else self.turns
 
     def _lane(self, run: Run) -> Lane:
         return lane_of(self.policies[run.uid], run)

@@ -16,24 +16,20 @@ import msgspec
 from raftcron.core import chains, definition, planner
 from raftcron.core.apply.context import replay
 from raftcron.core.apply.jobs import SKIPS_MAX
-from raftcron.core.apply.remote import CONCLUSIONS
 from raftcron.core.coming import Coming, ahead_of, coming_of
 from raftcron.core.commands import (
     Cancel,
     Command,
-    Conclude,
     Decide,
     Decision,
     DeleteJob,
     Done,
-    Hear,
     Note,
     PauseJob,
     Place,
     PutJob,
     Refused,
     Requeue,
-    Rerun,
     ResumeJob,
     SkipNext,
     Summary,
@@ -72,7 +68,6 @@ from raftcron.runtime.why import why
 LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
 ARGS_BYTES_MAX = 64 << 10  # a command gets them as one environment variable, of which Linux takes 128 KiB
 NOTE_MAX = 1_000  # characters of a pause's note
-MESSAGE_BYTES_MAX = 4_096  # of a target's last word, which is kept as the tail of the run's output
 NEXT_SHOWN = 10  # coming times that a dry run shows
 DEFINITION_BYTES_MAX = definition.DEFINITION_BYTES_MAX
 
@@ -158,7 +153,7 @@ class Service:
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
-            job = self._found(name, job)
+            job = self.found(name, job)
             return self.put_command(name, job, self.checked(merged(job, patch), name, job), key=key)
 
         return taken(await self.write(key, look))
@@ -169,7 +164,7 @@ class Service:
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
-            job = self._found(name, job)
+            job = self.found(name, job)
             decisions = self.settled(job, self._time.now_ms())
             return DeleteJob(name, decisions, self._machine.state.revision_of(job), None, cancel_running, key)
 
@@ -177,7 +172,7 @@ class Service:
 
     async def pause_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """The schedule stops; body `{note, until}`.  Raises InvalidError, NotFoundError."""
-        fields = _fields(body, {"note", "until"})
+        fields = fields_of(body, {"note", "until"})
         note = "" if fields.get("note") is None else fields["note"]
         if not isinstance(note, str):
             raise _invalid("/note", f"must be a string, not {kind_of(note)}")
@@ -188,7 +183,7 @@ class Service:
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
-            job = self._found(name, job)
+            job = self.found(name, job)
             if until is not None and until <= self._time.now_ms():
                 raise _invalid("/until", "lies in the past: name an instant to come, or leave it out")
             decisions = self.settled(job, self._time.now_ms())
@@ -210,14 +205,14 @@ class Service:
 
         With `catch_up` what fell into the pause is owed after all, and the misfire policy speaks of it.
         """
-        catch_up = _fields(body, {"catch_up"}).get("catch_up")
+        catch_up = fields_of(body, {"catch_up"}).get("catch_up")
         if catch_up is not None and not isinstance(catch_up, bool):
             raise _invalid("/catch_up", f"must be a boolean, not {kind_of(catch_up)}")
 
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
-            job = self._found(name, job)
+            job = self.found(name, job)
             now, revision = self._time.now_ms(), self._machine.state.revision_of(job)
             try:
                 paused = self._paused_summary(job, now) if job.paused else None
@@ -234,7 +229,7 @@ class Service:
 
         0 takes back what was asked for.  Raises InvalidError, NotFoundError, ConflictError where no time is ahead.
         """
-        count = _fields(body, {"count"}).get("count", 1)
+        count = fields_of(body, {"count"}).get("count", 1)
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= SKIPS_MAX:
             raise _invalid("/count", f"is {shown(count)}: use a whole number from 0 to {SKIPS_MAX}")
 
@@ -242,7 +237,7 @@ class Service:
             state, now = self._machine.state, self._time.now_ms()
             job = state.jobs.get(name)
             precondition.check(name, job)
-            job = self._found(name, job)
+            job = self.found(name, job)
             ahead = self._ahead(job, count, now) if count else []
             return SkipNext(name, ahead, state.revision_of(job), key)
 
@@ -252,7 +247,7 @@ class Service:
         """The next times of a job, as many as there are of `count`, but one at least."""
         if job.paused:
             raise ConflictError(f"job {job.name!r} is paused, so no time is ahead of it: resume it first")
-        policy, times = self._machine.state.policy(job.uid), self._times(job)
+        policy, times = self._machine.state.policy(job.uid), self.times(job)
         found = [one.scheduled_time for one in coming_of(job, policy, times, now, count)]
         if not found:
             raise ConflictError(f"no time is ahead of job {job.name!r} that could be skipped")
@@ -293,10 +288,10 @@ class Service:
 
         Raises NotFoundError; ConflictError where this node cannot tell its times.
         """
-        job = self._found(name, self._machine.state.jobs.get(name))
+        job = self.found(name, self._machine.state.jobs.get(name))
         if job.paused:
             return []
-        policy, times = self._machine.state.policy(job.uid), self._times(job)
+        policy, times = self._machine.state.policy(job.uid), self.times(job)
         return await forecast.in_turns(ahead_of(job, policy, times, self._time.shown_ms()), count)
 
     async def why(self, name: str, at: int) -> Answer:
@@ -305,7 +300,7 @@ class Service:
         Raises NotFoundError; ConflictError where this node cannot tell its times.
         """
         machine = self._machine
-        job = self._found(name, machine.state.jobs.get(name))
+        job = self.found(name, machine.state.jobs.get(name))
         try:
             return await why(machine.state, machine.timeline, job, at, self._time.now_ms())
         except ScheduleError as error:
@@ -315,66 +310,15 @@ class Service:
 
     async def run_job(self, name: str, body: Any, key: Key | None) -> Done:
         """Run now; body `{args, overlap}`.  `subject` is the run's id.  Raises InvalidError, NotFoundError."""
-        fields = _fields(body, {"args", "overlap"})
-        overlap = _overlap(fields)
+        fields = fields_of(body, {"args", "overlap"})
+        overlap = overlap_of(fields)
         args = None if fields.get("args") is None else msgspec.msgpack.encode(fields["args"])
         if args is not None and len(args) > ARGS_BYTES_MAX:
             raise TooLargeError(f"the args take {len(args)} bytes, at most {ARGS_BYTES_MAX} are taken")
 
         def look() -> Command:
-            self._found(name, self._machine.state.jobs.get(name))
+            self.found(name, self._machine.state.jobs.get(name))
             return Trigger(name, self.place(), args, overlap, key)
-
-        return taken(await self.write(key, look))
-
-    async def rerun(self, run_id: str, body: Any, key: Key | None) -> Done:
-        """A new run of what an ended run was for; body `{overlap}`.  `subject` is the new run's id.
-
-        Raises InvalidError, NotFoundError, ConflictError where it has not ended or its job is gone.
-        """
-        overlap = _overlap(_fields(body, {"overlap"}))
-
-        def look() -> Command:
-            self._known_run(run_id)
-            return Rerun(run_id, self.place(), overlap, key)
-
-        return taken(await self.write(key, look))
-
-    async def conclude(self, run_id: str, body: Any, key: Key | None) -> Done:
-        """A target ends the run that it has taken over; body `{token, state, message}`.
-
-        Raises InvalidError, NotFoundError, ConflictError where the token is not current or the run has ended.
-        """
-        fields = _fields(body, {"token", "state", "message"})
-        faults: list[Fault] = []
-        token = _token(fields, faults)
-        state, message = fields.get("state"), fields.get("message")
-        if state not in CONCLUSIONS:
-            said = f"is {shown(state)}" if "state" in fields else "is missing"
-            faults.append(Fault("/state", f"{said}: allowed are {', '.join(CONCLUSIONS)}"))
-        if message is not None and not isinstance(message, str):
-            faults.append(Fault("/message", f"must be a string, not {kind_of(message)}"))
-        elif message is not None and (size := len(message.encode())) > MESSAGE_BYTES_MAX:
-            faults.append(
-                Fault("/message", f"has {size} bytes, at most {MESSAGE_BYTES_MAX} are kept of a run's output")
-            )
-        _raise_any(faults)
-
-        def look() -> Command:
-            self._known_run(run_id)
-            return Conclude(run_id, token, str(state), message or "", key)
-
-        return taken(await self.write(key, look))
-
-    async def hear(self, run_id: str, body: Any, key: Key | None) -> Done:
-        """A target is at work on the run that it has taken over; body `{token}`.  Raises as `conclude`."""
-        faults: list[Fault] = []
-        token = _token(_fields(body, {"token"}), faults)
-        _raise_any(faults)
-
-        def look() -> Command:
-            self._known_run(run_id)
-            return Hear(run_id, token, key)
 
         return taken(await self.write(key, look))
 
@@ -382,7 +326,7 @@ class Service:
         """Cancel an active run.  Raises NotFoundError, ConflictError where it has ended."""
 
         def look() -> Command:
-            self._known_run(run_id)
+            self.known_run(run_id)
             return Cancel(run_id, key)
 
         return taken(await self.write(key, look))
@@ -430,6 +374,10 @@ class Service:
             return await self._repeat(key, look)
         finally:
             del self._running[key.scope]
+
+    async def confirm(self) -> None:
+        """A quorum confirms that what this node sees is what the cluster has."""
+        await self._reads.confirm()
 
     async def _repeat(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
         confirmed = False
@@ -511,12 +459,14 @@ class Service:
     def place(self) -> Place:
         return Place(self._node, self._machine.incarnation)
 
-    def _known_run(self, run_id: str) -> None:
+    def known_run(self, run_id: str) -> None:
+        """Raises NotFoundError."""
         if run_id not in self._machine.state.runs:
             raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
 
     @staticmethod
-    def _found(name: str, job: Job | None) -> Job:
+    def found(name: str, job: Job | None) -> Job:
+        """Raises NotFoundError."""
         if job is None:
             raise NotFoundError(f"there is no job {name[:200]!r}")
         return job
@@ -577,7 +527,8 @@ class Service:
             [finding.fault for finding in findings if finding.code != "invalid"],
         )
 
-    def _times(self, job: Job) -> Times:
+    def times(self, job: Job) -> Times:
+        """Raises ConflictError where this node cannot tell them."""
         try:
             return self._machine.timeline.times(job, self._machine.state.policy(job.uid))
         except ScheduleError as error:
@@ -586,7 +537,7 @@ class Service:
     def _known(self, job: Job) -> tuple[Job, Policy, Times] | None:
         """A job with its times; None where this node cannot tell them."""
         with contextlib.suppress(ConflictError):
-            return job, self._machine.state.policy(job.uid), self._times(job)
+            return job, self._machine.state.policy(job.uid), self.times(job)
         return None
 
 
@@ -623,7 +574,7 @@ def _merge(target: Any, patch: Any) -> Any:
     return result
 
 
-def _fields(body: Any, known: set[str]) -> Mapping[str, Any]:
+def fields_of(body: Any, known: set[str]) -> Mapping[str, Any]:
     """The fields of a small body; None (no body at all) has none."""
     if body is None:
         return {}
@@ -637,29 +588,12 @@ def _fields(body: Any, known: set[str]) -> Mapping[str, Any]:
     return body
 
 
-def _overlap(fields: Mapping[str, Any]) -> bool:
+def overlap_of(fields: Mapping[str, Any]) -> bool:
     """Whether the request overrides the job's overlap policy for its run."""
     overlap = fields.get("overlap")
     if overlap not in (None, "allow"):
         raise _invalid("/overlap", f"is {shown(overlap)}: `allow`, or leave it out for the job's policy")
     return overlap is not None
-
-
-def _token(fields: Mapping[str, Any], faults: list[Fault]) -> int:
-    """The fencing token that a target shows: a number, or its digits as the header has them."""
-    token = fields.get("token")
-    if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 20:
-        token = int(token)
-    if isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 1 << 64:
-        return token
-    said = f"is {shown(token)}" if "token" in fields else "is missing"
-    faults.append(Fault("/token", f"{said}: send the request's Raftcron-Fencing-Token"))
-    return 0
-
-
-def _raise_any(faults: list[Fault]) -> None:
-    if faults:
-        raise InvalidError(f"the body has {_counted(len(faults))}; nothing was done", tuple(faults))
 
 
 def _invalid(pointer: str, message: str) -> InvalidError:

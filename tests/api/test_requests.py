@@ -281,6 +281,7 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/v1/runs/{id}": "GET",
         "/v1/runs/{id}/output": "GET",
         "/v1/runs/{id}/cancel": "POST",
+        "/v1/jobs/{name}/backfill": "POST",
         "/v1/runs/{id}/retry": "POST",
         "/v1/runs/{id}/finish": "POST",
         "/v1/runs/{id}/heartbeat": "POST",

@@ -104,6 +104,7 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         c.TimeOut(tokens),
         c.Conclude(run, token, draw(st.sampled_from(["succeeded", "failed", "cancelled", "nonsense"])), "so", key),
         c.Hear(run, token, key),
+        c.Backfill(name, sorted(draw(st.sets(times, max_size=3))), seen or 0, key),
         c.Rerun(run, draw(st.none() | st.just(place)), draw(st.booleans()), key),
         c.Cancel(run, key),
         c.PutCalendar(
@@ -150,9 +151,11 @@ def check(state: State) -> None:
     assert state.held.keys() == now - state.queued.keys()
     assert state.waiting.keys() == retries | (queued.keys() - now)
     turns = {run.id for run in state.runs.values() if run.waits_turn}
-    assert turns == {run_id for runs in state.turns.values() for run_id in runs}
+    lines = [*state.turns.values(), *state.backfills.values()]
+    assert turns == {run_id for runs in lines for run_id in runs}
     assert turns <= queued.keys()
-    assert not any(state.has_room(uid) for uid in state.turns), "a run waits for its turn where there is room"
+    with_turns = (*state.turns, *state.backfills)
+    assert not any(map(state.has_room, with_turns)), "a run waits for its turn where there is room"
     lanes = {run_id: lane for lane, runs in state.lanes.items() for run_id in runs}
     assert lanes.keys() == state.queued.keys()
     assert lanes == {run_id: lane_of(state.policies[run.uid], run) for run_id, run in state.queued.items()}

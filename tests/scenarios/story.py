@@ -6,6 +6,7 @@
     pause a ["note" until 30s]          resume a [catch_up]         delete a [cancel_running]
     kill n1 | elect n2 | reborn n1      cut | heal                  edit a {"overlap": {"policy": "allow"}}
     group g 2                           a cap of two runs at once
+    backfill a -60s 0s                  retry a 10s
     runs a                              all rows, oldest first      job a                    counters
     starts a | stops a                  what executors were told    catch-up                 how much is owed
 
@@ -28,6 +29,7 @@ from raftcron.core.model import CAUSE_SCHEDULE, ON_A_NODE, Run
 from raftcron.errors import RaftcronError
 from raftcron.ports import Ending
 from raftcron.runtime.groups import Groups
+from raftcron.runtime.requests import Requests, Span
 from raftcron.runtime.service import Precondition
 from raftcron.testing.scripted_executor import Script
 from tests.scenarios.scene import START_MS, Scene, play
@@ -104,6 +106,8 @@ class Teller:
             (r"run (\S+)( allow)?", self.run),
             (r"cancel (\S+) (\S+)", self.cancel),
             (r"group (\S+) (\d+)", self.group),
+            (r"backfill (\S+) (\S+)s (\S+)s", self.backfill),
+            (r"retry (\S+) (\S+)", self.retry),
             (r"wait (\S+)s", self.wait),
             (r"(\S+) takes (\S+)s(?: and (fails|times out|breaks))?", self.takes),
             (r"(\S+) hangs", self.hangs),
@@ -148,6 +152,11 @@ class Teller:
     def service(self) -> Any:
         return self.scene.leader.service
 
+    @property
+    def requests(self) -> Requests:
+        leader = self.scene.leader
+        return Requests(machine=leader.machine, time=leader.time, service=leader.service)
+
     async def put(self, name: str, fields: str) -> None:
         body = {"executor": {"type": "noop"}, "history": {"runs": 100}, **json.loads(fields)}
         await self.service.put_job(name, body, ANY, None)
@@ -178,6 +187,14 @@ class Teller:
     async def group(self, name: str, most: str) -> None:
         groups = Groups(machine=self.scene.leader.machine, service=self.service)
         await groups.put(name, {"max_running": int(most)}, ANY, None)
+
+    async def backfill(self, name: str, begin: str, through: str) -> None:
+        span = Span(*(BEGIN_MS + int(float(text) * 1000) for text in (begin, through)), is_dry=False)
+        await self.requests.backfill(name, span, None)
+
+    async def retry(self, name: str, label: str) -> None:
+        [run] = [row for row in self.rows(name) if self.label(row) == label]
+        await self.requests.rerun(run.id, None, None)
 
     async def wait(self, seconds: str) -> None:
         await self.scene.seconds(float(seconds))

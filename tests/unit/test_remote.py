@@ -9,14 +9,19 @@ import pytest
 from raftcron.core.apply import remote
 from raftcron.core.commands import (
     Announce,
+    Assign,
+    Assignment,
     Cancel,
     Conclude,
     DeleteJob,
+    Divide,
     Finish,
     Finished,
     Hear,
     Lose,
     NotStarted,
+    Parting,
+    Place,
     Refused,
     Rerun,
     TakenOver,
@@ -26,6 +31,7 @@ from raftcron.core.commands import (
     Trigger,
 )
 from raftcron.core.model import Run
+from raftcron.core.placement import parts_of
 from tests.unit.machine import Machine, cluster
 
 REMOTE = {"type": "http", "url": "http://127.0.0.1:1/", "async": True}
@@ -206,3 +212,22 @@ def test_an_ended_run_is_run_again_by_hand() -> None:
     machine.done(DeleteJob("a", [], machine.state.jobs["a"].revision))
     assert machine.refused(Rerun(first.id, None)) == "conflict"
     assert machine.refused(Rerun("nobody", None)) == "not_found"
+
+
+def test_a_parent_is_ended_by_its_parts_and_each_part_by_its_target() -> None:
+    """No token fits the parent; a part is not run again by itself."""
+    machine = cluster()
+    job = machine.put("a", executor=REMOTE, placement={"shards": 2})
+    parent = machine.state.runs[machine.done(Trigger("a", None)).subject]
+    machine.done(Divide([Parting(parent.id, [])]))
+    parts = [machine.state.runs[run_id] for run_id in parts_of(machine.state.runs[parent.id])]
+    assert "a token of its own" in why(machine, Conclude(parent.id, 0, "succeeded"))
+    assert take_over(machine, parent) == 0
+    for part in parts:
+        machine.done(Assign([Assignment(part.id, Place("n1", 1), start=True)]))
+        assert take_over(machine, part) == 1
+        machine.done(Conclude(part.id, part.fencing_token, "succeeded"))
+    assert machine.state.runs[parent.id].state == "succeeded"
+    assert "is a part" in why(machine, Rerun(parts[0].id, None))
+    assert machine.done(Rerun(parent.id, None)).subject
+    assert job.succeeded == 1

@@ -65,6 +65,7 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.KeepKey: secrets.keep_key,
     c.PutSecret: secrets.put,
     c.DeleteSecret: secrets.delete,
+    c.Backfill: requests.backfill,
 }
 
 
@@ -91,6 +92,8 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
     while state.ended_parts or state.ended:  # a parent ends with its parts, and what follows may displace others
         parts.join(state, Context(index, state.cluster_time))
         chains.follow(state, Context(index, state.cluster_time))
+    if state.backfills_due:
+        requests.give_turns(state)
     state.index = index
     state.seal()
     return outcome

@@ -12,6 +12,7 @@ from raftcron.core.apply.runs import cancel_run
 from raftcron.core.commands import Place
 from raftcron.core.model import (
     CANCELLING,
+    CAUSE_BACKFILL,
     REASON_DEADLINE,
     REASON_LIMIT,
     REASON_OVERLAP,
@@ -52,6 +53,9 @@ def judge(state: State, context: Context, policy: Policy, run: Run, *, allow_ove
         return REASON_DEADLINE
     if allow_overlap or state.has_room(run.uid):
         return None
+    if run.cause == CAUSE_BACKFILL:
+        run.waits_turn = True
+        return None
     if policy.overlap == "replace":
         _displace(state, context, policy, run)
         if state.has_room(run.uid):
@@ -67,6 +71,8 @@ def _displace(state: State, context: Context, policy: Policy, newcomer: Run) -> 
     """Only the newest newcomer waits, and the oldest runs end until there will be room for it."""
     for run in list(state.turns.get(newcomer.uid, {}).values()):
         cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)
-    going_on = [run for run in state.active.get(newcomer.uid, {}).values() if run.state != CANCELLING]
+    going_on = [
+        run for run in state.active.get(newcomer.uid, {}).values() if run.state != CANCELLING and not run.waits_turn
+    ]
     for run in going_on[: len(going_on) - policy.max_running + 1]:
         cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)

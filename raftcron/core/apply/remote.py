@@ -36,7 +36,7 @@ def take_over(state: State, context: Context, command: TakeOver) -> Outcome:
         run = state.runs.get(word.run)
         if run is None or run.fencing_token != word.fencing_token or run.state not in STARTED:
             continue
-        if run.answer_by is not None:
+        if run.answer_by is not None or run.split is not None:
             continue
         taken += 1
         state.keep_tail(run, word.output_tail)
@@ -74,7 +74,7 @@ def conclude(state: State, context: Context, command: Conclude) -> Outcome:
     if command.state not in CONCLUSIONS:
         return Refused("invalid", f"{command.state!r} is no way to end: there are {', '.join(CONCLUSIONS)}")
     lost = state.runs.get(command.run)
-    if lost is not None and lost.state == LOST and lost.fencing_token == command.fencing_token:
+    if lost is not None and lost.state == LOST and lost.fencing_token == command.fencing_token and lost.split is None:
         if lost.late_outcome is not None:
             return Refused("conflict", f"run {lost.id} is lost, and its late outcome is on record: {lost.late_outcome}")
         lost.late_outcome = command.state
@@ -110,6 +110,8 @@ def _current(state: State, run_id: str, token: int) -> Run | Refused:
     run = state.runs.get(run_id)
     if run is None:
         return Refused("not_found", f"there is no run {run_id!r}, or it is no longer kept")
+    if run.split is not None:
+        return Refused("conflict", f"run {run.id} ends with the last of its parts: each part has a token of its own")
     if run.fencing_token != token:
         now = f"{run.fencing_token}, of attempt {run.attempt}" if run.fencing_token else "none yet"
         return Refused("conflict", f"token {token} is not current: run {run.id} is {run.state}, its token is {now}")

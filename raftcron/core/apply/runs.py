@@ -274,10 +274,15 @@ def end(state: State, context: Context, run: Run, ending: str) -> None:
 
 
 def give_turns(state: State, uid: int) -> None:
-    """Runs that wait for others of their job may start as far as there is room now, oldest first."""
+    """Runs that wait for others of their job may start as far as there is room now, oldest first.
+
+    Those of a backfill come last of all that the entry brings, see requests.py.
+    """
     turns = state.turns.get(uid)
     while turns and state.has_room(uid):
         state.give_turn(next(iter(turns.values())))
+    if uid in state.backfills:
+        state.backfills_due.add(uid)
 
 
 def skip(state: State, context: Context, run: Run, reason: str) -> None:
