@@ -35,10 +35,8 @@ from raftcron.raft.configuration import decode, is_configuration
 from raftcron.runtime.machine import Machine
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_durable import DurableLog
-from raftcron.testing.sim_loop import START_WALL, Conductor, NodeLoop, SimClock
+from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
 from raftcron.testing.wall_time import WallTime
-
-MAX_CLOCK_SKEW_MS = 5_000
 
 ONE_HISTORY = "one history"
 ONE_LEADER = "one leader a term"
@@ -55,6 +53,7 @@ I2 = "I2 one start an attempt"
 I3 = "I3 tokens grow"
 I4 = "I4 conservation"
 I5 = "I5 time and watermark"
+I8 = "I8 on time"
 I6 = "I6 start under the newest token"
 REFUSED = "a refused token never starts"
 ONE_ATTEMPT = "one attempt at a time"
@@ -113,6 +112,7 @@ class Checks:
         self.voters: frozenset[str] = frozenset()  # as of the newest configuration that has applied somewhere, and
         self.configured = 0  # its index
         self.in_force: Callable[[], set[frozenset[str]]] = set  # the voters by which a leader may count now
+        self.time_limit_ms: Callable[[], float] = lambda: float("inf")  # what trusted time may have reached
         self._conductor = conductor
         self._bodies: dict[int, bytes] = {}
         self._digests: dict[int, int] = {}
@@ -123,6 +123,7 @@ class Checks:
         self._uids: dict[str, int] = {}  # of the jobs that are there
         self._deleted: dict[str, int] = {}  # job -> index of its last delete
         self._cluster_time = 0
+        self._limit_ms = float("inf")  # as of the newest entry
         self._epoch = 0
         self._token = 0
         self._started: dict[tuple[str, int], str] = {}
@@ -224,7 +225,7 @@ class Checks:
     def _follow_time(self, index: int, state: State) -> None:
         if state.cluster_time < self._cluster_time or state.epoch < self._epoch:
             self.fail(I5, f"cluster time or epoch went back at {index}")
-        limit = (START_WALL + self._conductor.now) * 1000 + MAX_CLOCK_SKEW_MS
+        self._limit_ms = limit = self.time_limit_ms()
         if state.cluster_time > limit:
             self.fail(I5, f"cluster time is {state.cluster_time - limit:.0f} ms beyond the bound at {index}")
         self._cluster_time, self._epoch = state.cluster_time, state.epoch
@@ -280,6 +281,9 @@ class Checks:
             if known is not None and job.decided_through == known.watermark and job.revision != index:
                 continue
             if known is not None:
+                if job.decided_through > self._limit_ms:
+                    beyond = job.decided_through - self._limit_ms
+                    self.fail(I5, f"the watermark of {job.name} is {beyond:.0f} ms beyond the bound at {index}")
                 if job.decided_through < known.watermark:
                     self.fail(I5, f"the watermark of {job.name} goes from {known.watermark} to {job.decided_through}")
                 if not known.is_paused:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 
 from raftcron.core.state import State
@@ -19,6 +19,7 @@ from raftcron.testing import sim_checks
 from raftcron.testing.chance import Chance, chance
 from raftcron.testing.sim_checks import Checks
 from raftcron.testing.sim_clients import Clients
+from raftcron.testing.sim_clocks import TrueTime
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
 from raftcron.testing.sim_network import Network
@@ -52,9 +53,11 @@ class Cluster:
         self.network = Network(self.conductor, machines, chance(seed, "network"))
         self.disks = {name: Disk(chance(seed, f"disk/{name}")) for name in machines}
         self.clocks = {name: SimClock(self.conductor) for name in machines}
+        self.lives: dict[str, Life] = {}
         self.checks = Checks(self.conductor, self.disks, JOURNAL, SNAPSHOTS)
         self.checks.in_force = self._in_force
-        self.lives: dict[str, Life] = {}
+        self.true_time = TrueTime(self.conductor, self.clocks, lambda: self.lives, self._electorates)
+        self.checks.time_limit_ms = self.true_time.limit_ms
         self.counts: Counter[str] = self.checks.counts
         self.may_fail: set[str] = set()  # whose disk was made to fail
         self.leaving: set[str] = set()  # who ends by itself as soon as it hears that it has no place any more
@@ -187,6 +190,9 @@ class Cluster:
         counts.update({f"guard: {branch}": n for branch, n in passes.items()})
         counts["conflicts"] += passes["conflict cut"]
         counts["refusals"] += passes["entry missing"] + passes["term differs"]
+        clocks = life.node.clocks
+        counts["leads handed over for the time"] += clocks.hand_overs
+        counts.update({f"trusted time went {way}": n for way, n in clocks.jumps.items() if way != "own"})
         of_snapshots = life.log._compaction.counts
         counts["snapshots"] += of_snapshots["installed"]
         counts.update({f"snapshots {what}": n for what, n in of_snapshots.items() if what != "installed"})
@@ -251,6 +257,10 @@ class Cluster:
             if life.is_started and (seen := life.log._membership._seen) and seen[-1][0] > checks.configured:
                 found.add(frozenset(seen[-1][1].voters))
         return found
+
+    def _electorates(self) -> Collection[Collection[str]]:
+        """As `_in_force`, and before there is a configuration those who are to found the cluster."""
+        return self._in_force() or [self.names]
 
     def where(self) -> str:
         """Where each node stands, in a line."""

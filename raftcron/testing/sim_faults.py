@@ -12,9 +12,9 @@ from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks
 from raftcron.testing.chance import chance
 from raftcron.testing.sim_checks import Violation
+from raftcron.testing.sim_clocks import Lateness, WrongClocks
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_disk import Disk
-from raftcron.testing.sim_loop import SimClock
 from raftcron.testing.sim_members import FEWEST_VOTERS, Operator
 from raftcron.testing.sim_node import JOURNAL
 
@@ -29,7 +29,6 @@ CONSERVE_SECONDS = 0.7
 LAG_SECONDS = 10.0  # at most, until the others have forgotten what a node lacks
 LAST_CHANGE_SECONDS = 5.0  # before the faults end
 MEMBERS_SHARE = 0.35  # of the seeds, in which members change
-MAX_SKEW_SECONDS = 1.5  # of a wall clock, either way
 
 ENOUGH_ACKNOWLEDGED = 200
 ENOUGH_KINDS = 3
@@ -62,6 +61,10 @@ ALWAYS_SEEN = (
     "starts refused by the gate",
     "runs lost",
     "runs succeeded",
+    "looks for late times",
+    "leads handed over for the time",
+    "trusted time went forward",
+    "trusted time went backward",
     "entries Lose",
     "guard: append of a former term",
     "guard: answer of another term",
@@ -117,6 +120,10 @@ class Story:
         self.clients = self.cluster.clients
         self.cluster.died = self._ended_by_itself
         self.kinds: dict[str, int] = {}  # kind of fault -> how often it happened
+        self.wrong_clocks = WrongClocks(
+            self.cluster.clocks, self.cluster.names, self.cluster.true_time, dice, self._happened
+        )
+        self._lateness = Lateness(self.cluster.conductor, self.cluster.clocks)
         self._all: dict[str, Callable[[], None]] = {
             "crash": self._crash,
             "power cut": self._power_cut,
@@ -130,7 +137,9 @@ class Story:
             "restart storm": self._restart_storm,
             "orderly restart": self._orderly_restart,
             "rolling restart": self._rolling_restart,
-            "clock step": self._clock_step,
+            "clock step": self.wrong_clocks.step,
+            "clock drift": self.wrong_clocks.drift,
+            "clocks jump together": self.wrong_clocks.jump_together,
             "full disk": self._full_disk,
             "failing sync": self._failing_sync,
             "slow disk": self._slow_disk,
@@ -210,7 +219,7 @@ class Story:
         """All nodes begin, and clients come."""
         cluster, conductor = self.cluster, self.cluster.conductor
         for name in cluster.names:
-            cluster.clocks[name].wall_offset = self._skew()
+            self.wrong_clocks.set(name, self.wrong_clocks.skew())
             conductor.after(self._dice.uniform(0.0, 0.5), cluster.boot, name)
         self.load()
         cluster.run(FORM_SECONDS)
@@ -251,7 +260,29 @@ class Story:
                 self.cluster.checks.conserve(life.machine.state)
                 break
         self.cluster.checks.still_durable()
+        self._look_for_late_ones()
         self.cluster.conductor.after(CONSERVE_SECONDS, self._conserve)
+
+    def _look_for_late_ones(self) -> None:
+        """What is owed is decided in time while all is well (I8)."""
+        leaders = self.clients.leaders()
+        late = self._lateness.late(self._calm(), leaders[0] if leaders else None)
+        self.cluster.counts["looks for late times"] = self._lateness.looks
+        if late is not None:
+            self.cluster.checks.fail(sim_checks.I8, late)
+
+    def _calm(self) -> object:
+        """While nothing is wrong: what it is that goes on.  Else None."""
+        cluster, leaders = self.cluster, self.clients.leaders()
+        lives, network = [cluster.lives.get(name) for name in cluster.names], cluster.network
+        is_well = (
+            len(leaders) == 1
+            and all(life is not None and life.is_started and not life.is_ending for life in lives)
+            and all(life is not None and life.loop.busy_until <= cluster.now for life in lives)
+            and not (self._held or self._operator.is_busy or self.wrong_clocks.wrong or network.cuts or network.slow)
+            and all(disk.free_bytes is None and disk.sync_seconds < 0.001 for disk in cluster.disks.values())
+        )
+        return (leaders[0].name, leaders[0].number, leaders[0].log.leading_epoch) if is_well else None
 
     def _reads(self) -> None:
         if self._is_loaded:
@@ -272,6 +303,7 @@ class Story:
         self._is_over = True
         cluster.note("-", "all faults end")
         cluster.network.heal()
+        self.wrong_clocks.right()
         for disk in cluster.disks.values():
             disk.free_bytes, disk.failing_syncs, disk.death_in, disk.sync_seconds = None, 0, None, 0.0002
         for life in cluster.lives.values():
@@ -323,9 +355,6 @@ class Story:
 
     def _down_seconds(self) -> float:
         return self._dice.choice([0.05, 0.5, 2.0, 2.0, 8.0]) * self._dice.uniform(0.5, 1.5)
-
-    def _skew(self) -> float:
-        return self._dice.uniform(-MAX_SKEW_SECONDS, MAX_SKEW_SECONDS)
 
     def _crash(self) -> None:
         if (name := self._someone()) is not None:
@@ -438,12 +467,6 @@ class Story:
         life = self.cluster.lives.get(name)
         if life is not None and life.is_started and not self._is_over:
             life.end()
-
-    def _clock_step(self) -> None:
-        name = self._dice.choice(self.cluster.names)
-        clock: SimClock = self.cluster.clocks[name]
-        clock.wall_offset = self._skew()
-        self._happened("clock step", name, f"{clock.wall_offset:+.2f} s")
 
     def _full_disk(self) -> None:
         if (name := self._someone()) is not None:

@@ -254,14 +254,24 @@ class Conductor:
 
 
 class SimClock:
-    """A node's clocks; the wall clock may be skewed and stepped."""
+    """A node's clocks; the wall clock may be skewed and stepped, and may drift."""
 
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
-        self.wall_offset = 0.0
+        self.wall_offset = 0.0  # in seconds, when it was set
+        self._rate = 0.0  # what is added to it a second
+        self._set_at = 0.0
+
+    def set(self, offset: float, rate: float = 0.0) -> None:
+        self.wall_offset, self._rate, self._set_at = offset, rate, self._conductor.now
+
+    @property
+    def offset(self) -> float:
+        """How far the wall clock is ahead of the true time now, in seconds."""
+        return self.wall_offset + (self._conductor.now - self._set_at) * self._rate
 
     def wall(self) -> float:
-        return START_WALL + self._conductor.now + self.wall_offset
+        return START_WALL + self._conductor.now + self.offset
 
     def boot(self) -> float:
         return 1_000.0 + self._conductor.now

@@ -24,7 +24,7 @@ from raftcron.ports import Applied, Attempt
 from raftcron.raft import engine, guard, leadership, membership, proposals, reads, roster, seam, segment
 from raftcron.raft.journal import Journal
 from raftcron.raft.settings import RaftSettings
-from raftcron.runtime import leases, machine, scheduler, worker
+from raftcron.runtime import clocks, leases, machine, scheduler, worker
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks, sim_node
 from raftcron.testing.sim_faults import Story
@@ -363,6 +363,33 @@ def _heartbeats_without_a_round(self: Any, clock: Any, times: Any, read_index: A
     _keeper_init(self, clock, times, at_once)
 
 
+def _wall_time(self: Any) -> int:
+    """TrustedTime.now_ms, but the wall clock is trusted (semantics 9)."""
+    return int(self._clock.wall() * 1000)
+
+
+def _wall_time_at_first(self: Any) -> int:
+    """TrustedTime.now_ms, but the wall clock is trusted as long as nothing else is."""
+    return _wall_time(self) if self.ahead_ms is None else int(self._clock.boot() * 1000) + int(self.ahead_ms)
+
+
+def _own_where_none_agrees(me: str, clocks: Any, voters: Any, skew_ms: int) -> Any:
+    """agreement.agree, but where no majority agrees a node's own clock counts."""
+    found = _agree(me, clocks, voters, skew_ms)
+    return found if found.ahead_ms is not None else found._replace(ahead_ms=clocks[me])
+
+
+def _own_word(former: int | None, own: int, *_: Any) -> int:
+    """agreement.trust_alone, but a lone node believes any clock."""
+    return own
+
+
+def _rarely(self: Any, now: int) -> float:
+    """Scheduler._seconds_to_wait, but the leader looks only now and then for what is due."""
+    return 4.0
+
+
+_agree = clocks.agree
 _apply, _holds, _admit, _machine_apply = core_apply.apply, decisions.holds, admission.admit, machine.Machine.apply
 _keeper_init, _scheduler_propose = leases.LeaseKeeper.__init__, scheduler.Scheduler._propose
 
@@ -524,6 +551,31 @@ MUTANTS: dict[str, Mutant] = {
             (Timeline, "update", scripts.update_though_paused),
         ],
         {sim_checks.I10},
+    ),
+    # time
+    "a leader trusts its wall clock": Mutant(
+        [(clocks.TrustedTime, "now_ms", _wall_time)], {sim_checks.I5}, scripts.leader_jumps_a_year, size=3
+    ),
+    "where no majority agrees the own clock counts": Mutant(
+        [(clocks, "agree", _own_where_none_agrees)], {sim_checks.I5}, scripts.two_voters_differ, size=3
+    ),
+    "old clocks count": Mutant(
+        [(clocks, "FRESH_SECONDS", 1e9)], {sim_checks.I5}, scripts.two_clocks_one_after_the_other, size=3
+    ),
+    "who trusts nothing stamps with its wall clock": Mutant(
+        [(clocks.TrustedTime, "now_ms", _wall_time_at_first)],
+        {sim_checks.I5},
+        scripts.start_with_two_that_differ,
+        size=3,
+    ),
+    "a lone node believes any clock": Mutant(
+        [(clocks, "trust_alone", _own_word)], {sim_checks.I5}, scripts.lone_node_jumps_a_year, size=1
+    ),
+    "a leader looks rarely for what is due": Mutant(
+        [(scheduler.Scheduler, "_seconds_to_wait", _rarely), (scheduler.Scheduler, "state_changed", lambda *_: None)],
+        {sim_checks.I8},
+        scripts.nothing_happens,
+        size=3,
     ),
     # runs
     "a report under an old token counts": Mutant(

@@ -440,6 +440,84 @@ async def _refused(change: Awaitable[int]) -> None:
         await change
 
 
+YEAR_SECONDS = 365 * 86_400.0
+STALE_SECONDS = 8.0  # longer than a clock that was read counts
+
+
+def leader_jumps_a_year(story: Story) -> None:
+    """One leader's clock after the other steps a year ahead, and back."""
+    story.form()
+    for _ in range(2):
+        leader = _leader(story).name
+        story.wrong_clocks.set(leader, YEAR_SECONDS)
+        story.cluster.run(5.0)
+        story.wrong_clocks.set(leader, 0.0)
+        story.cluster.run(2.0)
+
+
+def two_voters_differ(story: Story) -> None:
+    """One is away for so long that its clock is forgotten; then that of the leader steps a year ahead."""
+    story.form()
+    leader, away = _leader(story).name, _followers(story)[0]
+    story.cluster.kill(away)
+    story.cluster.run(STALE_SECONDS)
+    story.wrong_clocks.set(leader, YEAR_SECONDS)
+    story.cluster.run(10.0)
+
+
+def two_clocks_one_after_the_other(story: Story) -> None:
+    """One that was a year ahead has been away for long; then the leader's clock shows the same."""
+    story.form()
+    leader, away = _leader(story).name, _followers(story)[0]
+    story.wrong_clocks.set(away, YEAR_SECONDS)
+    story.cluster.run(3.0)
+    story.cluster.kill(away)
+    story.cluster.run(STALE_SECONDS)
+    story.wrong_clocks.set(leader, YEAR_SECONDS)
+    story.cluster.run(5.0)
+
+
+def start_with_two_that_differ(story: Story) -> None:
+    """All end; two of three start again, of which one is a year ahead, and each of them leads for a while."""
+    cluster = story.cluster
+    story.form()
+    for name in cluster.names:
+        cluster.kill(name)
+    ahead, right, away = cluster.names
+    story.wrong_clocks.set(ahead, YEAR_SECONDS)
+    cluster.boot(ahead)
+    cluster.boot(right)
+    for _ in range(4):
+        cluster.run(4.0)
+        for life in story.clients.leaders():
+            other = right if life.name == ahead else ahead
+            life.loop.create_task(_given(life, other))
+    cluster.boot(away)
+    cluster.run(3.0)
+
+
+async def _given(life: Life, other: str) -> None:
+    with suppress(RaftcronError):
+        await life.log.transfer(other)
+
+
+def lone_node_jumps_a_year(story: Story) -> None:
+    """The only node's clock steps ahead while it runs, and it starts again with it; then the clock is set."""
+    story.form()
+    [name] = story.cluster.names
+    story.wrong_clocks.set(name, YEAR_SECONDS)
+    story.cluster.run(5.0)
+    story.cluster.kill(name)
+    story.cluster.boot(name)
+    story.cluster.run(5.0)
+
+
+def nothing_happens(story: Story) -> None:
+    """All is well."""
+    story.form()
+    story.cluster.run(10.0)
+
+
 # ---- parts of mutants that are longer than a line or two ---------------------------------------------------------
 
 
