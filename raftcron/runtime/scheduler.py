@@ -146,7 +146,8 @@ class Scheduler:
         """What this leader proposes at this instant."""
         if self._machine.state.queued:
             yield from self.assigner.assign(now, may_expire=self._time.may_decide)  # what waits goes before what comes
-        yield from self._end_pauses(now)
+        if self._time.may_decide:
+            yield from self._end_pauses(now)
         if self._may_decide(now):
             yield from self._decide(now)
         if not 0 < self._next_sweep - now <= SWEEP_SECONDS * 1000:  # passed, or the wall clock was set back
