@@ -15,6 +15,7 @@ import random
 import signal
 import ssl
 import sys
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, TextIO
 
@@ -50,6 +51,7 @@ SYNC_POLL_SECONDS = 0.5
 OUTPUT_DIRECTORY = "output"  # of commands; the spawner alone writes there
 ANSWERS_DIRECTORY = "answers"  # of receivers; this process alone writes there
 ANSWERS_SHARE = 4  # one part in so many of the room for outputs
+RENEW_SECONDS = 2.0  # between two looks at whether the cluster's key has to be wrapped anew
 HELD_SECONDS = 2.0  # for whoever else has the data directory
 NO_SECRET = b"a cluster on loopback without a secret"
 
@@ -95,6 +97,7 @@ class Daemon:
             fatal=self.fail,
             licensed=self._licensed,
             is_synchronised=kernel_says_synchronised,
+            judge=self._judge,
         )
         self._bootstrap = Bootstrap(
             node=settings.name,
@@ -107,6 +110,9 @@ class Daemon:
         self._shortage = Shortage(clock)
         self._web: web.AppRunner | None = None
         self.service: Service | None = None  # what writes go through, once HTTP is served
+
+    def _judge(self, spec: Mapping[str, Any]) -> list[str]:
+        return [finding.fault.pointer for finding in self._registry.validate(spec)]
 
     def fail(self, error: BaseException) -> None:
         """End the process: it must not guess and must not go on."""
@@ -152,7 +158,19 @@ class Daemon:
         (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
         self.node.spawn(self._watch.run())
         self.node.spawn(self._bootstrap.run())
+        if self.settings.previous_cluster_secret:
+            self.node.spawn(self._renew_key())
         await self._start_web()
+
+    async def _renew_key(self) -> None:
+        """The cluster secret was changed: once this node leads, the cluster's key is wrapped under the present one."""
+        while True:
+            if self.node.log.leading_epoch is not None:
+                try:
+                    await self.node.vault.renew()
+                except RaftcronError as error:
+                    log.warning("cluster_key_not_wrapped_anew code=%s detail=%s", error.code, error.detail)
+            await asyncio.sleep(RENEW_SECONDS)
 
     async def _take_directory(self) -> None:
         """This process alone: what a former life left here is about to be killed."""
@@ -226,6 +244,7 @@ class Daemon:
             insecure=settings.insecure,
             cluster_secret=settings.cluster_secret or NO_SECRET,
             outputs=KeptOutput([settings.data_dir / name for name in (OUTPUT_DIRECTORY, ANSWERS_DIRECTORY)]),
+            vault=node.vault,
         )
         self.service = context.service
         self._web = create_runner(create_app(context))
@@ -278,6 +297,8 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
         ),
         times=times,
         max_clock_skew_ms=settings.max_clock_skew_ms,
+        secrets_dir=settings.secrets_dir,
+        previous_secret=settings.previous_cluster_secret,
         catch_up_rate=settings.catch_up_rate,
         history_total=settings.history_total_bytes,
         grace_seconds=settings.shutdown_grace_ms / 1000,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,7 +20,7 @@ from raftcron.clock import Clock
 from raftcron.core.commands import Announce, Finished
 from raftcron.core.model import HISTORY_BYTES_KEPT
 from raftcron.errors import FatalError, RaftcronError
-from raftcron.ports import Executor, StateMachine
+from raftcron.ports import Entropy, Executor, StateMachine
 from raftcron.raft import Device, Engine, RaftSettings, Random, Scribe
 from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.farewell import Farewell
@@ -27,7 +29,9 @@ from raftcron.runtime.machine import Machine
 from raftcron.runtime.presence import Presence
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reports import Reports
+from raftcron.runtime.resolver import Judge, Resolver
 from raftcron.runtime.scheduler import Scheduler
+from raftcron.runtime.vault import Vault
 from raftcron.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -48,6 +52,8 @@ class NodeSettings:
     announcement: Announce  # without the incarnation, which the log counts
     history_total: int = HISTORY_BYTES_KEPT  # bytes of run records, over all jobs, while this node leads
     max_clock_skew_ms: int = 5_000
+    secrets_dir: Path | None = None  # where secrets are looked for first
+    previous_secret: bytes = b""  # the cluster secret before it was changed
 
 
 class Node:
@@ -66,10 +72,13 @@ class Node:
         licensed: Callable[[License], None] = lambda held: None,
         watch: Callable[[Machine], StateMachine] = lambda machine: machine,
         is_synchronised: Callable[[], bool] = lambda: False,
+        judge: Judge = lambda spec: [],
+        entropy: Entropy = os.urandom,
     ) -> None:
         """`licensed` is told of each licence before the worker is; `watch` may stand between log and machine.
 
-        `is_synchronised`: whether the kernel calls the wall clock synchronised.
+        `is_synchronised`: whether the kernel calls the wall clock synchronised.  `judge` names what is wrong with an
+        executor object; `entropy` gives so many bytes of chance.
         """
         self.settings = settings
         self.name = name = settings.raft.name
@@ -81,6 +90,13 @@ class Node:
         self.proposer = Proposer(self.log, self.machine, self.time)
         self.leases = LeaseKeeper(clock, settings.times, self.log.read_index)
         self.reports = Reports(node=name, machine=self.machine, log=self.log, proposer=self.proposer)
+        self.vault = Vault(
+            machine=self.machine,
+            proposer=self.proposer,
+            secret=settings.raft.secret,
+            previous=settings.previous_secret,
+            entropy=entropy,
+        )
         self.worker = Worker(
             node=name,
             machine=self.machine,
@@ -89,6 +105,9 @@ class Node:
             clock=clock,
             time=self.time,
             license_of=lambda: self.presence.license,
+            resolver=Resolver(
+                node=name, machine=self.machine, vault=self.vault, directory=settings.secrets_dir, judge=judge
+            ),
         )
         self.farewell = Farewell(node=name, machine=self.machine, log=self.log, clock=clock)
         self.scheduler = Scheduler(

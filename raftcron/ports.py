@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+Entropy = Callable[[int], bytes]  # so many bytes of chance
+
+
 # ---- the replicated log ------------------------------------------------------------------------------------------
 
 

@@ -23,14 +23,15 @@ from raftcron.api import (
     respond,
     runs,
     schedules,
+    secrets,
     tokens,
 )
-from raftcron.api.auth import DOORKEEPER, Doorkeeper
+from raftcron.api.auth import DOORKEEPER, Doorkeeper, principal
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import sessions
 from raftcron.api.guard import Guard
 from raftcron.errors import RaftcronError
-from raftcron.runtime.origin import asking
+from raftcron.runtime.origin import asking, prefix
 
 __all__ = ["NODE", "NodeContext", "create_app", "create_runner"]
 
@@ -79,6 +80,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/tokens", tokens.create),
     ("DELETE", "/v1/tokens/{name:[^/]+}", tokens.revoke),
     ("GET", "/v1/audit", audit.list_),
+    ("GET", "/v1/secrets", secrets.list_),
+    ("PUT", "/v1/secrets/{name:[^/]+}", secrets.put),
+    ("DELETE", "/v1/secrets/{name:[^/]+}", secrets.delete),
     ("GET", "/livez", health.live),
     ("GET", "/readyz", health.ready),
     ("GET", "/metrics", metrics.get),
@@ -134,6 +138,7 @@ def _answered(guard: Guard, doorkeeper: Doorkeeper) -> Middleware:
         try:
             guard.check(request)
             asking.set(await doorkeeper.admit(request))
+            prefix.set(principal(request).prefix)
             return await handler(request)
         except RaftcronError as error:
             return problems.problem(error)

@@ -11,7 +11,7 @@ from aiohttp import web
 from raftcron.clock import Clock
 from raftcron.executors.kept_output import KeptOutput
 from raftcron.executors.registry import Registry
-from raftcron.ports import Log
+from raftcron.ports import Entropy, Log
 from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.catch_up import CatchUp
@@ -24,8 +24,10 @@ from raftcron.runtime.presence import PeerInfo
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
 from raftcron.runtime.requests import Requests
+from raftcron.runtime.secrets import Secrets
 from raftcron.runtime.service import Service
-from raftcron.runtime.tokens import Entropy, Tokens
+from raftcron.runtime.tokens import Tokens
+from raftcron.runtime.vault import Vault
 
 
 @dataclass(kw_only=True)
@@ -60,6 +62,7 @@ class NodeContext:
     cluster_secret: bytes = field(default=b"", repr=False)
     entropy: Entropy = os.urandom
     outputs: KeptOutput = field(default_factory=KeptOutput)
+    vault: Vault | None = None  # of the node, where it has one already
     reads: Reads = field(init=False)
     catch_up: CatchUp = field(init=False)
     service: Service = field(init=False)
@@ -70,11 +73,15 @@ class NodeContext:
     listing: Listing = field(init=False)
     members: Members = field(init=False)
     tokens: Tokens = field(init=False)
+    secrets: Secrets = field(init=False)
 
     def __post_init__(self) -> None:
         self.reads = Reads(self.log, self.machine, self.clock, self.fresh_at)
         self.catch_up = CatchUp(self.name, self.machine)
         self.listing = Listing(self.machine)
+        vault = self.vault or Vault(
+            machine=self.machine, proposer=self.proposer, secret=self.cluster_secret, entropy=self.entropy
+        )
         self.service = Service(
             node=self.name,
             machine=self.machine,
@@ -82,6 +89,7 @@ class NodeContext:
             time=self.time,
             reads=self.reads,
             registry=self.registry,
+            vault=vault,
         )
         self.bulk = Bulk(
             machine=self.machine, proposer=self.proposer, service=self.service, time=self.time, clock=self.clock
@@ -98,6 +106,7 @@ class NodeContext:
         self.calendars = Calendars(machine=self.machine, time=self.time, service=self.service)
         self.tokens = Tokens(machine=self.machine, service=self.service, entropy=self.entropy)
         self.groups = Groups(machine=self.machine, service=self.service)
+        self.secrets = Secrets(machine=self.machine, service=self.service, vault=vault)
 
 
 NODE = web.AppKey("node", NodeContext)

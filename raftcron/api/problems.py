@@ -33,7 +33,7 @@ _LATER = re.compile(
     r"/|/openapi\.json|/v1/(events|backup|restore"
     r"|jobs/[^/]+/backfill"
     r"|cluster/(drain|accept-time)"
-    r"|(groups|secrets)(/.+)?)"
+    r"|groups(/.+)?)"
 )
 
 

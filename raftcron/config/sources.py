@@ -51,7 +51,8 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
                     told = f"{where} is not built yet in this version: leave it at {row.shown_default}"
                     faults.append(Fault(f"/{row.name}", told))
             break
-    _read_secret(values, faults)
+    for field in ("cluster_secret", "previous_cluster_secret"):
+        _read_secret(field, values, faults)
     broken = {fault.pointer.removeprefix("/") for fault in faults}
     if "raft" not in given and values.get("name") in values.get("peers", {}):
         values["raft"] = values["peers"][values["name"]]
@@ -105,26 +106,27 @@ def _read_file(path: Path, faults: list[Fault]) -> dict[str, Any]:
     return known
 
 
-def _read_secret(values: dict[str, Any], faults: list[Fault]) -> None:
-    path = values.get("cluster_secret_file")
+def _read_secret(field: str, values: dict[str, Any], faults: list[Fault]) -> None:
+    """A secret from its file into its own field."""
+    path = values.get(f"{field}_file")
     if path is None:
         return
-    pointer = "/cluster-secret-file"
-    if "cluster_secret" in values:
-        told = "--cluster-secret-file and RAFTCRON_CLUSTER_SECRET are both given: keep one"
-        faults.append(Fault(pointer, told))
+    name = field.replace("_", "-")
+    pointer = f"/{name}-file"
+    if field in values:
+        faults.append(Fault(pointer, f"--{name}-file and {BY_NAME[name].variable} are both given: keep one"))
         return
     try:
         with path.open("rb") as file:
             secret = file.read(MAX_SECRET_BYTES + 1).strip()
     except OSError as error:
-        faults.append(Fault(pointer, f"--cluster-secret-file {path}: cannot be read: {error.strerror}"))
+        faults.append(Fault(pointer, f"--{name}-file {path}: cannot be read: {error.strerror}"))
         return
     if not secret or len(secret) > MAX_SECRET_BYTES:
         told = f"holds {'too much' if secret else 'nothing'}: a secret is 1 to {MAX_SECRET_BYTES:,} bytes"
-        faults.append(Fault(pointer, f"--cluster-secret-file {path}: {told}"))
+        faults.append(Fault(pointer, f"--{name}-file {path}: {told}"))
         return
-    values["cluster_secret"] = secret
+    values[field] = secret
 
 
 def _conflicts(settings: Settings, given: set[str]) -> Iterable[tuple[tuple[str, ...], Fault]]:

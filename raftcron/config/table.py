@@ -149,6 +149,15 @@ class Settings:
         SECRET, b"", CLUSTER, "What peers prove to each other; equal on all nodes.", default_text="none", is_secret=True
     )
     cluster_secret_file: Path | None = _setting(PATH, None, CLUSTER, "File that holds the cluster secret.")
+    previous_cluster_secret: bytes = _setting(
+        SECRET,
+        b"",
+        CLUSTER,
+        "The cluster secret before it was changed, until the log says cluster_key_wrapped_anew.",
+        default_text="none",
+        is_secret=True,
+    )
+    previous_cluster_secret_file: Path | None = _setting(PATH, None, CLUSTER, "File that holds that.")
     peer_cert: Path | None = _setting(
         PATH,
         None,
@@ -236,6 +245,9 @@ class Settings:
     )
     require_time_sync: bool = _setting(
         SWITCH, False, SAFETY, "Serve only once the kernel calls the clock synchronised."
+    )
+    secrets_dir: Path | None = _setting(
+        PATH, None, SAFETY, "Directory of files that `${secret:name}` is looked for in, before /v1/secrets."
     )
     allow_shell: bool = _setting(SWITCH, False, SAFETY, "Let jobs run commands on this node.")
     refuse_addresses: tuple[Network, ...] = _setting(

@@ -43,6 +43,7 @@ SERVER_SET = frozenset(
         "pause_note",
         "pause_until",
         "skips",
+        "secrets",
         "joined",
     }
 )

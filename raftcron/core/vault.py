@@ -7,7 +7,7 @@ definition a sealed secret is a binary value where the contract has a string, wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -19,6 +19,7 @@ SEAL_OVERHEAD = 64  # bytes, at most, that sealing adds
 VAULT: Final = "vault"
 FIELD: Final = "secret"
 HEADERS: Final = "headers"
+RESOLVED: Final = ("url", "body", HEADERS, "env")  # fields of an executor object in which references count
 SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "x-api-key"})
 
 REFERENCE = re.compile(r"\$\{secret:([A-Za-z0-9][A-Za-z0-9._-]{0,127})\}")
@@ -43,9 +44,6 @@ class VaultKey(Struct, array_like=True, gc=False):
     salt: bytes
     index: int  # log index at which it was wrapped like this
     digest: int = 0
-
-
-Place = tuple[str, MutableMapping[str, Any], str]  # pointer below the executor, the object, the key in it
 
 
 def places(executor: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], str]]:
@@ -77,6 +75,22 @@ def without(executor: Mapping[str, Any]) -> Mapping[str, Any]:
     return shown
 
 
+def plain(executor: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The executor object without what is sealed: as its executor may judge it."""
+    sealed = {pointer for pointer, holder, key in places(executor) if isinstance(holder[key], bytes)}
+    if not sealed:
+        return executor
+    kept = {key: value for key, value in executor.items() if f"/{key}" not in sealed}
+    if isinstance(kept.get(HEADERS), Mapping):
+        kept[HEADERS] = {name: value for name, value in kept[HEADERS].items() if f"/{HEADERS}/{name}" not in sealed}
+    return kept
+
+
+def has_plain(executor: Any) -> bool:
+    """Whether something is to be sealed in what was written of an executor object."""
+    return isinstance(executor, Mapping) and any(isinstance(holder[key], str) for _, holder, key in places(executor))
+
+
 def carried(executor: Any, before: Mapping[str, Any] | None) -> Any:
     """A written executor object with the secrets that it leaves out and `before` has; null removes one."""
     if not isinstance(executor, Mapping):
@@ -97,6 +111,18 @@ def carried(executor: Any, before: Mapping[str, Any] | None) -> Any:
         if holder[key] is None:
             del holder[key]  # type: ignore[attr-defined]
     return kept
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Pointers of secrets that only one of them has, or that differ; one that is not sealed yet counts as another."""
+    former = {pointer: holder[key] for pointer, holder, key in places(before)}
+    latter = {pointer: holder[key] for pointer, holder, key in places(after)}
+    return [pointer for pointer in {**former, **latter} if former.get(pointer) != latter.get(pointer)]
+
+
+def is_secretive(executor: Mapping[str, Any]) -> bool:
+    """Whether an attempt needs something that is kept secret."""
+    return bool(pointers(executor)) or any(field in executor and references(executor[field]) for field in RESOLVED)
 
 
 def references(value: Any) -> set[str]:

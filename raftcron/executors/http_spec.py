@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
+from raftcron.core.vault import REFERENCE
 from raftcron.executors.addresses import BY_DEFAULT, AddressRules, is_address
 from raftcron.executors.signature import key_of
 from raftcron.executors.validation import Finding, Findings, has_control, json_type, pointer
@@ -27,7 +28,6 @@ ANSWER_BYTES = 64 << 10  # an answer is read this far; one that goes on is cut, 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _STATUS = re.compile(r"\s*([1-9][0-9]{2})\s*(?:-\s*([1-9][0-9]{2})\s*)?")
 _NUMBERS = re.compile(r"[0-9.]+")
-_SECRET_HEADERS = {"authorization", "cookie", "x-api-key"}
 _OWN_HEADERS = {"idempotency-key", "traceparent", "webhook-id", "webhook-timestamp", "webhook-signature"}
 _FRAMING_HEADERS = {
     "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
@@ -76,7 +76,7 @@ def validate(spec: Mapping[str, Any], rules: AddressRules = BY_DEFAULT) -> list[
     if spec.get("headers") is not None:
         _check_headers(findings, spec["headers"])
     if spec.get("body") is not None:
-        findings.text("/body", spec["body"], bytes_max=BODY_BYTES, nul=True)
+        findings.text("/body", spec["body"], bytes_max=BODY_BYTES, nul=True, secret=True)
     _check_status(findings, spec.get("expect_status"))
     if spec.get("expect_body") is not None:
         _check_expected_body(findings, spec["expect_body"])
@@ -88,7 +88,7 @@ def validate(spec: Mapping[str, Any], rules: AddressRules = BY_DEFAULT) -> list[
 
 
 def _check_expected_body(findings: Findings, text: Any) -> None:
-    if not findings.text("/expect_body", text, bytes_max=ANSWER_BYTES, secret=False):
+    if not findings.text("/expect_body", text, bytes_max=ANSWER_BYTES):
         return
     if not text:
         findings.invalid("/expect_body", "is empty, which every answer holds: leave it out")
@@ -102,16 +102,15 @@ def _check_secret(findings: Findings, secret: Any) -> None:
         key_of(secret)
     except ValueError as error:
         findings.invalid("/secret", str(error))
-    else:
-        findings.not_yet("/secret", "nothing keeps secrets encrypted in this version yet")
 
 
 def _check_url(findings: Findings, url: Any, rules: AddressRules) -> None:
     if url is None:
         findings.invalid("/url", "is missing")
         return
-    if not findings.text("/url", url, bytes_max=URL_BYTES):
+    if not findings.text("/url", url, bytes_max=URL_BYTES, secret=True):
         return
+    url = REFERENCE.sub("x", url)  # what stands there later is judged with the rest when it does
     if has_control(url) or " " in url:
         findings.invalid("/url", "must not hold spaces or control characters; write them as %20 and the like")
         return
@@ -148,14 +147,12 @@ def _check_headers(findings: Findings, headers: Any) -> None:
             findings.invalid(where, f"{name!r} is not a header name")
         elif lower in seen:
             findings.invalid(where, f"{name} is there twice, as {seen[lower]}, too")
-        elif lower in _SECRET_HEADERS:
-            findings.not_yet(where, f"{name} is a secret; secrets are kept by a later version")
         elif lower in _OWN_HEADERS or lower.startswith("raftcron-"):
             findings.invalid(where, f"{name} is set by raftcron itself")
         elif lower in _FRAMING_HEADERS:
             findings.invalid(where, f"{name} belongs to the connection, not to the job")
         seen[lower] = name
-        if not findings.text(where, value, bytes_max=HEADER_BYTES):
+        if not findings.text(where, value, bytes_max=HEADER_BYTES, secret=True):
             continue
         if has_control(value.replace("\t", " ")):
             findings.invalid(where, "must not hold line ends or control characters")

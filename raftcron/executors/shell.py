@@ -141,4 +141,4 @@ def _check_environment(findings: Findings, variables: Any) -> None:
             findings.invalid(where, f"{name!r} is not a variable name: letters, digits and _, no digit in front")
         elif name.startswith("RAFTCRON_") or name == "TRACEPARENT":
             findings.invalid(where, f"{name} is set by raftcron itself")
-        findings.text(where, value, bytes_max=ARGUMENT_BYTES - len(name) - 1)
+        findings.text(where, value, bytes_max=ARGUMENT_BYTES - len(name) - 1, secret=True)

@@ -33,7 +33,11 @@ UNANSWERED_PINGS = 5  # then the spawner is taken for stopped; counted, so that 
 RESTART_SECONDS = 1.0  # between two tries to start one
 ENDED_FILES = 1_000  # run files of ended children that are kept for a life that could not commit their end
 READ_BYTES = 64 << 10
-SECRETS = ("RAFTCRON_CLUSTER_SECRET", "RAFTCRON_TOKEN")  # never handed on to any process
+SECRETS = (
+    "RAFTCRON_CLUSTER_SECRET",
+    "RAFTCRON_PREVIOUS_CLUSTER_SECRET",
+    "RAFTCRON_TOKEN",
+)  # never handed on to any process
 
 Reason = Literal["cancelled", "shutdown", "lease"]
 

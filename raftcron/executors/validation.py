@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
+from raftcron.core.vault import REFERENCE
 from raftcron.errors import Fault
 
 Code = Literal["invalid", "not_yet_supported"]
 
-_SECRET = re.compile(r"\$\{secret:[A-Za-z0-9]")  # `${secret:-x}` is plain shell
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -44,10 +44,10 @@ class Findings:
                 fields = ", ".join(sorted(known))
                 self.invalid(pointer(name), f"unknown field {name!r}; the fields are {fields}")
 
-    def text(self, where: str, value: Any, *, bytes_max: int, nul: bool = False, secret: bool = True) -> bool:
+    def text(self, where: str, value: Any, *, bytes_max: int, nul: bool = False, secret: bool = False) -> bool:
         """Whether it is a string that can be stored and handed on; says what is wrong with it.
 
-        `nul` allows NUL characters, `secret` says that `${secret:name}` would be looked for in it.
+        `nul` allows NUL characters, `secret` says that `${secret:name}` is resolved in it; elsewhere it is a mistake.
         """
         before = len(self.items)
         if not isinstance(value, str):
@@ -62,8 +62,8 @@ class Findings:
             self.invalid(where, f"is {size} bytes long; at most {bytes_max} are possible")
         if not nul and "\0" in value:
             self.invalid(where, "must not hold a NUL character")
-        if secret and _SECRET.search(value):
-            self.not_yet(where, "${secret:name} is not resolved by this version yet")
+        if not secret and REFERENCE.search(value):
+            self.invalid(where, "${secret:name} is resolved in url, headers, body and env only: put it there")
         return len(self.items) == before
 
 

@@ -20,10 +20,10 @@ from raftcron.core.access import ADMIN, ANONYMOUS, HASH_BYTES, token_hash
 from raftcron.core.commands import CreateToken, Origin
 from raftcron.core.fields import name_fault
 from raftcron.errors import InvalidError, RaftcronError
-from raftcron.ports import Log
+from raftcron.ports import Entropy, Log
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
-from raftcron.runtime.tokens import Entropy, new_token
+from raftcron.runtime.tokens import new_token
 
 log = logging.getLogger(__name__)
 

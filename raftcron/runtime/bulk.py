@@ -129,6 +129,7 @@ class Bulk:
                     raise sent.error
                 if item.name in names:
                     raise _invalid("/name", f"{item.name[:200]!r} stands more than once in this request")
+                await self._service.ready_for(item.body)
                 self._look(item, owner, beside)
             except RaftcronError as error:
                 faults = error.faults or (Fault("", error.detail),)

@@ -10,4 +10,5 @@ from typing import Final
 
 from raftcron.core.commands import Origin
 
+prefix: Final[ContextVar[str]] = ContextVar("raftcron_prefix", default="")  # what the caller may name begins with it
 asking: Final[ContextVar[Origin | None]] = ContextVar("raftcron_asking", default=None)

@@ -41,11 +41,13 @@ from raftcron.core.judge import ScheduleJudge, never_fires
 from raftcron.core.model import Calendar, Group, Job, Key, Policy
 from raftcron.core.schedule import ScheduleError
 from raftcron.core.times import Times, schedules_of
+from raftcron.core.vault import carried, differing, has_plain, plain, references
 from raftcron.core.why import Answer
 from raftcron.errors import (
     ConfigurationError,
     ConflictError,
     Fault,
+    ForbiddenError,
     InvalidError,
     NotFoundError,
     NotYetSupportedError,
@@ -53,15 +55,17 @@ from raftcron.errors import (
     RevisionError,
     TooLargeError,
     TooManyError,
+    UnavailableError,
 )
 from raftcron.executors.registry import Registry
 from raftcron.runtime import forecast
 from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.forecast import Shift
 from raftcron.runtime.machine import Machine
-from raftcron.runtime.origin import asking
+from raftcron.runtime.origin import asking, prefix
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
+from raftcron.runtime.vault import Vault
 from raftcron.runtime.views import job_fields
 from raftcron.runtime.why import why
 
@@ -106,14 +110,24 @@ class Service:
     """All writes of one node."""
 
     def __init__(
-        self, *, node: str, machine: Machine, proposer: Proposer, time: TrustedTime, reads: Reads, registry: Registry
+        self,
+        *,
+        node: str,
+        machine: Machine,
+        proposer: Proposer,
+        time: TrustedTime,
+        reads: Reads,
+        registry: Registry,
+        vault: Vault | None = None,
     ) -> None:
+        """Without a `vault` no job is taken that holds a secret."""
         self._node = node
         self._machine = machine
         self._proposer = proposer
         self._time = time
         self._reads = reads
         self._registry = registry
+        self._vault = vault
         self._running: dict[str, bytes] = {}  # idempotency keys of requests that are under way here, with body hashes
 
     # ---- jobs
@@ -128,6 +142,7 @@ class Service:
                 name, job, self.checked(body, name, job), must_create=precondition.must_create, key=key
             )
 
+        await self.ready_for(body)
         done = await self.write(key, look)
         return done if isinstance(done, Done) else _refuse(done, exists=RevisionError)
 
@@ -145,6 +160,7 @@ class Service:
                 )
             return self.put_command(name, None, checked, must_create=True, key=key)
 
+        await self.ready_for(body)
         return taken(await self.write(key, look))
 
     async def patch_job(self, name: str, patch: Any, precondition: Precondition, key: Key | None) -> Done:
@@ -154,8 +170,9 @@ class Service:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
             job = self.found(name, job)
-            return self.put_command(name, job, self.checked(merged(job, patch), name, job), key=key)
+            return self.put_command(name, job, self.checked(merged(job, patch), name, job, is_merged=True), key=key)
 
+        await self.ready_for(patch)
         return taken(await self.write(key, look))
 
     async def delete_job(self, name: str, *, cancel_running: bool, precondition: Precondition, key: Key | None) -> Done:
@@ -269,6 +286,9 @@ class Service:
             for field, value in after.items()
             if job is not None and before[field] != value
         ]
+        if job is not None:
+            former, latter = definition.executor_of(job.definition), checked.written["executor"]
+            changes += [{"pointer": f"/executor{at}", "from": None, "to": None} for at in differing(former, latter)]
         result = "created" if job is None else "replaced" if changes else "unchanged"
         policy, now = definition.policy_of(stored), self._time.shown_ms()
         if job is None:
@@ -421,7 +441,13 @@ class Service:
     ) -> PutJob:
         """The command that writes a checked body in the place of `job`; `owner` stands in where the body has none."""
         now = self._time.now_ms()
-        stored = definition.canonical(checked.written)
+        written = dict(checked.written)
+        if has_plain(written["executor"]):
+            before = None if job is None else definition.executor_of(job.definition)
+            if self._vault is None:
+                raise UnavailableError("this node keeps no secrets")
+            written["executor"] = self._vault.sealed_executor(name, written["executor"], before)
+        stored = definition.canonical(written)
         if len(stored) > DEFINITION_BYTES_MAX:
             raise TooLargeError(f"the job takes {len(stored)} bytes, at most {DEFINITION_BYTES_MAX} are taken")
         through: int | None = now
@@ -471,13 +497,31 @@ class Service:
             raise NotFoundError(f"there is no job {name[:200]!r}")
         return job
 
-    def checked(
-        self, body: Any, name: str | None, job: Job | None, beside: Container[str] | None = None
-    ) -> definition.Checked:
-        """The body, if nothing is wrong with it.  `job` is what it would replace.
+    async def ready_for(self, body: Any) -> None:
+        """See to it that what this body holds of secrets can be sealed.  On the leader alone."""
+        if isinstance(body, dict) and has_plain(body.get("executor")) and self._vault is not None:
+            await self._vault.ready_to_seal()
 
+    def checked(
+        self,
+        body: Any,
+        name: str | None,
+        job: Job | None,
+        beside: Container[str] | None = None,
+        *,
+        is_merged: bool = False,
+    ) -> definition.Checked:
+        """The body, if nothing is wrong with it.
+
+        `job` is what it would replace; `is_merged`: what the body leaves out of its secrets is not to be kept.
         `beside` are the jobs that are written in one entry with it; who does that looks for cycles among them.
         """
+        if isinstance(body, dict) and isinstance(body.get("executor"), dict):
+            former = None if job is None or is_merged else definition.executor_of(job.definition)
+            body = {**body, "executor": carried(body["executor"], former)}
+            beyond = sorted(name for name in references(body["executor"]) if not name.startswith(prefix.get()))
+            if beyond:  # whoever writes a job can have it send what it refers to anywhere
+                raise ForbiddenError(f"the secret {beyond[0]!r} does not begin with {prefix.get()!r}, as all must")
         kept = None if job is None else self._machine.state.policy(job.uid)
         now, calendars = self._time.now_ms(), self._machine.state.calendars
         judge = ScheduleJudge(name or _name_in(body), now, body, kept, calendars)
@@ -519,7 +563,7 @@ class Service:
 
     def _judge_executor(self, spec: Mapping[str, Any]) -> tuple[list[Fault], list[Fault]]:
         try:
-            findings = self._registry.validate(spec)
+            findings = self._registry.validate(plain(spec))
         except ConfigurationError as error:
             return [Fault("/type", error.detail)], []
         return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from raftcron.core.access import ANONYMOUS, ROLES, SECRET_BYTES, AccessToken, token_hash, token_text
@@ -11,11 +10,10 @@ from raftcron.core.commands import Command, CreateToken, DeleteToken, Done
 from raftcron.core.fields import Walk, escape, kind_of, name_fault, near
 from raftcron.core.model import Key
 from raftcron.errors import Fault, InvalidError, NotFoundError
+from raftcron.ports import Entropy
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.service import Service, taken
 from raftcron.runtime.views import instant
-
-Entropy = Callable[[int], bytes]  # so many bytes of chance
 
 FIELDS = ("name", "role", "prefix")
 

@@ -13,6 +13,7 @@ from raftcron.core.model import AttemptRecord, Job, Run
 from raftcron.core.placement import parts_of
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
+from raftcron.core.vault import pointers, without
 from raftcron.runtime.statistics import lateness_ms, statistics
 
 _decode_args = msgspec.msgpack.Decoder().decode
@@ -42,10 +43,10 @@ def next_fire_at(job: Job, timeline: Timeline) -> int | None:
 
 
 def job_fields(name: str, stored: bytes, paused: bool) -> dict[str, Any]:
-    """What a client may write of a job, defaults included, in the contract's order."""
+    """What a client may write of a job, defaults included, secrets left out, in the contract's order."""
     view: dict[str, Any] = {"name": name}
     for key, value in definition.expand(stored).items():
-        view[key] = value
+        view[key] = value if key != "executor" else without(value)
         if key == _PAUSED_AFTER:
             view["paused"] = paused
     return view
@@ -82,6 +83,7 @@ def job_view(job: Job, state: State, timeline: Timeline) -> dict[str, Any]:
         "pause_until": instant(job.pause_until),
         "state": timeline.state_of(job, state.policy(job.uid)),
         "skips": [instant(at) for at in job.skips],
+        "secrets": [f"/executor{pointer}" for pointer in pointers(definition.executor_of(job.definition))],
         "joined": [{"job": parent, "run": run_id} for parent, run_id in job.joined],
     }
     return view

@@ -21,11 +21,13 @@ from raftcron.core.commands import Finished, TakenOver, Token
 from raftcron.core.instant import rfc3339
 from raftcron.core.model import ASSIGNED, CANCELLING, ENDED, LOST, RUNNING, STARTED, Run
 from raftcron.core.policy import BROKEN, start_deadline
+from raftcron.core.vault import is_secretive
 from raftcron.ports import Attempt, Ending, Executor
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.leases import License
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.reports import Reports
+from raftcron.runtime.resolver import Resolver, SecretError
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +113,7 @@ class Worker:
         clock: Clock,
         time: TrustedTime,
         license_of: Callable[[], License],
+        resolver: Resolver,
     ) -> None:
         self._node = node
         self._machine = machine
@@ -119,6 +122,7 @@ class Worker:
         self._clock = clock
         self._time = time
         self._license_of = license_of
+        self._resolver = resolver
         self._running: dict[int, Running] = {}  # by fencing token: all that this process has begun or refused
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._licensed = asyncio.Event()
@@ -270,7 +274,7 @@ class Worker:
             if attempt is None:
                 self._refuse(running)
                 return
-            ending = await self._executor.run(attempt, running)
+            ending = await self._run(attempt, running)
         except Exception as error:
             log.exception("attempt_raised run=%s", running.run_id)
             proven = not running.has_started
@@ -288,6 +292,19 @@ class Worker:
                 text = f"the executor's answer makes no sense: {error}"
                 finished = Finished(running.run_id, running.token, LOST, error=text, error_kind="executor")
             self._reports.ended(finished)
+
+    async def _run(self, attempt: Attempt, running: Running) -> Ending:
+        """The attempt with its secrets in place, if it has any; they are blotted out of how it ended."""
+        if not is_secretive(attempt.executor):
+            return await self._executor.run(attempt, running)
+        try:
+            resolved = await self._resolver.resolve(attempt.job, attempt.executor)
+        except SecretError as error:
+            return Ending("failed", error=error.detail, error_kind="secret")
+        try:
+            return resolved.hide(await self._executor.run(attempt._replace(executor=resolved.executor), running))
+        except Exception as error:
+            raise RuntimeError(resolved.hide(Ending("failed", error=repr(error))).error) from None
 
     async def _wait_for_license(self, running: Running) -> None:
         """Wait until this node holds a valid licence, or for as long as that may sensibly take."""

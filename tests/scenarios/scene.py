@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from raftcron.core import definition
@@ -20,8 +21,10 @@ from raftcron.runtime.presence import Presence
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
 from raftcron.runtime.reports import Reports
+from raftcron.runtime.resolver import Resolver
 from raftcron.runtime.scheduler import Scheduler
 from raftcron.runtime.service import Service
+from raftcron.runtime.vault import Vault
 from raftcron.runtime.worker import Worker
 from raftcron.testing.memory_log import MemoryCluster, MemoryLog
 from raftcron.testing.scripted_executor import ScriptedExecutor
@@ -86,6 +89,7 @@ class Scene:
         self.slots = slots
         self.tags = tags or {}
         self.catch_up_rate = catch_up_rate
+        self.secrets_dir: Path | None = None
         self.actors = [self.enter(f"n{number + 1}") for number in range(nodes)]
         self.names = {actor.name: actor for actor in self.actors}
 
@@ -101,6 +105,7 @@ class Scene:
         leases = LeaseKeeper(clock, TIMES, log.read_index)
         reports = Reports(node=name, machine=machine, log=log, proposer=proposer)
         executor = ScriptedExecutor()
+        vault = Vault(machine=machine, proposer=proposer, secret=b"of this scene", entropy=bytes)
         worker = Worker(
             node=name,
             machine=machine,
@@ -109,6 +114,9 @@ class Scene:
             clock=clock,
             time=time,
             license_of=lambda: presence.license,
+            resolver=Resolver(
+                node=name, machine=machine, vault=vault, directory=self.secrets_dir, judge=lambda executor: []
+            ),
         )
         scheduler = Scheduler(
             node=name,
