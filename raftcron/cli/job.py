@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from raftcron.cli.remote import client, path, print_list, print_one, printed, remote
-from raftcron.cli.root import PREFIX
+from raftcron.cli.remote import awaitable, client, path, print_list, print_one, print_run, printed, remote
 from raftcron.errors import Fault, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
 
 MAX_FILE_BYTES: Final = 256 << 20  # of job definitions; 100,000 jobs are about 25 MB
-POLL_SECONDS: Final = 0.25  # between two looks at an awaited run
-AWAITED_RUN_FAILED: Final = 7  # exit code
-OVER: Final = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost", "skipped"})
 
 COLUMNS: Final = {
     "NAME": "name",
@@ -27,6 +23,7 @@ COLUMNS: Final = {
     "NEXT": "next_fire_at",
     "LAST": "last_run.state",
 }
+BACKFILL_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "ID": "id", "STATE": "state"}
 NEXT_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "DUE": "due_at", "LOCAL": "local", "NOTES": "notes"}
 
 
@@ -119,11 +116,17 @@ def resume(addr: Sequence[str], output: str, name: str) -> None:
 @click.argument("name")
 @click.option("--args", "arguments", metavar="JSON", help="A JSON value that the run gets.")
 @click.option("--overlap", type=click.Choice(["allow"]), help="Run even if the job's overlap policy would not.")
-@click.option("--wait", "is_awaited", is_flag=True, help="Wait for its end; exit code 7 unless it succeeded.")
+@awaitable
 @printed
 @remote
 def run(
-    addr: Sequence[str], output: str, name: str, arguments: str | None, overlap: str | None, is_awaited: bool
+    addr: Sequence[str],
+    output: str,
+    name: str,
+    arguments: str | None,
+    overlap: str | None,
+    is_awaited: bool,
+    is_followed: bool,
 ) -> None:
     """Run a job now; overlap may have it skipped."""
     body: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
@@ -131,12 +134,23 @@ def run(
         body["args"] = _json(arguments, "--args")
     nodes = client(addr)
     started = nodes.request("POST", path("jobs", name, "runs"), body=body).body["run"]
-    if is_awaited:
-        where = path("runs", started["id"])
-        started = _await(lambda: nodes.request("GET", where).body, started)
-    print_one(started, output, "id")
-    if is_awaited and started["state"] != "succeeded":
-        raise click.exceptions.Exit(AWAITED_RUN_FAILED)
+    print_run(nodes, started, output, is_awaited=is_awaited, is_followed=is_followed)
+
+
+@job.command()
+@click.argument("name")
+@click.option("--from", "begin", required=True, metavar="INSTANT", help="The first time that counts (RFC 3339).")
+@click.option("--to", "through", required=True, metavar="INSTANT", help="The last time that counts; now or before.")
+@click.option("--dry-run", is_flag=True, help="Only show which times there are.")
+@printed
+@remote
+def backfill(addr: Sequence[str], output: str, name: str, begin: str, through: str, dry_run: bool) -> None:
+    """Run a job for each of its times in a past span, one after the other, oldest first."""
+    body = {"from": begin, "to": through, "dry_run": dry_run}
+    filled = client(addr).request("POST", path("jobs", name, "backfill"), body=body).body
+    print_list(filled["runs"], output, "scheduled_time" if dry_run else "id", BACKFILL_COLUMNS)
+    runs = f"{filled['count']} run" + ("" if filled["count"] == 1 else "s")
+    click.echo(f"{name}: {runs} {'would be made' if dry_run else 'made'}", err=True)
 
 
 @job.command("next")
@@ -166,19 +180,6 @@ def why(addr: Sequence[str], output: str, name: str, at: str) -> None:
         answer = rest
     if answer:
         print_one(answer, output, "verdict")
-
-
-def _await(look: Callable[[], dict[str, Any]], found: dict[str, Any]) -> dict[str, Any]:
-    """Looks until the run is over; a leader's change meanwhile is no reason to give up."""
-    import time
-
-    while found["state"] not in OVER:
-        time.sleep(POLL_SECONDS)
-        try:
-            found = look()
-        except UnavailableError as error:
-            click.echo(f"{PREFIX}{error.detail}; looking again", err=True)
-    return found
 
 
 def _is_named(one: Any) -> bool:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftcron.errors import InvalidError
+from raftcron.errors import InvalidError, UnavailableError
 
 if TYPE_CHECKING:
     from raftcron.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+AWAITED_RUN_FAILED = 7  # exit code
+POLL_SECONDS = 0.25  # between two looks at an awaited run
+OVER = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost", "skipped"})
 MAX_CELL = 60  # characters of one cell of a list; -o json has all of them
 
 
@@ -48,6 +52,16 @@ def remote(command: Command) -> Command:
     for option in options:
         command = option(command)
     return command
+
+
+def awaitable(command: Command) -> Command:
+    """Gives a command that asks for a run `--wait` and `--follow`, and `is_awaited`, `is_followed` as parameters."""
+    command = click.option(
+        "--follow", "is_followed", is_flag=True, help="Wait, and print its output as it comes instead of the run."
+    )(command)
+    return click.option(
+        "--wait", "is_awaited", is_flag=True, help="Wait for its end; exit code 7 unless it succeeded."
+    )(command)
 
 
 def _kept(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -120,6 +134,39 @@ def print_list(items: Iterable[Mapping[str, Any]], output: str, key: str, column
         widths = [max(len(row[column]) for row in table) for column in range(len(columns))]
         for row in table:
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_run(nodes: Client, started: dict[str, Any], output: str, *, is_awaited: bool, is_followed: bool) -> None:
+    """Print a run that was just asked for, after its end where that is awaited; then exit code 7 unless it succeeded.
+
+    Where it is followed, its output comes first.
+    """
+    if is_followed and started["state"] not in OVER:
+        for piece in nodes.output(started["id"], follow=True):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+    if is_awaited or is_followed:
+        started = _awaited(lambda: nodes.request("GET", path("runs", started["id"])).body, started)
+    if not is_followed or output != "table":
+        print_one(started, output, "id")
+    if (is_awaited or is_followed) and started["state"] != "succeeded":
+        click.echo(f"run {started['id']}: {started['state']}", err=True)
+        raise click.exceptions.Exit(AWAITED_RUN_FAILED)
+
+
+def _awaited(look: Callable[[], dict[str, Any]], found: dict[str, Any]) -> dict[str, Any]:
+    """Looks until the run is over; a leader's change meanwhile is no reason to give up."""
+    import time
+
+    from raftcron.cli.root import PREFIX
+
+    while found["state"] not in OVER:
+        time.sleep(POLL_SECONDS)
+        try:
+            found = look()
+        except UnavailableError as error:
+            click.echo(f"{PREFIX}{error.detail}; looking again", err=True)
+    return found
 
 
 def print_one(item: Mapping[str, Any], output: str, key: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from raftcron.cli.remote import client, path, print_list, print_one, printed, remote
+from raftcron.cli.remote import awaitable, client, path, print_list, print_one, print_run, printed, remote
 
 COLUMNS: Final = {
     "ID": "id",
@@ -25,7 +25,7 @@ COLUMNS: Final = {
 
 @click.group()
 def run() -> None:
-    """Look at runs."""
+    """Look at runs, cancel them, run them again."""
 
 
 @run.command("list")
@@ -68,3 +68,27 @@ def logs(addr: Sequence[str], run_id: str, follow: bool, attempt: int | None) ->
 def get(addr: Sequence[str], output: str, run_id: str) -> None:
     """Show one run."""
     print_one(client(addr).request("GET", path("runs", run_id)).body, output, "id")
+
+
+@run.command()
+@click.argument("run_id")
+@printed
+@remote
+def cancel(addr: Sequence[str], output: str, run_id: str) -> None:
+    """Cancel a run that has not ended; no retry follows."""
+    print_one(client(addr).request("POST", path("runs", run_id, "cancel"), body={}).body, output, "id")
+
+
+@run.command()
+@click.argument("run_id")
+@click.option("--overlap", type=click.Choice(["allow"]), help="Run even if the job's overlap policy would not.")
+@awaitable
+@printed
+@remote
+def retry(
+    addr: Sequence[str], output: str, run_id: str, overlap: str | None, is_awaited: bool, is_followed: bool
+) -> None:
+    """Run what an ended run was for once more, as a new run for the same scheduled time."""
+    nodes, body = client(addr), {} if overlap is None else {"overlap": overlap}
+    started = nodes.request("POST", path("runs", run_id, "retry"), body=body).body["run"]
+    print_run(nodes, started, output, is_awaited=is_awaited, is_followed=is_followed)

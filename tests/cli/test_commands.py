@@ -163,6 +163,48 @@ async def test_an_awaited_run_decides_the_exit_code(node: StandIn, state: str, c
     assert node.asked[-1][:2] == ("GET", "/v1/runs/r1")
 
 
+async def test_a_followed_run_prints_its_output(node: StandIn) -> None:
+    """As it comes, and nothing else; the exit code is that of a run that is awaited."""
+    node.answers(202, {"run": RUN})
+    node.answers(200, "line 1\nline 2\n")
+    node.answers(200, RUN | {"state": "failed"})
+    result = await call("job", "run", "backup-db", "--follow", addr=node.address)
+    assert (result.exit_code, result.stdout) == (7, "line 1\nline 2\n")
+    assert "run r1: failed" in result.stderr
+    assert node.asked[1][:2] == ("GET", "/v1/runs/r1/output?follow=1")
+
+
+async def test_run_cancel_and_retry(node: StandIn) -> None:
+    """Each prints the run; a retry is awaited as a run by hand is."""
+    node.answers(200, RUN | {"state": "cancelling"})
+    result = await call("run", "cancel", "r1", "-o", "json", addr=node.address)
+    assert json.loads(result.stdout)["state"] == "cancelling"
+    node.answers(202, {"run": RUN | {"id": "r2"}})
+    node.answers(200, RUN | {"id": "r2", "state": "succeeded"})
+    result = await call("run", "retry", "r1", "--overlap", "allow", "--wait", "-o", "name", addr=node.address)
+    assert (result.exit_code, result.stdout) == (0, "r2\n")
+    assert node.asked == [
+        ("POST", "/v1/runs/r1/cancel", {}),
+        ("POST", "/v1/runs/r1/retry", {"overlap": "allow"}),
+        ("GET", "/v1/runs/r2", None),
+    ]
+
+
+async def test_backfill(node: StandIn) -> None:
+    """The runs as a table, and how many; with --dry-run their times."""
+    span = ["--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z"]
+    times = [{"id": None, "job": "a", "scheduled_time": "2026-01-01T00:00:00Z", "cause": "backfill"}]
+    node.answers(200, {"count": 1, "runs": times, "dry_run": True})
+    result = await call("job", "backfill", "a", *span, "--dry-run", "-o", "name", addr=node.address)
+    assert (result.stdout, result.stderr) == ("2026-01-01T00:00:00Z\n", "a: 1 run would be made\n")
+    node.answers(200, {"count": 2, "runs": [RUN, RUN], "dry_run": False})
+    result = await call("job", "backfill", "a", *span, addr=node.address)
+    assert result.stdout.splitlines()[0].split() == ["SCHEDULED", "ID", "STATE"]
+    assert result.stderr == "a: 2 runs made\n"
+    body = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "dry_run": False}
+    assert node.asked[1] == ("POST", "/v1/jobs/a/backfill", body)
+
+
 async def test_run_get(node: StandIn) -> None:
     """One run, a field a line."""
     node.answers(200, RUN)
