@@ -9,7 +9,7 @@ import signal
 import socket
 from typing import Any
 
-from raftcron.executors import runfiles
+from raftcron.executors import cgroups, runfiles
 from raftcron.executors.output import Capture
 from raftcron.executors.processes import MARK, look
 from raftcron.wire import pack
@@ -32,6 +32,7 @@ class Child:
 
     __slots__ = (
         "capture",
+        "cgroup",
         "exit_status",
         "id",
         "is_killed",
@@ -46,8 +47,11 @@ class Child:
         "timeout_at",
     )
 
-    def __init__(self, request: dict[str, Any], pid: int, output: int, capture: Capture, now: float) -> None:
+    def __init__(
+        self, request: dict[str, Any], pid: int, output: int, capture: Capture, cgroup: str | None, now: float
+    ) -> None:
         self.id: str = request["id"]
+        self.cgroup = cgroup  # all that it starts is in there; None where none could be made
         self.pid = pid
         self.output: int | None = output  # our end of the pipe; None once it is closed
         self.output_name: str | None = request["output"]
@@ -78,13 +82,13 @@ class Setting:
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))
 
-    def fork(self, request: dict[str, Any], output: int) -> int:
+    def fork(self, request: dict[str, Any], output: int, cgroup: str | None) -> int:
         """Start the request with stdout and stderr at `output`; the child's pid.  OSError if it cannot be forked."""
         stdin = self._stdin(request["stdin"])
         try:
             pid = os.fork()
             if pid == 0:
-                self._become(request, stdin, output)
+                self._become(request, stdin, output, cgroup)
             return pid
         finally:
             if stdin != self.null:
@@ -101,7 +105,7 @@ class Setting:
         os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
 
-    def _become(self, request: dict[str, Any], stdin: int, output: int) -> None:
+    def _become(self, request: dict[str, Any], stdin: int, output: int, cgroup: str | None) -> None:
         """In the child: never returns."""
         what, hint = "cannot start", ""
         try:
@@ -109,6 +113,8 @@ class Setting:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):  # Python's own ways
                 signal.signal(number, signal.SIG_DFL)
+            if cgroup is not None:
+                cgroups.enter(cgroup)
             what = "cannot write into the run directory"
             self._name_myself(request)
             what = "cannot set up its input and output"

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raftcron.errors import FatalError
-from raftcron.executors import processes, runfiles
+from raftcron.executors import cgroups, processes, runfiles
 from raftcron.executors.processes import Process
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.01
+QUIET_LOOKS = 5
 PATIENCE_SECONDS = 30.0  # how long a SIGKILL may take; longer means a process stuck in the kernel
 
 
@@ -69,8 +70,11 @@ async def clean_up(run_directory: Path, keep_ended: bool = False) -> list[Remnan
     for pid, start in named:  # stopped first: nothing that lies in its pipe is started any more
         processes.kill_exactly(Process(pid, "?", 0, 0, 0, start), signal.SIGSTOP)
     named |= {(child.pid, child.start) for child in here}
+    groups = [path for one in spawners if isinstance(path := one.get("cgroup"), str) and cgroups.is_ours(path)]
     if spawners or here:
-        await _kill(named, marks)
+        await _kill(named, marks, groups)
+    for path in groups:
+        cgroups.remove(path)
 
     remnants = []
     for child in children:
@@ -93,16 +97,21 @@ async def clean_up(run_directory: Path, keep_ended: bool = False) -> list[Remnan
     return remnants
 
 
-async def _kill(named: set[tuple[int, int]], marks: tuple[str, ...]) -> None:
-    """SIGKILL to all of them and their families, until a look finds none."""
-    looked = 0.0
-    while True:
+async def _kill(named: set[tuple[int, int]], marks: tuple[str, ...], groups: list[str]) -> None:
+    """SIGKILL to all of them and their families, until some looks in a row find none.
+
+    One look is no proof: nobody holds the dead back for us, so what forks and ends at once may be missed, unless it has
+    a control group.
+    """
+    looked, quiet = 0.0, 0
+    while quiet < QUIET_LOOKS:
+        for path in groups:
+            cgroups.kill(path)
         family = _family(named, marks)
-        if not family:
-            return
+        quiet = quiet + 1 if not family and all(map(cgroups.is_empty, groups)) else 0
         for process in family:
             processes.kill_exactly(process)
-        if looked >= PATIENCE_SECONDS:
+        if family and looked >= PATIENCE_SECONDS:
             pids = ", ".join(str(process.pid) for process in family)
             raise FatalError(
                 f"process {pids}, left by a former life of this node, does not die of SIGKILL within "

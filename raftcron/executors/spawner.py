@@ -95,6 +95,7 @@ class Spawner:
     """Owns one spawner process at a time.  Used on one loop; no threads.
 
     `lease_grace_seconds` is the most that SIGTERM may come before the end of the lease: lease / 2 - margin.
+    `with_cgroups`: give each child a control group of its own where that can be.
     """
 
     def __init__(
@@ -105,12 +106,14 @@ class Spawner:
         output_bytes_max: int = DIRECTORY_BYTES,
         lease_grace_seconds: float = 3.0,
         ping_seconds: float = PING_SECONDS,
+        with_cgroups: bool = True,
     ) -> None:
         self._run_directory = run_directory
         self._output_directory = output_directory or run_directory.parent / "output"
         self._output_bytes_max = output_bytes_max
         self._lease_grace_seconds = lease_grace_seconds
         self._ping_seconds = ping_seconds
+        self._with_cgroups = with_cgroups
         self._deadline = 0.0
         self._life: _Life | None = None  # set while requests may be written
         self._is_up = asyncio.Event()
@@ -223,6 +226,7 @@ class Spawner:
                 str(self._output_directory),
                 str(self._output_bytes_max),
                 repr(self._lease_grace_seconds),
+                str(int(self._with_cgroups)),
             ]
             process = subprocess.Popen(  # noqa: ASYNC220  a few ms of vfork and exec, and no watcher thread
                 [sys.executable, "-P", "-m", "raftcron.executors.spawner_main", *arguments],

@@ -1,6 +1,6 @@
 """The spawner: one small process a node that starts commands, kills them in time, and outlives nobody.
 
-    python -m raftcron.executors.spawner_main FD RUN_DIRECTORY OUTPUT_DIRECTORY OUTPUT_BYTES LEASE_GRACE
+    python -m raftcron.executors.spawner_main FD RUN_DIRECTORY OUTPUT_DIRECTORY OUTPUT_BYTES LEASE_GRACE CGROUPS
 
 FD is one end of a socket pair to the daemon.  At its end (the daemon closed it or died) every descendant is killed and
 the spawner ends.  Requests: `exec`, `stop`, `extend`, `ping`.  Answers: `ready`, `ended`, `refused`, `failed`, `pong`.
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from raftcron.clock import SystemClock
-from raftcron.executors import processes, runfiles
+from raftcron.executors import cgroups, processes, runfiles
 from raftcron.executors.children import ERROR_BYTES, Child, Setting, become_subreaper
 from raftcron.executors.frames import Frames, frame
 from raftcron.executors.output import Capture, Shelf
@@ -40,7 +40,15 @@ DRAIN_BYTES = 1 << 20  # what is still read from a pipe whose child is over; the
 class Spawner:
     """The loop's state.  `deadline` is the licence that the daemon holds: past it, self-stopping children die."""
 
-    def __init__(self, link: socket.socket, run_directory: str, outputs: str, outputs_bytes: int, grace: float) -> None:
+    def __init__(
+        self,
+        link: socket.socket,
+        run_directory: str,
+        outputs: str,
+        outputs_bytes: int,
+        grace: float,
+        with_cgroups: bool,
+    ) -> None:
         self.clock = SystemClock()
         self.shelf, self.lease_grace = Shelf(outputs, outputs_bytes), grace
         self.link = link
@@ -59,9 +67,10 @@ class Spawner:
         assert me is not None
         boot = processes.boot_id()
         self.setting = Setting(run_directory, f"{me.pid}.{me.start}.{boot}", boot)
+        self.cgroup = cgroups.make(f"{me.pid}-{me.start}") if with_cgroups else None
         runfiles.write(
             os.path.join(run_directory, runfiles.SPAWNER_FILE),  # noqa: PTH118  pathlib costs start time
-            {"pid": me.pid, "start": me.start, "boot": boot},
+            {"pid": me.pid, "start": me.start, "boot": boot, "cgroup": self.cgroup},
         )
         self.wakeup, wake = socket.socketpair()
         self.wakeup.setblocking(False)
@@ -187,16 +196,19 @@ class Spawner:
         except OSError as error:
             self.say({"is": "failed", "id": request["id"], "error": f"cannot make a pipe: {error.strerror}"})
             return
+        cgroup = cgroups.make_below(self.cgroup, request["id"])
         try:
-            pid = self.setting.fork(request, write)
+            pid = self.setting.fork(request, write, cgroup)
         except OSError as error:
             os.close(read)
+            if cgroup is not None:
+                cgroups.remove(cgroup)
             self.say({"is": "failed", "id": request["id"], "error": f"cannot fork: {error.strerror}"})
             return
         finally:
             os.close(write)
         os.set_blocking(read, False)
-        child = Child(request, pid, read, capture, now)
+        child = Child(request, pid, read, capture, cgroup, now)
         self.children[pid] = child
         self.by_id[child.id] = child
         self.selector.register(read, selectors.EVENT_READ, child)
@@ -277,6 +289,8 @@ class Spawner:
         child.is_killed = True
         child.rescan_at = self.clock.boot() + LINGER_SCAN_SECONDS
         self.due(child.rescan_at)
+        if child.cgroup is not None:
+            cgroups.kill(child.cgroup)
         found = processes.table()
         below = [process.pid for process in processes.descendants(found, [child.pid])]
         self.signal_group(child, signal.SIGKILL)
@@ -321,12 +335,15 @@ class Spawner:
         closing = list(self.closing.values())  # those alone were over before the look
         self.reap()
         for child in closing:
-            remains = left.get(child.id) or left.get("")
-            if not remains:
+            remains = left.get(child.id) or left.get("") or []
+            hidden = child.cgroup is not None and not cgroups.is_empty(child.cgroup)
+            if not remains and not hidden:
                 self.finish(child)
             elif child.kill_at is not None and now < self.kill_at(child):
                 self.due(now + LINGER_SCAN_SECONDS)  # it was asked to stop, so what it started may take its time
             else:
+                if child.cgroup is not None:
+                    cgroups.kill(child.cgroup)
                 for process in remains:
                     processes.kill_exactly(process)
                 self.due(now + RESCAN_SECONDS)
@@ -336,6 +353,8 @@ class Spawner:
     def finish(self, child: Child) -> None:
         del self.closing[child.id]
         del self.by_id[child.id]
+        if child.cgroup is not None:
+            cgroups.remove(child.cgroup)
         drained = 0
         while child.output is not None and drained < DRAIN_BYTES:
             try:
@@ -377,26 +396,37 @@ class Spawner:
     # ---- the end -------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """The daemon is gone: kill every descendant, whatever it did to get away, until none is left."""
+        """The daemon is gone: kill every descendant, whatever it did to get away, until a look finds none.
+
+        The dead count as long as nobody but us has waited for them: what one of them forked before it died is seen in
+        the same look, or in the next.
+        """
         self.is_open = False
         for child in self.by_id.values():
             child.stop_reason = child.stop_reason or "daemon"
         while True:
+            if self.cgroup is not None:
+                cgroups.kill(self.cgroup)
             found = processes.table()
-            alive = [one for one in processes.descendants(found, [self.setting.pid]) if not one.is_dead]
-            for process in alive:
-                processes.kill_exactly(process)
+            left = list(processes.descendants(found, [self.setting.pid]))
+            for process in left:
+                if not process.is_dead:
+                    processes.kill_exactly(process)
             self.reap()
             for child in list(self.closing.values()):
                 self.finish(child)
-            if not alive and not self.children:
+            if not left and not self.children:
+                if self.cgroup is not None:
+                    cgroups.remove(self.cgroup)
                 return
+            if all(process.is_dead for process in left):
+                continue  # what is born now may be gone again after a nap
             time.sleep(RESCAN_SECONDS)
 
 
 def main(arguments: Iterable[str]) -> int:
     """Serve until the daemon is gone."""
-    link_fd, run_directory, outputs, outputs_bytes, grace = arguments
+    link_fd, run_directory, outputs, outputs_bytes, grace, with_cgroups = arguments
     # The daemon decides when to stop, and its end is ours.  Blocked, not ignored: a child that is told to end between
     # fork and exec finds the signal waiting.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -404,7 +434,7 @@ def main(arguments: Iterable[str]) -> int:
     link.set_inheritable(False)
     link.setblocking(False)
     become_subreaper()
-    spawner = Spawner(link, run_directory, outputs, int(outputs_bytes), float(grace))
+    spawner = Spawner(link, run_directory, outputs, int(outputs_bytes), float(grace), with_cgroups == "1")
     spawner.say({"is": "ready", "pid": os.getpid()})
     gc.collect()
     gc.freeze()  # forks copy fewer pages

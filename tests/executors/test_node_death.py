@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from raftcron.executors import processes
+from raftcron.executors import cgroups, processes
 from raftcron.executors.remnants import Remnant, clean_up
 from tests.executors.doubles import eventually, with_marker
 
@@ -27,6 +27,7 @@ class Node(NamedTuple):
     run_directory: Path
 
 
+NO_CGROUP = not cgroups.is_possible()
 StartNode = Callable[[str, float], Awaitable[Node]]
 
 
@@ -113,6 +114,35 @@ async def test_clean_up_after_daemon_and_spawner_were_killed(start_node: StartNo
     await node.daemon.wait()
     assert [one.request_id for one in await clean_up(node.run_directory)] == ["9"]
     assert with_marker(marker) == []
+
+
+@pytest.mark.skipif(NO_CGROUP, reason="this system gives this process no control group of its own")
+async def test_clean_up_finds_what_hides_from_everybody(start_node: StartNode) -> None:
+    """Both die at once, and what is left has another session, another parent and nothing in its environment."""
+    marker = uuid.uuid4().hex
+    node = await start_node(f"(setsid env -i sh -c 'sleep 300; : {marker}' &); sleep 300", 60.0)
+    await eventually(lambda: len(with_marker(marker)) >= 2)  # the daemon is one of them
+    os.kill(node.spawner_pid, signal.SIGKILL)
+    node.daemon.kill()
+    await node.daemon.wait()
+    await clean_up(node.run_directory)
+    assert with_marker(marker) == []
+
+
+@pytest.mark.skipif(NO_CGROUP, reason="this system gives this process no control group of its own")
+async def test_clean_up_finds_what_never_stands_still(start_node: StartNode, tmp_path: Path) -> None:
+    """Both die at once, and what is left forks into new sessions all the time: its control group ends them."""
+    file = tmp_path / "moved"
+    node = await start_node(f"{sys.executable} -S {Path(__file__).parent / 'attacks.py'} comets {file} 4; :", 60.0)
+    await eventually(file.exists)
+    await asyncio.sleep(0.2)  # they are on their way
+    os.kill(node.spawner_pid, signal.SIGKILL)
+    node.daemon.kill()
+    await node.daemon.wait()
+    await clean_up(node.run_directory)
+    last = file.stat().st_mtime_ns
+    await asyncio.sleep(0.2)
+    assert file.stat().st_mtime_ns == last
 
 
 async def test_clean_up_kills_an_old_spawner_that_is_stopped(start_node: StartNode) -> None:

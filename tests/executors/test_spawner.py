@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from raftcron.executors import processes
+from raftcron.executors import cgroups, processes
 from raftcron.executors.spawner import Spawner, SpawnRequest
 from tests.executors.doubles import boot_in, eventually, with_marker
 
+ATTACKS = Path(__file__).parent / "attacks.py"
+NO_CGROUP = not cgroups.is_possible()
 Make = Callable[..., SpawnRequest]
 
 
@@ -158,6 +160,65 @@ async def test_a_timeout_kills_all_that_was_started(spawner: Spawner, request_fo
     result = await running
     assert (result.outcome, result.exit_code, result.reason) == ("exited", -9, "timeout")
     assert with_marker(marker) == []
+
+
+@pytest.mark.skipif(NO_CGROUP, reason="this system gives this process no control group of its own")
+async def test_a_command_has_a_control_group_as_long_as_it_runs(spawner: Spawner, request_for: Make) -> None:
+    """Of its own, below that of its spawner; none is left when it has ended, none at all when the spawner has."""
+    result = await spawner.run(request_for("grep ^0:: /proc/self/cgroup"), open_gate)
+    path = result.output_tail.decode().strip()
+    start = processes.table()[spawner.pid or 0].start
+    assert path.endswith(f"/raftcron-{spawner.pid}-{start}/1")
+    own = cgroups._own()
+    assert own is not None
+    assert Path(own, f"raftcron-{spawner.pid}-{start}").is_dir()
+    assert not Path(own, f"raftcron-{spawner.pid}-{start}", "1").exists()
+    pid = spawner.pid
+    await spawner.stop()
+    assert not Path(own, f"raftcron-{pid}-{start}").exists()
+
+
+@pytest.mark.parametrize("with_cgroups", [False, True])
+@pytest.mark.parametrize("ended_by", ["timeout", "stop"])
+async def test_nothing_gets_away_however_fast_it_moves(
+    tmp_path: Path, request_for: Make, ended_by: str, with_cgroups: bool
+) -> None:
+    """Processes that fork a successor in a new session and end at once, for ever: none is left, nor its successor."""
+    spawner = Spawner(tmp_path / "run", with_cgroups=with_cgroups)
+    await spawner.start()
+    file = tmp_path / "moved"
+    request = request_for(
+        "",
+        argv=[sys.executable, "-S", str(ATTACKS), "comets", str(file), "40"],
+        timeout_seconds=0.8 if ended_by == "timeout" else 60.0,
+        kill_after_seconds=0.1,
+    )
+    running = asyncio.create_task(spawner.run(request, open_gate))
+    await eventually(file.exists)
+    if ended_by == "stop":
+        await asyncio.sleep(0.3)  # they are on their way
+        await spawner.stop()
+    assert (await running).exit_code == -9
+    last = file.stat().st_mtime_ns
+    await asyncio.sleep(0.2)
+    assert file.stat().st_mtime_ns == last
+    await spawner.stop()
+
+
+async def test_a_bomb_is_cleared_away(spawner: Spawner, request_for: Make) -> None:
+    """A few hundred processes, each in a session of its own, that ignore SIGTERM and hold no file of ours."""
+    argv = [sys.executable, "-S", str(ATTACKS), "bomb", "7"]
+    request = request_for("", argv=argv, timeout_seconds=1.5, kill_after_seconds=0.1)
+    running = asyncio.create_task(spawner.run(request, open_gate))
+    assert spawner.pid is not None
+
+    def family() -> int:
+        assert spawner.pid is not None
+        return len(list(processes.descendants(processes.table(), [spawner.pid])))
+
+    await eventually(lambda: family() > 100)
+    assert (await running).reason == "timeout"
+    assert family() == 0
 
 
 async def test_sigterm_comes_first_and_a_command_may_end_by_itself(spawner: Spawner, request_for: Make) -> None:
