@@ -15,7 +15,7 @@ import random
 import signal
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, TextIO
 
@@ -25,7 +25,7 @@ from raftcron import __version__
 from raftcron.clock import Clock, SystemClock, kernel_says_synchronised
 from raftcron.config import Settings
 from raftcron.core.commands import Announce, Finished
-from raftcron.core.model import FAILED, SUCCEEDED
+from raftcron.core.model import FAILED, HANDLER_TAG, SUCCEEDED
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors import http_spec
@@ -88,7 +88,7 @@ class Daemon:
             )
         )
         self.node = Node(
-            _node_settings(settings, times),
+            _node_settings(settings, times, handlers or ()),
             clock=clock,
             device=self._device,
             rng=random.SystemRandom(),
@@ -275,7 +275,7 @@ class Daemon:
             self._device.close(self._directory_lock)
 
 
-def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
+def _node_settings(settings: Settings, times: LeaseTimes, handlers: Iterable[str]) -> NodeSettings:
     low, high = settings.election_timeout_ms
     return NodeSettings(
         raft=RaftSettings(
@@ -312,7 +312,7 @@ def _node_settings(settings: Settings, times: LeaseTimes) -> NodeSettings:
             process_slots=settings.process_slots,
             croniter_version=CRONITER_VERSION,
             tzdata_version=TZDATA_VERSION,
-            tags=dict(settings.tags),
+            tags=dict(settings.tags) | {f"{HANDLER_TAG}{name}": "" for name in handlers},
         ),
     )
 

@@ -12,6 +12,7 @@ from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import write
 from raftcron.api.query import Query, idempotency_key
 from raftcron.core.instant import rfc3339
+from raftcron.core.model import HANDLER_TAG
 from raftcron.ports import LogStatus, Member, Role, Standing
 from raftcron.runtime.members import no_fields
 
@@ -131,6 +132,7 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
     croniter, tzdata = ("", "") if announced is None else (announced.croniter_version, announced.tzdata_version)
     if is_self:
         croniter, tzdata = node.machine.editions
+    carried = {} if announced is None else announced.tags
     return {
         "name": member.name,
         "role": role.value if member.standing is Standing.VOTER else "learner",
@@ -143,7 +145,8 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
         "incarnation": node.log.incarnation if is_self else None if announced is None else announced.incarnation,
         "clock_offset_ms": None if is_awaited else node.clocks.offset_ms(member.name),
         "version": __version__ if is_self else None if announced is None else announced.version,
-        "tags": {} if announced is None else announced.tags,
+        "tags": {key: value for key, value in carried.items() if not key.startswith(HANDLER_TAG)},
+        "handlers": sorted(key.removeprefix(HANDLER_TAG) for key in carried if key.startswith(HANDLER_TAG)),
         "slots": None if announced is None else announced.slots,
         "process_slots": None if announced is None else announced.process_slots,
         "croniter": croniter or None,

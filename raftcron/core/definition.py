@@ -21,7 +21,7 @@ import msgspec
 from raftcron.core.cron import uses_hash
 from raftcron.core.fields import CHECKS, NAME_RULE, Walk, escape, kind_of, name_fault, near, shown
 from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339
-from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, UNLIMITED, Policy, Recurrence
+from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, HANDLER_TAG, UNLIMITED, Policy, Recurrence
 from raftcron.errors import Fault
 
 SCHEDULES_MAX = 16
@@ -324,12 +324,20 @@ def policy_of(stored: bytes) -> Policy:
         "after": tuple((parent["job"], parent.get("on", "success")) for parent in whole["after"]),
         "join": whole["join"],
         "is_async": bool(whole["executor"].get("async")),
-        "tags": tuple(sorted(whole["placement"]["tags"].items())),
+        "tags": _demands(whole),
         "shards": whole["placement"]["shards"] or 0,
         "priority": whole["placement"]["priority"],
         "group": whole["group"],
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
+
+
+def _demands(whole: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What a node has to carry: the tags that the job names, and the handler that it calls."""
+    tags, executor = dict(whole["placement"]["tags"]), whole["executor"]
+    if executor["type"] == "python":
+        tags[f"{HANDLER_TAG}{executor['handler']}"] = ""
+    return tuple(sorted(tags.items()))
 
 
 def _self_stop(whole: Mapping[str, Any], max_running: int) -> bool | None:

@@ -62,6 +62,8 @@ PRIORITY: Final = 50  # unless said
 AT_MOST_ONCE: Final = "at_most_once"
 AT_LEAST_ONCE: Final = "at_least_once"
 
+HANDLER_TAG: Final = "handler:"  # in front of a name: what a node carries that has this handler; no setting gives it
+
 UNLIMITED: Final = 0  # of Policy.max_running and Policy.max_runs
 HISTORY_BYTES_KEPT: Final = 200 << 20  # run records beside each job's last one, unless history-total says otherwise
 

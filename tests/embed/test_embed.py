@@ -88,6 +88,9 @@ async def test_declared_jobs_run_in_the_application(make: Make, ports: list[int]
         assert (thread["isolation"], thread["timeout"]) == ("continue", "5s")
         assert thread["executor"] == {"type": "python", "handler": "in.thread"}
 
+        [member] = (await ask("GET", "/v1/cluster"))["members"]
+        assert (member["handlers"], member["tags"]) == (["in.thread", "sync_orders"], {})
+
         async def ended() -> bool:
             runs = (await ask("GET", "/v1/jobs/sync_orders/runs"))["items"]
             return any(run["state"] == "succeeded" and run["output_tail"] == "done" for run in runs)
