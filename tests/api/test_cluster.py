@@ -70,6 +70,7 @@ async def test_the_cluster_as_one_node_sees_it(two: Bench) -> None:
         "version": __version__,
         "croniter": CRONITER_VERSION,
         "tags": {},
+        "handlers": [],
         "slots": 1000,
         "process_slots": 100,
         "tzdata": TZDATA_VERSION,
