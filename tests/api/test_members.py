@@ -37,6 +37,7 @@ async def test_a_member_is_added(three: Bench) -> None:
         "raft": "127.0.0.1:7204",
         "alive": False,
         "tags": {},
+        "handlers": [],
         **dict.fromkeys(("slots", "process_slots")),
         **dict.fromkeys(("applied_index", "digest", "incarnation", "clock_offset_ms", "version", "croniter", "tzdata")),
     }
