@@ -322,7 +322,7 @@ class Service:
         machine = self._machine
         job = self.found(name, machine.state.jobs.get(name))
         try:
-            return await why(machine.state, machine.timeline, job, at, self._time.now_ms())
+            return await why(machine.state, machine.timeline, job, at, self._time.shown_ms())
         except ScheduleError as error:
             raise ConflictError(f"the times of job {job.name!r} cannot be told: {error}") from None
 
