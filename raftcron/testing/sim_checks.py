@@ -256,7 +256,7 @@ class Checks:
         self._rows[run.id] = row
 
     def _follow_decision(self, index: int, run: Run, state: State, command: c.Command, decided: Counter[int]) -> None:
-        if run.cause not in COUNTED_CAUSES:
+        if run.cause not in COUNTED_CAUSES or run.part is not None:
             return
         first = run.scheduled_time if run.first is None else run.first
         last = run.scheduled_time if run.last is None else run.last
@@ -346,7 +346,10 @@ class Checks:
         if run is None or run.fencing_token != attempt.fencing_token or run.state not in STARTED or run.node != node:
             seen = "gone" if run is None else f"{run.state} on {run.node} under token {run.fencing_token}"
             self.fail(I6, f"{attempt.run_id} starts on {node} under token {attempt.fencing_token}, and is {seen}")
-        elif attempt.attempt > 1:
+            return
+        self.counts["starts of parts"] += run.part is not None
+        self.counts["starts away from the leader"] += node != newest.leader
+        if attempt.attempt > 1:
             self.counts["retries started"] += 1
             policy = newest.policies.get(run.uid)
             ended = self._endings.get((attempt.run_id, attempt.attempt - 1))

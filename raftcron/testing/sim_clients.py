@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from raftcron.core.codec import encode_entry
-from raftcron.core.commands import Command, Done, Entry, Finish, Finished, Trigger
+from raftcron.core.commands import Command, Done, Entry, Finish, Finished, PutGroup, Trigger
 from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, ENDED, STARTED, SUCCEEDED, Key
 from raftcron.errors import ConflictError, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
-from raftcron.runtime.service import Precondition, Service
+from raftcron.runtime.service import Precondition, Service, taken
 from raftcron.testing import sim_checks
 from raftcron.testing.chance import Chance
 from raftcron.testing.sim_checks import Checks
@@ -33,6 +33,15 @@ FIRING: dict[str, dict[str, Any]] = {
     },
     "every-d": {"delivery": AT_LEAST_ONCE, "misfire": {"grace": "2s", "window": "5s"}},
 }
+PLACEMENTS: tuple[dict[str, Any], ...] = (
+    {"on": "leader"},
+    {"on": "any"},
+    {"on": "least_loaded", "priority": 80},
+    {"on": "sticky"},
+    {"on": "all"},
+    {"shards": 3},
+)
+GROUP = "few"  # of the firing jobs, where runs are placed at all
 STILL = tuple(f"still-{number}" for number in range(8))  # jobs that never fire by themselves
 SCHEDULES = ("@every 1s", "@every 1s", "@every 2s", "*/3 * * * * *")
 ANY = Precondition()
@@ -44,13 +53,15 @@ Operation = Callable[[Service, Key], Awaitable[Done]]
 class Clients:
     """All of them."""
 
-    def __init__(self, lives: dict[str, Life], checks: Checks, dice: Chance) -> None:
+    def __init__(self, lives: dict[str, Life], checks: Checks, dice: Chance, places: Chance | None) -> None:
+        """`places` draws where runs go; None: on the leader."""
         self.open_writes = 0
         self.is_calm = False  # leave the jobs that fire as they are
         self.counts: Counter[str] = checks.counts
         self._lives = lives
         self._checks = checks
         self._dice = dice
+        self._places = places
         self._large_share = dice.choice([0.0, 0.0, 0.03])
         self._markers = 0
         self._doubts: deque[tuple[str, str, Operation]] = deque(maxlen=DOUBTS_KEPT)
@@ -70,6 +81,8 @@ class Clients:
     def put_firing(self) -> None:
         """Create those of the firing jobs that are not there."""
         for life in self.leaders()[:1]:
+            if self._places is not None and GROUP not in life.machine.state.groups:
+                self._write(life, "", self._put_group)
             for name in FIRING:
                 if name not in life.machine.state.jobs:
                     self._write(life, name, self._put(name))
@@ -151,7 +164,19 @@ class Clients:
             "description": str(self._markers),
             **FIRING.get(name, {}),
         }
-        return lambda service, key: service.put_job(name, body, ANY, key)
+        if self._places is None:
+            return lambda service, key: service.put_job(name, body, ANY, key)
+        body["placement"], is_grouped = self._places.choice(PLACEMENTS), self._places.random() < 0.5
+
+        def put(service: Service, key: Key) -> Awaitable[Done]:
+            grouped = {"group": GROUP} if is_grouped and GROUP in service._machine.state.groups else {}
+            return service.put_job(name, body | grouped, ANY, key)
+
+        return put
+
+    @staticmethod
+    async def _put_group(service: Service, key: Key) -> Done:
+        return taken(await service.write(key, lambda: PutGroup(GROUP, 4, None, key)))
 
     def _delete(self, name: str) -> Operation:
         cancels = self._dice.random() < 0.3

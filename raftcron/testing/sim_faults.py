@@ -58,6 +58,8 @@ ALWAYS_SEEN = (
     "decisions",
     "starts",
     "retries started",
+    "starts of parts",
+    "starts away from the leader",
     "starts refused by the gate",
     "runs lost",
     "runs succeeded",
