@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from scripts.benchmarks import commit, failover_kill, failover_stop, fire, snapshot, timeline
+from scripts.benchmarks import commit, failover_kill, failover_stop, fire, snapshot, timeline, webhook
 from scripts.benchmarks.report import Report, measured, table
 
 Benchmark = Callable[[Path, argparse.Namespace], Awaitable[Report]]
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "failover-stop": failover_stop.run,
     "snapshot": snapshot.run,
     "timeline": timeline.run,
+    "webhook": webhook.run,
 }
 
 
@@ -32,7 +33,7 @@ def main(usage: str, arguments: list[str]) -> int:
         prog="scripts/bench", description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (all by default)")
-    parser.add_argument("--rate", type=int, help="fire: try this rate only, in runs a second")
+    parser.add_argument("--rate", type=int, help="fire, webhook: try this rate only, in runs a second")
     parser.add_argument("--kills", type=int, default=20, help="failover-kill, failover-stop: how many of a sort")
     parser.add_argument("--minutes", type=float, default=10, help="failover-stop: with busy cores (default 10)")
     parser.add_argument("--records", type=int, default=1_000_000, help="snapshot: jobs, and runs (default 1,000,000)")

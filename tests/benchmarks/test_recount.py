@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmarks import fire
+from scripts.benchmarks import fire, webhook
 from scripts.benchmarks.cluster import Page
 from scripts.benchmarks.fire import Shortfall, due_count, rate_between, recount
 from scripts.benchmarks.gaps import count, gap_after
@@ -114,3 +114,20 @@ def test_figures_against_targets(tmp_path: Path) -> None:
     report.save(tmp_path / "bench-x.json")
     saved = json.loads((tmp_path / "bench-x.json").read_text())
     assert [figure["is_met"] for figure in saved["figures"]] == [False, True, None]
+
+
+def test_webhooks_are_counted_as_they_arrive() -> None:
+    """Once each, within a second; what was due outside the window is not asked for."""
+
+    def arrival(job: str, due: int, late: int) -> dict[str, Any]:
+        return {"job": job, "scheduled_time": fire.rfc3339(due), "arrived_at": due + late}
+
+    first_at = {"a": BEGAN + 1000, "b": BEGAN + 1500}
+    due = [("a", BEGAN + 1000), ("a", BEGAN + 2000), ("b", BEGAN + 1500), ("b", BEGAN + 2500)]
+    whole = [arrival(name, at, 7) for name, at in due]
+    assert webhook.recount(whole, first_at, BEGAN, BEGAN + 2500) == (webhook.Shortfall(), [7] * 4)
+    assert webhook.recount(whole[1:], first_at, BEGAN, BEGAN + 2500)[0] == webhook.Shortfall(missing=1)
+    assert webhook.recount(whole[1:], first_at, BEGAN + 1000, BEGAN + 2500)[0].is_none
+    late = [*whole[:3], arrival("b", BEGAN + 2500, 1001)]
+    assert webhook.recount(late, first_at, BEGAN, BEGAN + 2500)[0] == webhook.Shortfall(missing=1)
+    assert webhook.recount([*whole, whole[0]], first_at, BEGAN, BEGAN + 2500)[0] == webhook.Shortfall(doubled=1)
