@@ -23,6 +23,7 @@ from raftcron.errors import FatalError, RaftcronError
 from raftcron.ports import Entropy, Executor, StateMachine
 from raftcron.raft import Device, Engine, RaftSettings, Random, Scribe
 from raftcron.runtime.clocks import Clocks, TrustedTime
+from raftcron.runtime.drains import leave_lead
 from raftcron.runtime.farewell import Farewell
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.machine import Machine
@@ -134,6 +135,7 @@ class Node:
         self._licensed = licensed
         self._tasks: list[asyncio.Task[None]] = []
         self._leading: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None  # the lead, which a drained node got all the same
 
     # ---- start
 
@@ -204,6 +206,9 @@ class Node:
         self.presence.beat()
         self.reports.repeat()
         self._leading = self._watched(self.scheduler.run())
+        known = self.machine.state.nodes.get(self.name)
+        if known is not None and known.drained:
+            self._leaving = asyncio.get_running_loop().create_task(leave_lead(self.name, self.machine, self.log))
 
     def fresh_at(self) -> float | None:
         """When this node last held all that was committed: as it sent the last heartbeat whose index it has applied."""
@@ -239,7 +244,7 @@ class Node:
     async def stop_loops(self) -> None:
         """End the loops; the log still answers."""
         self.is_stopping = self.scheduler.assigner.is_draining = True
-        tasks = self._tasks + ([self._leading] if self._leading is not None else [])
+        tasks = self._tasks + [one for one in (self._leading, self._leaving) if one is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -75,6 +75,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/v1/cluster/members/{name:[^/]+}", cluster.remove),
     ("POST", "/v1/cluster/members/{name:[^/]+}/replace", cluster.replace),
     ("POST", "/v1/cluster/transfer", cluster.transfer),
+    ("POST", "/v1/cluster/drain", cluster.drain),
     ("POST", "/v1/cluster/accept-time", cluster.accept_time),
     ("GET", "/v1/tokens", tokens.list_),
     ("POST", "/v1/tokens", tokens.create),

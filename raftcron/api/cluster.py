@@ -65,6 +65,20 @@ async def transfer(request: web.Request) -> web.Response:
     return await write(request, body, use)
 
 
+async def drain(request: web.Request) -> web.Response:
+    """A node gets no new runs, or may have them again: 200 with the cluster."""
+    Query(request, ())
+    node = request.app[NODE]
+    body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
+    content, key = bodies.decode(body), idempotency_key(request, body)
+
+    async def use() -> web.Response:
+        done = await node.drains.drain(content, key)
+        return respond.value(_cluster(node), done.status, respond.written(done))
+
+    return await write(request, body, use)
+
+
 async def accept_time(request: web.Request) -> web.Response:
     """The leader's clock counts from now on, where no majority agrees on another time: 200 with the cluster."""
     node, body = request.app[NODE], await _body(request)
@@ -145,6 +159,7 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
         "incarnation": node.log.incarnation if is_self else None if announced is None else announced.incarnation,
         "clock_offset_ms": None if is_awaited else node.clocks.offset_ms(member.name),
         "version": __version__ if is_self else None if announced is None else announced.version,
+        "drained": announced is not None and announced.drained,
         "tags": {key: value for key, value in carried.items() if not key.startswith(HANDLER_TAG)},
         "handlers": sorted(key.removeprefix(HANDLER_TAG) for key in carried if key.startswith(HANDLER_TAG)),
         "slots": None if announced is None else announced.slots,

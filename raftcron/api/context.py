@@ -16,6 +16,7 @@ from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.catch_up import CatchUp
 from raftcron.runtime.clocks import Clocks, TrustedTime
+from raftcron.runtime.drains import Drains
 from raftcron.runtime.groups import Groups
 from raftcron.runtime.listing import Listing
 from raftcron.runtime.machine import Machine
@@ -69,6 +70,7 @@ class NodeContext:
     bulk: Bulk = field(init=False)
     calendars: Calendars = field(init=False)
     groups: Groups = field(init=False)
+    drains: Drains = field(init=False)
     requests: Requests = field(init=False)
     listing: Listing = field(init=False)
     members: Members = field(init=False)
@@ -107,6 +109,7 @@ class NodeContext:
         self.tokens = Tokens(machine=self.machine, service=self.service, entropy=self.entropy)
         self.groups = Groups(machine=self.machine, service=self.service)
         self.secrets = Secrets(machine=self.machine, service=self.service, vault=vault)
+        self.drains = Drains(node=self.name, machine=self.machine, log=self.log, service=self.service)
 
 
 NODE = web.AppKey("node", NodeContext)

@@ -150,6 +150,17 @@ def transfer(addr: Sequence[str], output: str, name: str | None) -> None:
     print_one(client(addr).request("POST", path("cluster", "transfer"), body=body).body, output, "leader")
 
 
+@cluster.command()
+@click.argument("node")
+@click.option("--undo", is_flag=True, help="Let it have runs again.")
+@printed
+@remote
+def drain(addr: Sequence[str], output: str, node: str, undo: bool) -> None:
+    """Give NODE no new runs until it starts again; what runs there goes on, and a leader hands over."""
+    body = {"node": node, "drain": not undo}
+    _print_cluster(client(addr).request("POST", path("cluster", "drain"), body=body).body, output, "leader")
+
+
 @cluster.command("accept-time")
 @printed
 @remote

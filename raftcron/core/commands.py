@@ -391,6 +391,14 @@ class Backfill(Struct, array_like=True, frozen=True, tag=55):
     key: Key | None = None
 
 
+class Drain(Struct, array_like=True, frozen=True, tag=84):
+    """A node gets no new runs any more, in this life of it; or may have them again."""
+
+    node: str
+    drained: bool
+    key: Key | None = None
+
+
 Command = (
     Lead
     | Announce
@@ -415,6 +423,7 @@ Command = (
     | Unassign
     | PutGroup
     | DeleteGroup
+    | Drain
     | ApplyJobs
     | TakeOver
     | TimeOut

@@ -285,6 +285,7 @@ class Node(Struct, array_like=True, gc=False):
     tzdata_version: str = ""
     digest: int = 0
     tags: dict[str, str] = {}
+    drained: bool = False  # it gets no new runs, in this life
 
 
 class Key(Struct, array_like=True, gc=False):

@@ -185,9 +185,9 @@ class State:
         return self.policies[uid]
 
     def has_slot(self, node: str, *, process: bool) -> bool:
-        """Whether one more run fits on this node."""
+        """Whether one more run fits on this node; on one that is drained none does."""
         record = self.nodes.get(node)
-        if record is None or len(self.on_node.get(node, ())) >= record.slots:
+        if record is None or record.drained or len(self.on_node.get(node, ())) >= record.slots:
             return False
         return not process or self.processes.get(node, 0) < record.process_slots
 

@@ -52,7 +52,7 @@ class _Room:
 
     def has_slot(self, node: str, *, process: bool) -> bool:
         record = self.state.nodes[node]
-        if len(self.state.on_node.get(node, ())) + self.slots[node] >= record.slots:
+        if record.drained or len(self.state.on_node.get(node, ())) + self.slots[node] >= record.slots:
             return False
         return not process or self.state.processes.get(node, 0) + self.processes[node] < record.process_slots
 
@@ -119,6 +119,8 @@ class Assigner:
         return [Place(name, nodes[name].incarnation) for name in sorted(nodes) if self._takes_runs(name, fresh=True)]
 
     def _takes_runs(self, name: str, *, fresh: bool) -> bool:
+        if self._machine.state.nodes[name].drained:
+            return False
         if name == self._node:
             return not self.is_draining and self._machine.state.is_alive(name, self._machine.incarnation)
         is_there = self._leases.is_fresh(name) if fresh else self._leases.is_heard(name)

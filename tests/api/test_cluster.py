@@ -69,6 +69,7 @@ async def test_the_cluster_as_one_node_sees_it(two: Bench) -> None:
         "clock_offset_ms": 0,
         "version": __version__,
         "croniter": CRONITER_VERSION,
+        "drained": False,
         "tags": {},
         "handlers": [],
         "slots": 1000,

@@ -110,3 +110,14 @@ async def test_a_placement_is_kept_as_it_was_written(one: Bench) -> None:
     assert (await one.put("a", placement=first.json["placement"])).expect(200).json["revision"] == first.json[
         "revision"
     ]
+
+
+async def test_a_drained_node_is_shown_so_and_may_be_undone(two: Bench) -> None:
+    """On any node; strangers are 404, and every fault of the body is named."""
+    answer = (await two.ask("POST", "/v1/cluster/drain", {"node": "n2"}, on="n2")).expect(200)
+    assert [(one["name"], one["drained"]) for one in answer.json["members"]] == [("n1", False), ("n2", True)]
+    answer = (await two.ask("POST", "/v1/cluster/drain", {"node": "n2", "drain": False})).expect(200)
+    assert not any(one["drained"] for one in answer.json["members"])
+    (await two.ask("POST", "/v1/cluster/drain", {"node": "n9"})).problem(404, "not_found")
+    faulty = await two.ask("POST", "/v1/cluster/drain", {"nod": "n1", "drain": 1})
+    assert faulty.pointers(422, "invalid") == ["/nod", "/node", "/drain"]

@@ -36,6 +36,7 @@ async def test_a_member_is_added(three: Bench) -> None:
         "http": "127.0.0.1:7104",
         "raft": "127.0.0.1:7204",
         "alive": False,
+        "drained": False,
         "tags": {},
         "handlers": [],
         **dict.fromkeys(("slots", "process_slots")),

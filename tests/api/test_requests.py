@@ -154,7 +154,6 @@ async def test_other_methods(one: Bench) -> None:
     "path",
     [
         "/v1/events",
-        "/v1/cluster/drain",
         "/v1/backup",
         "/openapi.json",
         "/",
@@ -301,6 +300,7 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/v1/cluster/members/{name}": "DELETE",
         "/v1/cluster/members/{name}/replace": "POST",
         "/v1/cluster/transfer": "POST",
+        "/v1/cluster/drain": "POST",
         "/v1/cluster/accept-time": "POST",
         "/livez": "GET",
         "/readyz": "GET",

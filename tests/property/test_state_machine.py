@@ -97,6 +97,7 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         c.Expire([run], draw(st.sampled_from([[], [run]]))),
         c.Divide([c.Parting(run, list(NODES[: draw(small)]))]),
         c.Unassign(tokens),
+        c.Drain(place.node, draw(st.booleans()), key),
         c.PutGroup("g", draw(small), group.revision if (group := state.groups.get("g")) else None, key),
         c.DeleteGroup("g", group.revision if group and draw(st.booleans()) else 0, key),
         c.Requeue([run]),

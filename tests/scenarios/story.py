@@ -5,7 +5,7 @@
     run a [allow] | cancel a 10s
     pause a ["note" until 30s]          resume a [catch_up]         delete a [cancel_running]
     kill n1 | elect n2 | reborn n1      cut | heal                  edit a {"overlap": {"policy": "allow"}}
-    group g 2                           a cap of two runs at once
+    group g 2                           a cap of two runs at once   drain n2                 no new runs there
     backfill a -60s 0s                  retry a 10s
     runs a                              all rows, oldest first      job a                    counters
     starts a | stops a                  what executors were told    catch-up                 how much is owed
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raftcron.core.commands import Drain
 from raftcron.core.instant import rfc3339
 from raftcron.core.ledger import owed
 from raftcron.core.model import CAUSE_SCHEDULE, ON_A_NODE, Run
@@ -108,6 +109,7 @@ class Teller:
             (r"group (\S+) (\d+)", self.group),
             (r"backfill (\S+) (\S+)s (\S+)s", self.backfill),
             (r"retry (\S+) (\S+)", self.retry),
+            (r"drain (\S+)", self.drain),
             (r"wait (\S+)s", self.wait),
             (r"(\S+) takes (\S+)s(?: and (fails|times out|breaks))?", self.takes),
             (r"(\S+) hangs", self.hangs),
@@ -195,6 +197,9 @@ class Teller:
     async def retry(self, name: str, label: str) -> None:
         [run] = [row for row in self.rows(name) if self.label(row) == label]
         await self.requests.rerun(run.id, None, None)
+
+    async def drain(self, node: str) -> None:
+        await self.scene.leader.proposer.propose(Drain(node, True))
 
     async def wait(self, seconds: str) -> None:
         await self.scene.seconds(float(seconds))

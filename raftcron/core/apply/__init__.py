@@ -53,6 +53,7 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.Unassign: runs.take_back,
     c.PutGroup: groups.put,
     c.DeleteGroup: groups.delete,
+    c.Drain: leadership.drain,
     c.ApplyJobs: jobs.apply_many,
     c.TakeOver: remote.take_over,
     c.TimeOut: remote.time_out,

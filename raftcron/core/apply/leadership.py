@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from raftcron.core.apply.context import Context
+from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.runs import end_attempt, unassign
-from raftcron.core.commands import Announce, Done, Lead, Outcome, Refused
+from raftcron.core.commands import Announce, Done, Drain, Lead, Outcome, Refused
 from raftcron.core.model import ASSIGNED, LOST, Edition, Node
 from raftcron.core.state import State
 
@@ -79,3 +79,14 @@ def announce(state: State, context: Context, command: Announce) -> Outcome:
                 error_kind="node_restarted",
             )
     return Done(node.name)
+
+
+def drain(state: State, context: Context, command: Drain) -> Outcome:
+    """From now on the node gets no new runs, or gets them again; its next life begins as all do."""
+    node = state.nodes.get(command.node)
+    if node is None:
+        return Refused("not_found", f"no node {command.node!r} has ever been announced")
+    if node.drained != command.drained:
+        node.drained = command.drained
+        state.touch(node)
+    return remember(state, context, command.key, node.name, 200)

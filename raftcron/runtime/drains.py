@@ -1,0 +1,80 @@
+"""Nodes that get no new runs: asked for over HTTP, kept in the state, over with the node's next life."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from raftcron.core.commands import Command, Done, Drain
+from raftcron.core.fields import escape, kind_of, near
+from raftcron.core.model import Key
+from raftcron.errors import Fault, InvalidError, NotFoundError, RaftcronError
+from raftcron.ports import Log, Standing
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.service import Service, taken
+
+log = logging.getLogger(__name__)
+
+
+class Drains:
+    """Draining over HTTP; runs on the leader."""
+
+    def __init__(self, *, node: str, machine: Machine, log: Log, service: Service) -> None:
+        self._node = node
+        self._machine = machine
+        self._log = log
+        self._service = service
+
+    async def drain(self, body: Any, key: Key | None) -> Done:
+        """The node gets no new runs, or may have them again; body `{node, drain}`, `drain` is true unless said.
+
+        A leader hands over the lead too, if another voter takes runs.  Raises InvalidError, NotFoundError.
+        """
+        name, is_drained = _read(body)
+
+        def look() -> Command:
+            if name not in self._machine.state.nodes:
+                names = ", ".join(sorted(self._machine.state.nodes))
+                raise NotFoundError(f"there is no node {name[:64]!r}; there are {names}")
+            return Drain(name, is_drained, key)
+
+        done = taken(await self._service.write(key, look))
+        if is_drained and name == self._node:
+            await leave_lead(self._node, self._machine, self._log)
+        return done
+
+
+async def leave_lead(node: str, machine: Machine, to: Log) -> None:
+    """A drained leader hands over to a voter that takes runs; where there is none it stays, and its runs wait."""
+    for peer in to.status().members:
+        known = machine.state.nodes.get(peer.name)
+        if peer.name == node or known is None or known.drained:
+            continue
+        if peer.connected and peer.standing is Standing.VOTER:
+            try:
+                await to.transfer(peer.name)
+            except RaftcronError as error:
+                log.info("lead_kept code=%s detail=%s", error.code, error.detail)
+            else:
+                return
+
+
+def _read(body: Any) -> tuple[str, bool]:
+    if not isinstance(body, dict):
+        text = f'must be an object such as {{"node": "n1"}}, not {kind_of(body)}'
+        raise InvalidError("the body is not valid", (Fault("", text),))
+    name, is_drained = body.get("node"), body.get("drain", True)
+    faults = [
+        Fault(f"/{escape(key)}", "is not a field here" + near(key, ("node", "drain")))
+        for key in body
+        if key not in ("node", "drain")
+    ]
+    if not isinstance(name, str):
+        faults.append(Fault("/node", "is missing" if name is None else f"must be a node's name, not {kind_of(name)}"))
+    if not isinstance(is_drained, bool):
+        faults.append(Fault("/drain", f"must be a boolean, not {kind_of(is_drained)}"))
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise InvalidError(f"the body has {count}; nothing was changed", tuple(faults))
+    assert isinstance(name, str)
+    return name, is_drained
