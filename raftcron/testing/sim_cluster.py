@@ -44,7 +44,15 @@ class _Ear(logging.Handler):
 class Cluster:
     """Machines n1, n2, ... and what runs on them."""
 
-    def __init__(self, seed: int, size: int, times: LeaseTimes, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        size: int,
+        times: LeaseTimes,
+        trace: Callable[[str], None] | None = None,
+        places: Chance | None = None,
+    ) -> None:
+        """`places` draws where the jobs' runs go; None: all on the leader."""
         self.seed = seed
         machines = [f"n{number}" for number in range(1, size + 1 + SPARE_MACHINES)]
         self.names = machines[:size]  # of those that belong to the cluster, or should
@@ -69,7 +77,7 @@ class Cluster:
         self._trace = trace
         self._hash = blake2b(digest_size=8)
         dice = chance(seed, "clients")
-        self.clients = Clients(self.lives, self.checks, dice, _places(seed))
+        self.clients = Clients(self.lives, self.checks, dice, places)
         self._batch_entries = dice.choice([seam.BATCH_ENTRIES, 16, 3])  # small ones are often in the middle
         self._setting = Setting(
             seed,
@@ -285,12 +293,6 @@ class Cluster:
             status = life.log.status()
             indices |= {status.applied_index, status.last_index}
         return len(indices) == 1
-
-
-def _places(seed: int) -> Chance | None:
-    """What draws where runs go, in two of three seeds; in the others all are on the leader, as most jobs will be."""
-    dice = chance(seed, "places")
-    return dice if dice.random() < 2 / 3 else None
 
 
 def _compaction(dice: Chance) -> CompactionSettings:

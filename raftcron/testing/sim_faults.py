@@ -118,7 +118,9 @@ class Story:
         times = drawn_times if times is None else times
         self.seed = seed
         self._script = script
-        self.cluster = Cluster(seed, size, times, trace)
+        places = chance(seed, "places")
+        is_spread = places.random() < 2 / 3 and script is None  # else all runs are on the leader, as most will be
+        self.cluster = Cluster(seed, size, times, trace, places if is_spread else None)
         self.clients = self.cluster.clients
         self.cluster.died = self._ended_by_itself
         self.kinds: dict[str, int] = {}  # kind of fault -> how often it happened
