@@ -196,6 +196,7 @@ class Assigner:
     def _open_lanes(self, room: _Room, live: list[str], now: int) -> dict[Lane, dict[str, Run]]:
         """The lanes that may go on; what they wait for beside a slot is taken into account here."""
         found: dict[Lane, dict[str, Run]] = {}
+        now = max(now, room.state.cluster_time)  # by which runs are queued
         backlog = 0
         matched: dict[_Wish, int] = {}
         for lane, runs in room.state.lanes.items():

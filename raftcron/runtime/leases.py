@@ -76,8 +76,7 @@ class LeaseKeeper:
 
     def is_fresh(self, node: str) -> bool:
         """Whether the node was heard in this lead, and a moment ago."""
-        heard = self._heard.get(node)
-        return heard is not None and self._clock.boot() - heard < FRESH_SECONDS and node not in self._losing
+        return self.is_heard(node) and self._clock.boot() - self._heard[node] < FRESH_SECONDS
 
     def is_heard(self, node: str) -> bool:
         """Whether the node was heard in this lead, and may still hold a lease: it lives, as far as can be known."""
