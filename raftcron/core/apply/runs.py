@@ -139,8 +139,9 @@ def lose(state: State, context: Context, command: Lose) -> Outcome:
         if run is None or run.fencing_token != token.fencing_token:
             continue
         if run.state == QUEUED and run.part is not None and run.part.node == command.node:
-            error = f"node {command.node} has not been heard for a lease, and this part can run nowhere else"
-            end_attempt(state, context, run, LOST, error=error, error_kind="node_lost")
+            run.error = f"node {command.node} has not been heard for a lease, and this part can run nowhere else"
+            run.error_kind = "node_lost"  # no attempt of it is under way that could end
+            end(state, context, run, LOST)
             taken += 1
         if run.node != command.node:
             continue
