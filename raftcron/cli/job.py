@@ -105,11 +105,13 @@ def pause(addr: Sequence[str], output: str, name: str, note: str | None, until: 
 
 @job.command()
 @click.argument("name")
+@click.option("--catch-up", is_flag=True, help="Make owed what fell into the pause; the misfire policy speaks of it.")
 @printed
 @remote
-def resume(addr: Sequence[str], output: str, name: str) -> None:
+def resume(addr: Sequence[str], output: str, name: str, catch_up: bool) -> None:
     """Fire a paused job again."""
-    print_one(client(addr).request("POST", path("jobs", name, "resume"), body={}).body, output, "name")
+    body = {"catch_up": True} if catch_up else {}
+    print_one(client(addr).request("POST", path("jobs", name, "resume"), body=body).body, output, "name")
 
 
 @job.command()

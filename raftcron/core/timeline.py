@@ -142,6 +142,8 @@ class Timeline:
             if job.paused and job.pause_until is not None:
                 self._pause(uid, job.pause_until)
             return
+        if self._pause_of:
+            self._pause_of.pop(uid, None)
         recurrence = policy.recurrence
         group = self._where.get(uid)
         if group is None or (group.plain is not recurrence and (group.is_stale or not _suits(group, job, recurrence))):

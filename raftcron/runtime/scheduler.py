@@ -263,8 +263,9 @@ class Scheduler:
         """Pauses that end by themselves: what was not owed until then is one row, what comes after it is due."""
         state, timeline = self._machine.state, self._machine.timeline
         for uid in timeline.pauses_over(now, PAUSES_PER_SWEEP):
-            job = state.by_uid[uid]
-            assert job.pause_until is not None, "the timeline knows when it ends"
+            job = state.by_uid.get(uid)
+            if job is None or job.pause_until is None:
+                continue
             policy, summary = state.policy(uid), None
             self._deciding.add(uid)  # the timeline has let go of it
             with contextlib.suppress(ScheduleError):  # it will be paused again for that, with a note

@@ -128,14 +128,17 @@ async def test_delete_pause_resume(node: StandIn) -> None:
     node.answers(204)
     node.answers(200, JOB | {"paused": True})
     node.answers(200, JOB)
+    node.answers(200, JOB)
     deleted = await call("job", "delete", "backup-db", "--cancel-running", addr=node.address)
     paused = await call("job", "pause", "backup-db", "--note", "moving", addr=node.address)
     resumed = await call("job", "resume", "backup-db", "-o", "name", addr=node.address)
-    assert [r.exit_code for r in (deleted, paused, resumed)] == [0, 0, 0]
+    caught_up = await call("job", "resume", "backup-db", "--catch-up", addr=node.address)
+    assert [r.exit_code for r in (deleted, paused, resumed, caught_up)] == [0, 0, 0, 0]
     assert node.asked == [
         ("DELETE", "/v1/jobs/backup-db?cancel_running=1", None),
         ("POST", "/v1/jobs/backup-db/pause", {"note": "moving"}),
         ("POST", "/v1/jobs/backup-db/resume", {}),
+        ("POST", "/v1/jobs/backup-db/resume", {"catch_up": True}),
     ]
     assert deleted.stdout == ""
     assert "paused        true" in paused.stdout

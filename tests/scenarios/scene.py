@@ -208,6 +208,13 @@ class Scene:
             actor.presence.beat()
             actor.reports.repeat()
             actor.leading = self.loop.create_task(actor.scheduler.run())
+            actor.leading.add_done_callback(lambda task: self._led(actor, task))
+
+    @staticmethod
+    def _led(actor: Actor, task: asyncio.Task[None]) -> None:
+        """A node does not survive that its leader's loop fails."""
+        if not task.cancelled():
+            actor.fatal = actor.fatal or task.exception()
 
     def die(self, name: str) -> None:
         """The node's process is gone, with all that it ran."""

@@ -142,6 +142,7 @@ class Teller:
         """Conservation, counted from the calendar, and one digest wherever the log has come as far."""
         digests: dict[int, int] = {}
         for actor in self.scene.names.values():
+            assert actor.fatal is None, actor.fatal
             state = actor.machine.state
             assert digests.setdefault(state.index, state.digest) == state.digest
             for job in state.jobs.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from raftcron.core import definition, exclusion
@@ -198,3 +199,37 @@ def test_who_owes_is_told_without_a_look_at_the_calendar() -> None:
     spent = calls_of(lambda: many.timeline.owing(jobs[400:], NOW + HOUR))
     assert spent < 600 * 2
     assert many.timeline.owing(jobs, NOW + HOUR) == jobs[1:400]
+
+
+def test_a_pause_that_ends_is_named_at_its_instant_and_again_until_it_has_ended() -> None:
+    """Moved, taken away or deleted before, it is not named; what restores a state knows of it too."""
+    timeline = Timeline({})
+    policy = definition.policy_of(definition.canonical({"schedule": "@every 10s", "executor": {"type": "noop"}}))
+    job = Job("job", 1, 1, 0, 0, b"", 0, 0, 0, paused=True, pause_until=50_000)
+    timeline.update(job, policy)
+    assert timeline.next_at() == 50_000
+    assert timeline.pauses_over(49_999, 10) == []
+    assert timeline.pauses_over(50_000, 10) == [1]
+    assert timeline.pauses_over(50_000, 10) == []
+    timeline.update(job, policy)  # its resume was not written
+    assert timeline.pauses_over(50_000, 10) == [1]
+    changes: list[dict[str, Any]] = [{"pause_until": 90_000}, {"pause_until": None}, {"paused": False}]
+    for change in changes:
+        timeline.update(job, policy)
+        changed = msgspec.structs.replace(job, **change)
+        timeline.update(changed, policy)
+        assert timeline.pauses_over(60_000, 10) == []
+    assert timeline.pauses_over(90_000, 10) == []
+    timeline.update(job, policy)
+    timeline.remove(1)
+    assert timeline.pauses_over(60_000, 10) == []
+
+
+def test_many_pauses_that_were_moved_take_no_room() -> None:
+    """The heap holds about as many as there are pauses."""
+    timeline = Timeline({})
+    policy = definition.policy_of(definition.canonical({"schedule": "@every 10s", "executor": {"type": "noop"}}))
+    for until in range(100_000, 120_000):
+        timeline.update(Job("job", 1, 1, 0, 0, b"", 0, 0, 0, paused=True, pause_until=until), policy)
+    assert len(timeline._pauses) < 2_000
+    assert timeline.pauses_over(200_000, 10) == [1]
