@@ -17,7 +17,7 @@ import ssl
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from aiohttp import web
 
@@ -43,6 +43,9 @@ from raftcron.runtime.leases import LeaseTimes, License
 from raftcron.runtime.loop_watch import LoopWatch
 from raftcron.runtime.service import Service
 from raftcron.runtime.shortage import Shortage
+
+if TYPE_CHECKING:
+    from raftcron.api.tls import HttpTls
 
 log = logging.getLogger(__name__)
 
@@ -224,6 +227,7 @@ class Daemon:
         from raftcron.api.app import NodeContext, create_app, create_runner
 
         settings, node = self.settings, self.node
+        tls = _http_tls(settings)
         context = NodeContext(
             name=settings.name,
             log=node.log,
@@ -245,12 +249,19 @@ class Daemon:
             cluster_secret=settings.cluster_secret or NO_SECRET,
             outputs=KeptOutput([settings.data_dir / name for name in (OUTPUT_DIRECTORY, ANSWERS_DIRECTORY)]),
             vault=node.vault,
+            tls=tls,
         )
         self.service = context.service
         self._web = create_runner(create_app(context))
         await self._web.setup()
         try:
-            await web.TCPSite(self._web, settings.http.host, settings.http.port, backlog=1024).start()
+            await web.TCPSite(
+                self._web,
+                settings.http.host,
+                settings.http.port,
+                backlog=1024,
+                ssl_context=None if tls is None else tls.listening,
+            ).start()
         except OSError as error:
             raise ConfigurationError(
                 f"--http {settings.http}: cannot listen there: {error.strerror or error}. Another process has the port "
@@ -331,6 +342,14 @@ def _trust(settings: Settings) -> ssl.SSLContext | None:
     return trust
 
 
+def _http_tls(settings: Settings) -> HttpTls | None:
+    from raftcron.api.tls import HttpTls, TlsFiles
+
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return HttpTls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca, settings.tls_ca))
+
+
 def _peer_tls(settings: Settings) -> PeerTls | None:
     if settings.peer_cert is None or settings.peer_key is None or settings.peer_ca is None:
         return None
@@ -379,7 +398,8 @@ async def _serve(settings: Settings) -> int:
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            _say(f"raftcron {settings.name} is ready at http://{settings.reachable_http}", sys.stdout)
+            scheme = "http" if settings.tls_cert is None else "https"
+            _say(f"raftcron {settings.name} is ready at {scheme}://{settings.reachable_http}", sys.stdout)
         error = await daemon.ended
     finally:
         starting.cancel()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from raftcron.api.tls import HttpTls
 from raftcron.clock import Clock
 from raftcron.executors.kept_output import KeptOutput
 from raftcron.executors.registry import Registry
@@ -64,6 +65,7 @@ class NodeContext:
     entropy: Entropy = os.urandom
     outputs: KeptOutput = field(default_factory=KeptOutput)
     vault: Vault | None = None  # of the node, where it has one already
+    tls: HttpTls | None = None
     reads: Reads = field(init=False)
     catch_up: CatchUp = field(init=False)
     service: Service = field(init=False)

@@ -7,6 +7,7 @@ then answered 503.  As soon as a request may have reached a leader that did not 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -172,11 +173,11 @@ async def _try_there(
         return f"the leader {leader} has not announced its address yet"
     headers = carried(request, whole)
     session = request.app[SESSION]
-    url = URL(f"http://{known.http}{request.raw_path}", encoded=True)
     try:
         async with session.request(
             request.method,
-            url,
+            url_at(request, known.http),
+            ssl=trust(node),
             data=body(),
             headers=headers,
             skip_auto_headers=("Content-Type",),
@@ -211,6 +212,17 @@ def carried(request: web.Request, body: bytes | None) -> CIMultiDict[str]:
         for given in request.headers.getall(name, ()):
             headers.add(name, given)
     return headers
+
+
+def url_at(request: web.Request, address: str) -> URL:
+    """The same request's URL at another node, byte for byte; all nodes speak TLS, or none."""
+    scheme = "http" if request.app[NODE].tls is None else "https"
+    return URL(f"{scheme}://{address}{request.raw_path}", encoded=True)
+
+
+def trust(node: NodeContext) -> ssl.SSLContext | bool:
+    """What other nodes have to show, as aiohttp takes it."""
+    return True if node.tls is None else node.tls.dialling()
 
 
 async def _until_applied(node: NodeContext, index: str | None) -> None:

@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
-from yarl import URL
 
 from raftcron.api import problems, respond
 from raftcron.api.context import NODE, NodeContext
-from raftcron.api.forward import SESSION, BrokenError, carried
+from raftcron.api.forward import SESSION, BrokenError, carried, trust, url_at
 from raftcron.api.query import READ, Query
 from raftcron.core.model import ENDED, LOST, RUNNING, AttemptRecord, Run
 from raftcron.errors import GoneError, NotFoundError, RaftcronError, TooManyError, UnavailableError
@@ -243,10 +242,15 @@ async def _there(request: web.Request, attempt: _Attempt) -> AsyncGenerator[byte
         raise attempt.stop(UnavailableError(f"node {where}, where the attempt ran, has not announced its address"))
     headers = carried(request, b"")
     headers[PART] = f"{attempt.record.attempt} {node.machine.state.index}"
-    url = URL(f"http://{known.http}{request.raw_path}", encoded=True)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            answer = await request.app[SESSION].request(request.method, url, headers=headers, allow_redirects=False)
+            answer = await request.app[SESSION].request(
+                request.method,
+                url_at(request, known.http),
+                ssl=trust(node),
+                headers=headers,
+                allow_redirects=False,
+            )
     except (TimeoutError, aiohttp.ClientError, OSError, BrokenError) as error:
         raise attempt.stop(
             UnavailableError(

@@ -25,8 +25,15 @@ MAX_CELL = 60  # characters of one cell of a list; -o json has all of them
 
 
 def remote(command: Command) -> Command:
-    """Gives a command `--addr` as its parameter `addr`, and `--token-file` and `--cacert`, which `client` reads."""
+    """Gives a command `--addr` as its parameter `addr`, and what `client` reads: --token-file, --cacert, --cert."""
     options = (
+        click.option(
+            "--cert",
+            metavar="FILE",
+            expose_value=False,
+            callback=_kept,
+            help="A certificate and its key, in PEM, for nodes with --tls-client-ca.  [RAFTCRON_CERT]",
+        ),
         click.option(
             "--cacert",
             metavar="FILE",
@@ -105,11 +112,13 @@ def client(addr: Sequence[str]) -> Client:
     from raftcron.client.addresses import DEFAULT_ADDRESSES
 
     named = [entry for entry in os.environ.get("RAFTCRON_ADDR", "").split(",") if entry.strip()]
-    ca = _said("cacert") or os.environ.get("RAFTCRON_CACERT") or None
+    ca, cert = (_said(name) or os.environ.get(f"RAFTCRON_{name.upper()}") or None for name in ("cacert", "cert"))
     try:
-        made = Client(addr or named or DEFAULT_ADDRESSES, token(), patience_seconds=0, discover=False, ca=ca)
+        made = Client(
+            addr or named or DEFAULT_ADDRESSES, token(), patience_seconds=0, discover=False, ca=ca, certificate=cert
+        )
     except OSError as error:  # ssl.SSLError is one, too
-        raise InvalidError(f"--cacert {ca}: cannot be used: {error}") from error
+        raise InvalidError(f"--cacert {ca}, --cert {cert}: one of them cannot be used: {error}") from error
     click.get_current_context().call_on_close(made.close)
     return made
 

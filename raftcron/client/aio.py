@@ -15,7 +15,16 @@ from raftcron.client.addresses import DEFAULT_ADDRESSES, Addresses
 from raftcron.client.aio_api import AsyncApi, Query, target_of
 from raftcron.client.answers import MAX_ANSWER_BYTES, Answer, error_of, read
 from raftcron.client.course import Broken, NotSent, Request, Try, Wait, course
-from raftcron.client.sync import CHUNK_BYTES, KEY, PATIENCE_SECONDS, STREAM_SECONDS, TIMEOUT_SECONDS, prepared, why
+from raftcron.client.sync import (
+    CHUNK_BYTES,
+    KEY,
+    PATIENCE_SECONDS,
+    STREAM_SECONDS,
+    TIMEOUT_SECONDS,
+    prepared,
+    trusting,
+    why,
+)
 from raftcron.clock import SystemClock
 from raftcron.errors import RaftcronError, UnavailableError
 
@@ -31,6 +40,7 @@ class AsyncClient(AsyncApi):
         timeout_seconds: float = TIMEOUT_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         ca: str | None = None,
+        certificate: str | None = None,
         discover: bool = True,
     ) -> None:
         """InvalidError: one of the addresses is none."""
@@ -38,7 +48,7 @@ class AsyncClient(AsyncApi):
         self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=timeout_seconds)
         self._patience_seconds = patience_seconds
-        self._tls: ssl.SSLContext | bool = True if ca is None else ssl.create_default_context(cafile=ca)
+        self._tls: ssl.SSLContext | bool = trusting(ca, certificate) or True
         self._discover = discover
         self._leader: str | None = None
         self._clock = SystemClock()

@@ -33,7 +33,8 @@ class Client(Api):
 
     `addresses`: `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`; `timeout_seconds`: for one exchange with one
     node; `patience_seconds`: how long a request goes on from node to node (0: each once); `ca`: a file of certificates
-    to trust instead of the system's; `discover`: ask the cluster once where its other members are.
+    to trust instead of the system's; `certificate`: a file with a certificate and its key, to show; `discover`: ask the
+    cluster once where its other members are.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Client(Api):
         timeout_seconds: float = TIMEOUT_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         ca: str | None = None,
+        certificate: str | None = None,
         discover: bool = True,
     ) -> None:
         """InvalidError: one of the addresses is none."""
@@ -51,7 +53,7 @@ class Client(Api):
         self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._timeout_seconds = timeout_seconds
         self._patience_seconds = patience_seconds
-        self._tls = ssl.create_default_context(cafile=ca) if ca is not None else None
+        self._tls = trusting(ca, certificate)
         self._discover = discover
         self._leader: str | None = None
         self._clock = SystemClock()
@@ -184,6 +186,16 @@ class Client(Api):
             self._addresses.learn(found.body["members"])
         except (RaftcronError, KeyError, TypeError):
             self._discover = False
+
+
+def trusting(ca: str | None, certificate: str | None) -> ssl.SSLContext | None:
+    """What https nodes are trusted by and shown; None: as the library does by itself.  Raises OSError."""
+    if ca is None and certificate is None:
+        return None
+    context = ssl.create_default_context(cafile=ca)
+    if certificate is not None:
+        context.load_cert_chain(certificate)
+    return context
 
 
 def prepared(

@@ -19,7 +19,9 @@ SHORT_SECRET_BYTES: Final = 16  # below it a secret can be guessed from one reco
 MAX_CONFIG_BYTES: Final = MIB  # a larger settings file is a wrong file
 
 # RAFTCRON_ variables that belong to the command line, not to a node: never taken for a misspelt setting.
-CLIENT_VARIABLES: Final = frozenset({"RAFTCRON_ADDR", "RAFTCRON_TOKEN", "RAFTCRON_CACERT", "RAFTCRON_CONFIG"})
+CLIENT_VARIABLES: Final = frozenset(
+    {"RAFTCRON_ADDR", "RAFTCRON_TOKEN", "RAFTCRON_CACERT", "RAFTCRON_CERT", "RAFTCRON_CONFIG"}
+)
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -142,6 +144,7 @@ def _conflicts(settings: Settings, given: set[str]) -> Iterable[tuple[tuple[str,
     if len(settings.cluster_secret) > MAX_SECRET_BYTES:
         yield fault("cluster-secret", text=f"RAFTCRON_CLUSTER_SECRET is over {MAX_SECRET_BYTES:,} bytes")
     yield from _tls_conflicts(settings, fault)
+    yield from _http_tls_conflicts(settings, fault)
     yield from _peer_conflicts(settings, given, fault)
     yield from _exposure(settings, fault)
     low = settings.election_timeout_ms[0]
@@ -170,6 +173,16 @@ def _tls_conflicts(settings: Settings, fault: Callable[..., Any]) -> Iterable[An
         if path is None and given:
             told = f"--{name} is missing beside {' and '.join(given)}: TLS between peers takes all three, or none"
             yield fault(name, *files, text=told)
+
+
+def _http_tls_conflicts(settings: Settings, fault: Callable[..., Any]) -> Iterable[Any]:
+    both = {"tls-cert": settings.tls_cert, "tls-key": settings.tls_key}
+    more = {"tls-client-ca": settings.tls_client_ca, "tls-ca": settings.tls_ca}
+    given = [f"--{name}" for name, path in (both | more).items() if path is not None]
+    for name, path in both.items():
+        if path is None and given:
+            told = f"--{name} is missing beside {' and '.join(given)}: TLS takes --tls-cert and --tls-key"
+            yield fault(name, *both, *more, text=told)
 
 
 def _peer_conflicts(settings: Settings, given: set[str], fault: Callable[..., Any]) -> Iterable[Any]:
@@ -252,6 +265,8 @@ def _notes(settings: Settings, environ: Mapping[str, str]) -> Iterable[str]:
         yield f"the cluster secret has fewer than {SHORT_SECRET_BYTES} bytes and can be guessed"
     if settings.insecure and not settings.http.is_loopback:
         yield f"--insecure: whoever reaches {settings.http} may do everything, commands included where they are allowed"
+    if not settings.insecure and settings.tls_cert is None and not settings.reachable_http.is_loopback:
+        yield "no --tls-cert: tokens and what is written travel in the clear, unless something in front speaks TLS"
     known = {row.variable for row in SETTINGS} | CLIENT_VARIABLES
     for variable in sorted(environ):
         if variable.startswith("RAFTCRON_") and variable not in known:

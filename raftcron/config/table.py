@@ -135,6 +135,20 @@ class Settings:
         "Where peers reach this node, if elsewhere: its address among the peers.",
         default_text="as --raft",
     )
+    tls_cert: Path | None = _setting(
+        PATH,
+        None,
+        NODE,
+        "Certificate of the HTTP API, with its chain, in PEM; it names the host that clients and nodes ask.",
+        rule="with --tls-key, on every node or on none",
+    )
+    tls_key: Path | None = _setting(PATH, None, NODE, "The key of --tls-cert, in PEM, not encrypted.")
+    tls_client_ca: Path | None = _setting(
+        PATH, None, NODE, "CA of certificates that clients have to show, in PEM; beside a token, not instead of it."
+    )
+    tls_ca: Path | None = _setting(
+        PATH, None, NODE, "CA that the other nodes' --tls-cert are of, in PEM.", default_text="those of the system"
+    )
     log_level: str = _setting(LEVEL, "info", NODE, "Least weight of the log lines on stderr.")
 
     peers: Mapping[str, Address] = _setting(

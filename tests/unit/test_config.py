@@ -332,3 +332,27 @@ def test_the_page_of_the_documentation_is_the_table() -> None:
     """docs/settings.md is what `python -m raftcron.config.page` prints."""
     written = Path(__file__).parents[2] / "docs" / "settings.md"
     assert written.read_text() == page(), "run: python -m raftcron.config.page > docs/settings.md"
+
+
+def test_tls_of_http_takes_a_certificate_and_its_key() -> None:
+    """What is given of it without both names what is missing."""
+    assert "--tls-key is missing" in refused(tls_cert="/c.pem")["tls-key"]
+    assert "--tls-cert is missing" in refused(tls_ca="/ca.pem")["tls-cert"]
+    assert loaded(tls_cert="/c.pem", tls_key="/k.pem").tls_key == Path("/k.pem")
+
+
+def test_the_previous_cluster_secret_comes_as_the_present_one_does(tmp_path: Path) -> None:
+    """From its variable or its file, not from both."""
+    file = tmp_path / "previous"
+    file.write_text("the former one\n")
+    assert loaded(previous_cluster_secret_file=str(file)).previous_cluster_secret == b"the former one"
+    both = refused({"RAFTCRON_PREVIOUS_CLUSTER_SECRET": SECRET}, previous_cluster_secret_file=str(file))
+    assert "RAFTCRON_PREVIOUS_CLUSTER_SECRET are both given" in both["previous-cluster-secret-file"]
+
+
+def test_tokens_in_the_clear_are_worth_a_note() -> None:
+    """Beyond loopback without TLS."""
+    environ = {"RAFTCRON_CLUSTER_SECRET": SECRET}
+    assert any("--tls-cert" in note for note in loaded(environ, http="10.1.2.3:7101").notes)
+    tls = {"tls_cert": "/c.pem", "tls_key": "/k.pem"}
+    assert not any("--tls-cert" in note for note in loaded(environ, http="10.1.2.3:7101", **tls).notes)
