@@ -227,7 +227,11 @@ class RaftCron:
         log.info("standby names=%s", ",".join(self._peers))
         while (name := self._take_name()) is None:  # noqa: ASYNC110  another process's lock tells nobody
             await asyncio.sleep(CLAIM_SECONDS)
-        await self._launch(name, self._directory_of(name))
+        try:
+            await self._launch(name, self._directory_of(name))
+        except RaftcronError as error:  # nobody may be waiting for this task
+            log.critical("standby_failed name=%s error=%s", name, error.detail)
+            raise
 
     # ---- the node
 

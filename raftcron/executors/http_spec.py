@@ -79,7 +79,7 @@ def validate(spec: Mapping[str, Any], rules: AddressRules = BY_DEFAULT) -> list[
         findings.text("/body", spec["body"], bytes_max=BODY_BYTES, nul=True, secret=True)
     _check_status(findings, spec.get("expect_status"))
     if spec.get("expect_body") is not None:
-        _check_expected_body(findings, spec["expect_body"])
+        _check_expected_body(findings, spec["expect_body"], method)
     if spec.get("secret") is not None:
         _check_secret(findings, spec["secret"])
     if spec.get("async") is not None and not isinstance(spec["async"], bool):
@@ -87,10 +87,10 @@ def validate(spec: Mapping[str, Any], rules: AddressRules = BY_DEFAULT) -> list[
     return findings.items
 
 
-def _check_expected_body(findings: Findings, text: Any) -> None:
-    if not findings.text("/expect_body", text, bytes_max=ANSWER_BYTES):
-        return
-    if not text:
+def _check_expected_body(findings: Findings, text: Any, method: Any) -> None:
+    if method == "HEAD":
+        findings.invalid("/expect_body", "cannot be met: the answer to HEAD has no body")
+    elif findings.text("/expect_body", text, bytes_max=ANSWER_BYTES) and not text:
         findings.invalid("/expect_body", "is empty, which every answer holds: leave it out")
 
 

@@ -203,6 +203,13 @@ def test_a_url_that_cannot_be_called_is_refused(url: Any) -> None:
     assert faults({"type": "http", "url": url}) == {"/url": "invalid"}
 
 
+def test_a_body_that_cannot_come_is_not_expected() -> None:
+    """HEAD has none, and every body holds an empty text."""
+    assert faults(HTTP | {"expect_body": "ok", "method": "HEAD"}) == {"/expect_body": "invalid"}
+    assert faults(HTTP | {"expect_body": ""}) == {"/expect_body": "invalid"}
+    assert faults(HTTP | {"expect_body": "ok", "method": "GET"}) == {}
+
+
 def test_every_fault_of_a_shell_object_is_named() -> None:
     """Not only the first one."""
     spec = {
