@@ -58,8 +58,14 @@ def look(pid: int) -> Process | None:
 
 def table() -> dict[int, Process]:
     """All processes that can be seen now.  Not one instant: what forks meanwhile may be missing, so look again."""
-    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208  names, not paths
-    return {process.pid: process for process in found if process is not None}
+    return {process.pid: process for process in each()}
+
+
+def each() -> Iterator[Process]:
+    """All processes, each as it is at the moment it is given."""
+    for name in os.listdir("/proc"):  # noqa: PTH208  names, not paths
+        if name.isdigit() and (process := look(int(name))) is not None:
+            yield process
 
 
 def is_alive(pid: int, start: int) -> bool:
@@ -95,6 +101,15 @@ def mark_of(pid: int) -> str | None:
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode("utf-8", "replace")
     return None
+
+
+def is_dying(pid: int) -> bool:
+    """Whether it is gone, dead, or on its way out: it has given up its memory, and its environment with it."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123  pathlib costs start time
+            return file.read(2) == b"0 "
+    except OSError:
+        return True
 
 
 def kill_exactly(process: Process, number: int = signal.SIGKILL) -> None:

@@ -32,6 +32,7 @@ from raftcron.wire import unpack
 NAP_SECONDS = 0.5  # the longest sleep: a machine that wakes up finds its deadlines no later than this
 RESCAN_SECONDS = 0.01  # between two looks at what is dying
 LINGER_SCAN_SECONDS = 0.05  # between two looks at what may still end by itself
+POUNCE_SECONDS = 0.05  # how long the loop is held for what moves fast
 SCAN_SHARE = 4  # after a look at /proc that took t, the next comes no sooner than 4 t later
 READ_BYTES = 64 << 10
 DRAIN_BYTES = 1 << 20  # what is still read from a pipe whose child is over; the rest is nobody's
@@ -310,18 +311,37 @@ class Spawner:
             if process.parent != self.setting.pid or process.pid in self.children:
                 continue
             owner = leaders.get(process.session) or leaders.get(process.group)
-            if owner is not None:
-                request_id = owner.id
-            elif process.is_dead:
-                request_id = ""
-            else:
-                mark = processes.mark_of(process.pid)
-                if mark is None or not mark.startswith(self.setting.mark + "."):
-                    continue  # it hid from us; it dies with the spawner
-                request_id = mark[len(self.setting.mark) + 1 :]
+            request_id = owner.id if owner is not None else self.request_of(process)
+            if request_id is None:
+                continue  # it hid from us; it dies with the spawner
             family = [process, *processes.descendants(found, [process.pid])]
             adopted.setdefault(request_id, []).extend(family)
         return adopted
+
+    def request_of(self, process: Process) -> str | None:
+        """By its mark; "" if it is dead or dying, None if it has no mark of ours."""
+        if process.is_dead:
+            return ""
+        mark = processes.mark_of(process.pid)
+        if mark is None and processes.is_dying(process.pid):
+            return ""
+        if mark is None or not mark.startswith(self.setting.mark + "."):
+            return None
+        return mark[len(self.setting.mark) + 1 :]
+
+    def pounce(self, doomed: set[str]) -> None:
+        """Kill what is left of these requests at the moment it is seen: some forks and is gone a millisecond later."""
+        end = self.clock.boot() + POUNCE_SECONDS
+        while self.clock.boot() < end:
+            seen = False
+            for process in processes.each():
+                if process.parent != self.setting.pid or process.pid in self.children or process.is_dead:
+                    continue
+                if self.request_of(process) in doomed:
+                    processes.kill_exactly(process)
+                    seen = True
+            if not seen:
+                return
 
     def settle(self) -> None:
         """Report the children of which nothing is left.  An attempt is over when all that it started is over."""
@@ -333,6 +353,7 @@ class Spawner:
         after = self.clock.boot()
         self.scan_at = after + SCAN_SHARE * (after - now)
         closing = list(self.closing.values())  # those alone were over before the look
+        doomed: set[str] = set()
         self.reap()
         for child in closing:
             remains = left.get(child.id) or left.get("") or []
@@ -346,7 +367,10 @@ class Spawner:
                     cgroups.kill(child.cgroup)
                 for process in remains:
                     processes.kill_exactly(process)
+                doomed.add(child.id)
                 self.due(now + RESCAN_SECONDS)
+        if doomed:
+            self.pounce(doomed)
         if self.closing.keys() - {child.id for child in closing}:
             self.due(self.scan_at)
 

@@ -193,16 +193,18 @@ async def test_nothing_gets_away_however_fast_it_moves(
         timeout_seconds=0.8 if ended_by == "timeout" else 60.0,
         kill_after_seconds=0.1,
     )
-    running = asyncio.create_task(spawner.run(request, open_gate))
-    await eventually(file.exists)
-    if ended_by == "stop":
-        await asyncio.sleep(0.3)  # they are on their way
+    try:
+        running = asyncio.create_task(spawner.run(request, open_gate))
+        await eventually(file.exists)
+        if ended_by == "stop":
+            await asyncio.sleep(0.3)  # they are on their way
+            await spawner.stop()
+        assert (await running).exit_code == -9
+        last = file.stat().st_mtime_ns
+        await asyncio.sleep(0.2)
+        assert file.stat().st_mtime_ns == last
+    finally:
         await spawner.stop()
-    assert (await running).exit_code == -9
-    last = file.stat().st_mtime_ns
-    await asyncio.sleep(0.2)
-    assert file.stat().st_mtime_ns == last
-    await spawner.stop()
 
 
 async def test_a_bomb_is_cleared_away(spawner: Spawner, request_for: Make) -> None:
