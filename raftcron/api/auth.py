@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from raftcron.api.context import NodeContext
+from raftcron.api.context import NODE, NodeContext
 from raftcron.api.guard import host_of, is_loopback
 from raftcron.core.access import ADMIN, EVERYBODY, OPERATE, READ, Principal, known, principal_of
 from raftcron.core.audit import clean
@@ -109,6 +109,24 @@ def check_name(request: web.Request, name: Any, pointer: str = "/name") -> None:
     who = principal(request)
     if isinstance(name, str) and not who.may_name(name):
         raise _beyond(who, f"{name[:PATH_SHOWN]!r} ({pointer})")
+
+
+def check_parents(request: web.Request, body: Any, name: Any) -> None:
+    """Raises ForbiddenError where a job would be after one beyond the caller's prefix, and is not yet.
+
+    It would tell of the ends of runs that the caller may not see.
+    """
+    who = principal(request)
+    after = body.get("after") if who.prefix and isinstance(body, dict) else None
+    if not isinstance(after, list):
+        return
+    state = request.app[NODE].machine.state
+    job = state.jobs.get(name) if isinstance(name, str) else None
+    kept = set() if job is None else {parent for parent, _ in state.policy(job.uid).after}
+    for place, item in enumerate(after):
+        parent = item.get("job") if isinstance(item, dict) else None
+        if isinstance(parent, str) and parent not in kept:
+            check_name(request, parent, f"/after/{place}/job")
 
 
 class Doorkeeper:

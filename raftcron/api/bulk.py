@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from raftcron.api import bodies, problems, respond
-from raftcron.api.auth import check_name, principal
+from raftcron.api.auth import check_name, check_parents, principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import stream
 from raftcron.api.query import Query, idempotency_key
@@ -56,7 +56,9 @@ async def _within(request: web.Request, jobs: AsyncIterator[Sent]) -> AsyncItera
     """What is beyond the caller's prefix is at fault."""
     async for sent in jobs:
         try:
-            check_name(request, sent.body.get("name") if isinstance(sent.body, dict) else None)
+            name = sent.body.get("name") if isinstance(sent.body, dict) else None
+            check_name(request, name)
+            check_parents(request, sent.body, name)
         except ForbiddenError as error:
             yield sent._replace(error=error)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from raftcron.api import bodies, respond
-from raftcron.api.auth import check_name, principal
+from raftcron.api.auth import check_name, check_parents, principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
@@ -63,6 +63,7 @@ async def put(request: web.Request) -> web.Response:
     expected = precondition(request)
     body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.JSON)
     content = bodies.decode(body)
+    check_parents(request, content, name)
     if query.flag("dry_run"):
         point = await node.reads.at()
         preview = await node.service.preview_job(name, content, expected)
@@ -81,6 +82,7 @@ async def create(request: web.Request) -> web.Response:
     body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.JSON)
     content, key = bodies.decode(body), idempotency_key(request, body)
     check_name(request, content.get("name") if isinstance(content, dict) else None)
+    check_parents(request, content, None)
 
     async def use() -> web.Response:
         done = await node.service.create_job(content, key)
@@ -95,6 +97,7 @@ async def patch(request: web.Request) -> web.Response:
     expected = precondition(request)
     body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.MERGE_PATCH, bodies.JSON)
     content, key = bodies.decode(body), idempotency_key(request, body)
+    check_parents(request, content, name)
 
     async def use() -> web.Response:
         return respond.job(request, name, await node.service.patch_job(name, content, expected, key))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 
-from raftcron.core.fields import near, shown
+from raftcron.core.fields import shown
 from raftcron.core.model import CANCELLED, FAILED, LOST, SUCCEEDED, TIMED_OUT, Job
 from raftcron.core.state import State
 from raftcron.errors import Fault
@@ -20,7 +20,6 @@ ENDS = {  # what `on` asks for -> the ends that count; a run that was skipped ha
     "any": frozenset({SUCCEEDED, FAILED, TIMED_OUT, LOST, CANCELLED}),
 }
 CHILDREN_MAX = 100  # jobs after one: an entry with the ends of many runs starts so many times as many
-HINTS_MAX = 10_000  # jobs among which a mistyped name is looked for
 WALK_MAX = 50_000  # steps from job to job that are looked at for a cycle, some 20 ms
 
 After = tuple[tuple[str, str], ...]
@@ -41,8 +40,8 @@ def missing(state: State, name: str, after: After, kept: After = (), coming: Con
     known = {parent for parent, _ in kept}
     for place, (parent, _) in enumerate(after):
         if parent not in state.jobs and parent not in known and parent not in coming and parent != name:
-            hint = near(parent, state.jobs) if len(state.jobs) <= HINTS_MAX else ""
-            found.append(Fault(f"/after/{place}/job", f"there is no job {shown(parent)}{hint or '; create it first'}"))
+            # no hint at what was meant: whoever asks may not be one to see other names
+            found.append(Fault(f"/after/{place}/job", f"there is no job {shown(parent)}: create it first"))
     return found
 
 

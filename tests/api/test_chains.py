@@ -34,7 +34,7 @@ async def test_what_is_wrong_with_parents(one: Bench) -> None:
     answer = await one.put("b", after=[*after("a"), {"job": "aa"}, {"job": "b"}])
     problem = answer.problem(422, "invalid")
     assert {fault["pointer"]: fault["message"] for fault in problem["errors"]} == {
-        "/after/1/job": "there is no job 'aa'; did you mean 'a'?",
+        "/after/1/job": "there is no job 'aa': create it first",
         "/after/2/job": "closes a cycle, in which each job would start the next: b -> b",
     }
     answer = await one.put("b", after=[*after("a", "a"), {"job": "a b", "on": "error"}, "a"], join="some")

@@ -273,6 +273,26 @@ async def test_a_prefix_bounds_what_is_seen_and_done(closed: Bench) -> None:
         (await closed.ask("POST", "/v1/jobs", {"name": f"a-{on}", **GOOD}, on=on, headers=ours)).expect(201)
 
 
+async def test_a_job_follows_only_jobs_within_the_prefix(closed: Bench) -> None:
+    """The ends of others are not told; a parent that somebody else has given the job stays."""
+    admin, ours = as_(closed, ADMIN), await token(closed, "a-team", "operate", "a-")
+    await closed.put("a-1", headers=admin)
+    await closed.put("b-1", headers=admin)
+    beyond, within = [{"job": "b-1"}], [{"job": "a-1"}]
+    for on in ("n1", "n2"):
+        assert "/after/0/job" in (await closed.put("a-2", on=on, headers=ours, after=beyond)).problem(403)["detail"]
+        (await closed.ask("POST", "/v1/jobs", {"name": "a-2", **GOOD, "after": beyond}, on=on, headers=ours)).problem(
+            403
+        )
+        (await closed.ask("PATCH", "/v1/jobs/a-1", {"after": beyond}, on=on, headers=ours)).problem(403)
+        (await closed.put(f"a-{on}", on=on, headers=ours, after=within)).expect(201)
+    sent = [{"name": "a-2", **GOOD, "after": beyond}, {"name": "a-3", **GOOD, "after": within}]
+    answer = (await closed.ask("POST", "/v1/jobs:apply", {"jobs": sent}, headers=ours)).expect(200)
+    assert [result["status"] for result in answer.json["results"]] == [403, 201]
+    (await closed.put("a-4", headers=admin, after=beyond)).expect(201)
+    (await closed.put("a-4", headers=ours, after=beyond, description="still after it")).expect(200)
+
+
 @pytest.mark.parametrize("scope", [ALL, JOB, NAME, RUN, SEES, WHOLE])
 def test_each_scope_is_used(scope: str) -> None:
     """A word that no route has is a word too many."""

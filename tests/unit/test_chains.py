@@ -281,7 +281,7 @@ def test_a_parent_has_to_be_there_unless_it_was() -> None:
     machine = cluster()
     machine.put("nightly")
     [fault] = chains.faults(machine.state, "b", (("nigthly", "success"),))
-    assert fault == ("/after/0/job", "there is no job 'nigthly'; did you mean 'nightly'?")
+    assert fault == ("/after/0/job", "there is no job 'nigthly': create it first")
     assert chains.faults(machine.state, "b", (("gone", "any"),), kept=(("gone", "success"),)) == []
     assert chains.missing(machine.state, "b", (("new", "any"),), coming={"new"}) == []
 
