@@ -149,7 +149,7 @@ def test_a_cancel_ends_it_at_once_and_its_target_learns_of_it() -> None:
     machine = cluster()
     run = taken(machine)
     machine.done(Cancel(run.id))
-    assert (run.state, run.error_kind) == ("cancelled", "cancelled")
+    assert (run.state, run.error_kind, run.status_code) == ("cancelled", "cancelled", 202)
     assert "has ended already: cancelled" in why(machine, Hear(run.id, run.fencing_token))
     run = machine.fire(machine.state.jobs["a"], 3_000)
     machine.done(Cancel(run.id))

@@ -43,10 +43,10 @@ def take_over(state: State, context: Context, command: TakeOver) -> Outcome:
         run.status_code = word.status_code
         if run.state == CANCELLING:
             text = "cancelled while its target took it over"
-            end_attempt(state, context, run, CANCELLED, error=text, error_kind="cancelled")
+            _end(state, context, run, CANCELLED, text, "cancelled")
         elif len(state.taken_over) >= TAKEN_OVER_MAX:
             text = f"{TAKEN_OVER_MAX} runs are with their targets already: no further one is waited for"
-            end_attempt(state, context, run, LOST, error=text, error_kind="too_many")
+            _end(state, context, run, LOST, text, "too_many")
         else:
             state.hand_over(run, min((run.started_at or context.at) + word.timeout_ms, MAX_MS))
     return Done(count=taken)
@@ -61,7 +61,7 @@ def time_out(state: State, context: Context, command: TimeOut) -> Outcome:
             continue
         if context.at > run.answer_by:
             text = f"nothing was heard of its target by {rfc3339(run.answer_by)}"
-            end_attempt(state, context, run, TIMED_OUT, error=text, error_kind="timeout")
+            _end(state, context, run, TIMED_OUT, text, "timeout")
             taken += 1
     return Done(count=taken)
 
@@ -88,7 +88,7 @@ def conclude(state: State, context: Context, command: Conclude) -> Outcome:
     ending = CANCELLED if run.state == CANCELLING and command.state == FAILED else command.state
     error = None if ending == SUCCEEDED else command.message[:ERROR_CHARACTERS] or "its target says so"
     kind = None if ending == SUCCEEDED else "cancelled" if ending == CANCELLED else "reported"
-    end_attempt(state, context, run, ending, error=error, error_kind=kind, status_code=run.status_code)
+    _end(state, context, run, ending, error, kind)
     return remember(state, context, command.key, run.id, 200)
 
 
@@ -103,6 +103,11 @@ def hear(state: State, context: Context, command: Hear) -> Outcome:
         state.touch(run)
         state.touched_runs.add(run.id)
     return remember(state, context, command.key, run.id, 200)
+
+
+def _end(state: State, context: Context, run: Run, ending: str, error: str | None, kind: str | None) -> None:
+    """The attempt is over; the status that its target answered with stays on record."""
+    end_attempt(state, context, run, ending, error=error, error_kind=kind, status_code=run.status_code)
 
 
 def _current(state: State, run_id: str, token: int) -> Run | Refused:

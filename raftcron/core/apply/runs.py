@@ -239,7 +239,8 @@ def cancel_run(
     run.replaced_by = replaced_by
     if run.answer_by is not None:  # its target learns of it when it is next heard
         run.reason = reason
-        end_attempt(state, context, run, CANCELLED, error="cancelled while its target had it", error_kind="cancelled")
+        text, status = "cancelled while its target had it", run.status_code
+        end_attempt(state, context, run, CANCELLED, error=text, error_kind="cancelled", status_code=status)
         return
     if run.state == RUNNING:
         if not _is_unseen(context, run):
