@@ -345,7 +345,7 @@ class _Executor(Struct):
     """What a policy depends on of an executor object."""
 
     type: str
-    is_async: bool | None = msgspec.field(name="async", default=None)
+    is_async: Any = msgspec.field(name="async", default=None)  # what another executor means by it is its own
 
 
 _fields = msgspec.msgpack.Decoder(dict[str, Raw]).decode

@@ -237,6 +237,16 @@ def test_whatever_is_not_what_was_written_is_refused_and_changes_nothing(small: 
     assert held(state) == before
 
 
+def test_what_an_executor_of_somebody_elses_says_is_read_too() -> None:
+    """Also where it has a word of the http executor's with another meaning."""
+    hand = Hand()
+    hand.lead()
+    hand.put("theirs", executor={"type": "theirs", "async": "perhaps"})
+    hand.put("http", executor={"type": "http", "async": True})
+    other = restored(machine_of(hand).snapshot())
+    assert [other.state.policy(job.uid).is_async for job in other.state.jobs.values()] == [True, True]
+
+
 def test_what_was_applied_is_never_taken_back() -> None:
     """A snapshot of an earlier index is of another log."""
     hand = everything()
