@@ -323,7 +323,7 @@ def policy_of(stored: bytes) -> Policy:
         "history_runs": whole["history"]["runs"],
         "after": tuple((parent["job"], parent.get("on", "success")) for parent in whole["after"]),
         "join": whole["join"],
-        "is_async": bool(whole["executor"].get("async")),
+        "is_async": whole["executor"].get("async") is True,
         "tags": _demands(whole),
         "shards": whole["placement"]["shards"] or 0,
         "priority": whole["placement"]["priority"],

@@ -244,7 +244,7 @@ def test_what_an_executor_of_somebody_elses_says_is_read_too() -> None:
     hand.put("theirs", executor={"type": "theirs", "async": "perhaps"})
     hand.put("http", executor={"type": "http", "async": True})
     other = restored(machine_of(hand).snapshot())
-    assert [other.state.policy(job.uid).is_async for job in other.state.jobs.values()] == [True, True]
+    assert [other.state.policy(job.uid).is_async for job in other.state.jobs.values()] == [False, True]
 
 
 def test_what_was_applied_is_never_taken_back() -> None:
