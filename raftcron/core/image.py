@@ -346,6 +346,7 @@ class _Executor(Struct):
 
     type: str
     is_async: Any = msgspec.field(name="async", default=None)  # what another executor means by it is its own
+    handler: Any = None
 
 
 _fields = msgspec.msgpack.Decoder(dict[str, Raw]).decode

@@ -243,8 +243,13 @@ def test_what_an_executor_of_somebody_elses_says_is_read_too() -> None:
     hand.lead()
     hand.put("theirs", executor={"type": "theirs", "async": "perhaps"})
     hand.put("http", executor={"type": "http", "async": True})
+    for name in ("one", "other"):
+        hand.put(name, executor={"type": "python", "handler": name})
     other = restored(machine_of(hand).snapshot())
-    assert [other.state.policy(job.uid).is_async for job in other.state.jobs.values()] == [False, True]
+    assert [other.state.policy(job.uid) for job in other.state.jobs.values()] == [
+        hand.state.policy(job.uid) for job in hand.state.jobs.values()
+    ]
+    assert [other.state.policy(job.uid).is_async for job in other.state.jobs.values()] == [False, True, False, False]
 
 
 def test_what_was_applied_is_never_taken_back() -> None:
