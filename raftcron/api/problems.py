@@ -32,7 +32,7 @@ RETRY_AFTER_SECONDS = 1.0  # of a 503 that names no other
 _LATER = re.compile(
     r"/|/openapi\.json|/v1/(events|backup|restore"
     r"|jobs/[^/]+/backfill"
-    r"|cluster/(drain|accept-time)"
+    r"|cluster/drain"
     r"|groups(/.+)?)"
 )
 

@@ -29,7 +29,6 @@ from raftcron.core.commands import (
     Place,
     PutJob,
     Refused,
-    Requeue,
     ResumeJob,
     SkipNext,
     Summary,
@@ -360,9 +359,8 @@ class Service:
         """
         await self._reads.confirm()
         clocks.accept()
-        taken(
-            await self._proposer.propose(Requeue([]), asking.get())
-        )  # nothing but its time, so that a restart need not ask again
+        said = Note(f"the clock of {self._node} is accepted")
+        taken(await self._proposer.propose(said, asking.get()))  # at its time, so that a restart need not ask again
         return self._machine.state.index
 
     # ---- the audit trail

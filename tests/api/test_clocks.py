@@ -18,6 +18,8 @@ async def test_the_time_is_accepted_on_any_node(two: Bench) -> None:
         assert answer.json["leader"] == "n1"
         assert answer.json["clock_untrusted"] is False
         assert answer.index == two.n1.machine.state.index
+    items = [item for item in two.n1.machine.state.audit.values() if item.path == "/v1/cluster/accept-time"]
+    assert [item.node for item in items] == ["n2", "n1"]
     assert two.n1.machine.state.cluster_time == parse_rfc3339(answer.json["time"])
 
 
