@@ -247,6 +247,7 @@ class Daemon:
             lease_left=node.leases.seconds_left,
             insecure=settings.insecure,
             cluster_secret=settings.cluster_secret or NO_SECRET,
+            conservation=node.conservation,
             outputs=KeptOutput([settings.data_dir / name for name in (OUTPUT_DIRECTORY, ANSWERS_DIRECTORY)]),
             vault=node.vault,
             tls=tls,

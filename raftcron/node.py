@@ -23,6 +23,7 @@ from raftcron.errors import FatalError, RaftcronError
 from raftcron.ports import Entropy, Executor, StateMachine
 from raftcron.raft import Device, Engine, RaftSettings, Random, Scribe
 from raftcron.runtime.clocks import Clocks, TrustedTime
+from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.drains import leave_lead
 from raftcron.runtime.farewell import Farewell
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 TELL_SECONDS = 3.0  # for the ends of a former life, before the new one is announced
 HAND_OVER_SECONDS = 0.5  # between two attempts to give the lead away
+FRESH_SECONDS = 5.0  # so long ago a follower held all that was committed, if it is to judge what was decided
 STOP_SECONDS = 5.0  # for each step of an orderly end that depends on others
 
 
@@ -131,6 +133,7 @@ class Node:
             may_hand_over=lambda: not self.is_stopping,
             changed=self.scheduler.time_changed,
         )
+        self.conservation = Conservation(machine=self.machine, time=self.time, is_on_duty=lambda: self._may_watch)
         self.is_stopping = False
         self._licensed = licensed
         self._tasks: list[asyncio.Task[None]] = []
@@ -151,6 +154,7 @@ class Node:
             self.machine.observe(observer)
         for work in (self._announce(former_ends), self.presence.run(), self.worker.run(), self.clocks.run()):
             self.spawn(work)
+        self.spawn(self.conservation.run())
 
     async def wait_ready(self) -> None:
         """Returns once the node is ready, which needs a quorum."""
@@ -161,6 +165,14 @@ class Node:
     def is_ready(self) -> bool:
         """Whether it has caught up since it began, is announced, and does not stop."""
         return self.log.is_ready and self.presence.is_announced and not self.is_stopping
+
+    @property
+    def _may_watch(self) -> bool:
+        """Whether this node looks at what is decided: a follower that holds it all, or whoever is alone."""
+        fresh_at = self.fresh_at() if self.is_ready else None
+        if fresh_at is None or self.clock.boot() - fresh_at > FRESH_SECONDS:
+            return False
+        return self.log.leading_epoch is None or len(self.log.status().members) == 1
 
     async def _announce(self, former_ends: Sequence[Finished]) -> None:
         """Tell how the former life's attempts ended, where somebody saw it; then this life, which loses the rest."""

@@ -17,6 +17,7 @@ from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.catch_up import CatchUp
 from raftcron.runtime.clocks import Clocks, TrustedTime
+from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.drains import Drains
 from raftcron.runtime.groups import Groups
 from raftcron.runtime.listing import Listing
@@ -63,6 +64,7 @@ class NodeContext:
     insecure: bool = False
     cluster_secret: bytes = field(default=b"", repr=False)
     entropy: Entropy = os.urandom
+    conservation: Conservation | None = None
     outputs: KeptOutput = field(default_factory=KeptOutput)
     vault: Vault | None = None  # of the node, where it has one already
     tls: HttpTls | None = None

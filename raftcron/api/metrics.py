@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from raftcron.api.context import NODE, NodeContext
 from raftcron.core.model import RUN_STATES
+from raftcron.runtime.conservation import Conservation
 
 
 class _Figures:
@@ -34,6 +35,8 @@ class _Figures:
             ("raftcron_loop_stall_seconds_max", "Longest time that something held the loop", node.loop_stall_seconds()),
         )  # fmt: skip
         yield from _clocks(node)
+        if node.conservation is not None:
+            yield from _conservation(node.conservation)
         for name, text, figure in gauges:
             yield GaugeMetricFamily(name, text, value=figure)
         runs = GaugeMetricFamily("raftcron_runs", "Run records by state", labels=["state"])
@@ -43,6 +46,27 @@ class _Figures:
         yield CounterMetricFamily(
             "raftcron_fires", "Scheduled times that became runs, as applied by this process", value=node.listing.fires
         )
+
+
+def _conservation(watch: Conservation) -> Iterator[Metric]:
+    for name, text, figure in (
+        (
+            "difference",
+            "Scheduled times that jobs decided too many or too few, by a recount; 0 when well",
+            watch.difference,
+        ),
+        (
+            "overdue_jobs",
+            "Jobs with a time undecided 5 s after it was due, of those sampled; 0 when well",
+            watch.overdue,
+        ),
+    ):
+        yield GaugeMetricFamily(f"raftcron_conservation_{name}", text, value=figure)
+    for name, text, figure in (
+        ("checked", "Jobs recounted by this process", watch.checked),
+        ("left_out", "Jobs that cannot be recounted, or not in little time", watch.left_out),
+    ):
+        yield CounterMetricFamily(f"raftcron_conservation_{name}", text, value=figure)
 
 
 def _clocks(node: NodeContext) -> Iterator[Metric]:

@@ -37,22 +37,24 @@ async def get(request: web.Request) -> web.Response:
 
 
 async def list_(request: web.Request) -> web.Response:
-    query = Query(request, (*READ, *PAGE, "state", "job", "since"))
+    query = Query(request, (*READ, *PAGE, "state", "job", "since", "count"))
     wanted, limit = _filter(query, query.text("job"))._replace(prefix=principal(request).prefix), query.limit
+    count, cursor = query.flag("count"), query.text("cursor")
     point = await respond.read_point(request, query)
-    page = await request.app[NODE].listing.runs(wanted, limit, query.text("cursor"), run_view)
+    page = await request.app[NODE].listing.runs(wanted, limit, cursor, run_view, count=count)
     return respond.page(page, point)
 
 
 async def list_of_job(request: web.Request) -> web.Response:
-    query = Query(request, (*READ, *PAGE, "state", "since"))
+    query = Query(request, (*READ, *PAGE, "state", "since", "count"))
     node, name = request.app[NODE], request.match_info["name"]
     wanted, limit = _filter(query, None), query.limit
+    count, cursor = query.flag("count"), query.text("cursor")
     point = await respond.read_point(request, query)
     job = node.machine.state.jobs.get(name)
     if job is None:
         raise NotFoundError(f"there is no job {name[:200]!r}; runs of one that was deleted are at /v1/runs?job=")
-    page = await node.listing.runs_of(job, wanted, limit, query.text("cursor"), run_view)
+    page = await node.listing.runs_of(job, wanted, limit, cursor, run_view, count=count)
     return respond.page(page, point)
 
 

@@ -236,15 +236,24 @@ class Listing:
 
     # ---- runs
 
-    async def runs(self, wanted: RunFilter, limit: int, cursor: str | None, render: Callable[[Run], Any]) -> Page:
-        """A page of runs, newest first; `total` is exact without filters."""
+    async def runs(
+        self,
+        wanted: RunFilter,
+        limit: int,
+        cursor: str | None,
+        render: Callable[[Run], Any],
+        *,
+        count: bool = False,
+    ) -> Page:
+        """A page of runs, newest first; `total` is exact without filters, or where `count` asks."""
         after = None if cursor is None else tuple(_read_cursor(cursor, "runs", (int, int, str)))
+        matching = await self._count(wanted) if count and wanted != RunFilter() else None
         if not self._is_complete:
             await self._complete()
         runs = self._machine.state.runs
+        total = len(runs) if wanted == RunFilter() else matching
         page = _Rendering(limit, render)
         position = len(self._run_ids) if after is None else bisect.bisect_right(self._run_indexes, -after[0])
-        total = len(runs) if wanted == RunFilter() else None
         turn = 0  # what this turn of the loop has done so far
         while position > 0:
             position -= 1
@@ -267,22 +276,41 @@ class Listing:
                     after = page.last or after
         return page.result(None, total)
 
+    async def _count(self, wanted: RunFilter) -> int:
+        """How many rows match."""
+        runs, found = self._machine.state.runs, 0
+        for number, run_id in enumerate(list(runs), start=1):
+            run = runs.get(run_id)
+            found += run is not None and _wanted(run, wanted)
+            if not number % SLICE:
+                await asyncio.sleep(0)
+        return found
+
     async def runs_of(
-        self, job: Job, wanted: RunFilter, limit: int, cursor: str | None, render: Callable[[Run], Any]
+        self,
+        job: Job,
+        wanted: RunFilter,
+        limit: int,
+        cursor: str | None,
+        render: Callable[[Run], Any],
+        *,
+        count: bool = False,
     ) -> Page:
-        """A page of one job's rows, newest first; `total` is how many are kept, without filters."""
+        """A page of one job's rows, newest first; `total` is exact without filters, or where `count` asks."""
         after = None if cursor is None else tuple(_read_cursor(cursor, "runs", (int, int, str)))
         state = self._machine.state
         ids = [*state.ended_of(job.uid), *state.active.get(job.uid, ())]
         ids += state.kept_parts(tuple(ids))
         best: list[tuple[int, int, str]] = []
+        matching = 0
         for start in range(0, len(ids), SLICE):
             if start:
                 await asyncio.sleep(0)
             rows = (state.runs.get(run_id) for run_id in ids[start : start + SLICE])
-            keys = (newest_first(run) for run in rows if run is not None and _wanted(run, wanted))
+            keys = [newest_first(run) for run in rows if run is not None and _wanted(run, wanted)]
+            matching += len(keys)
             best = heapq.nsmallest(limit + 1, [*best, *(key for key in keys if after is None or key > after)])
-        total = len(ids) if wanted == RunFilter() else None
+        total = len(ids) if wanted == RunFilter() else matching if count else None
         page = _Rendering(limit, render)
         for number, key in enumerate(best):
             run = state.runs.get(key[2])

@@ -32,6 +32,7 @@ from raftcron.core.timeline import schedules_of
 from raftcron.errors import DamagedError
 from raftcron.ports import Attempt
 from raftcron.raft.configuration import decode, is_configuration
+from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.machine import Machine
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_durable import DurableLog
@@ -309,6 +310,12 @@ class Checks:
             owed = count(schedules_of(state.policies[uid], job.name), job.counted_from, job.decided_through, job.anchor)
             if not job.paused and owed != job.fired + job.skipped:
                 self.fail(I4, f"job {job.name} owed {owed}, fired {job.fired}, skipped {job.skipped} at {state.index}")
+
+    def watched(self, node: str, watch: Conservation) -> None:
+        """I4, as the shipped watch of a node sees it: it cries wolf never."""
+        self.counts["jobs recounted by nodes"] = max(self.counts["jobs recounted by nodes"], watch.checked)
+        if watch.difference:
+            self.fail(I4, f"the watch of {node} sees {watch.difference} times too many or too few")
 
     # ---- starts of user code
 

@@ -263,6 +263,9 @@ class Story:
             if life.is_started:
                 self.cluster.checks.conserve(life.machine.state)
                 break
+        for name, life in self.cluster.lives.items():
+            if life.is_started:
+                self.cluster.checks.watched(name, life.node.conservation)
         self.cluster.checks.still_durable()
         self._look_for_late_ones()
         self.cluster.conductor.after(CONSERVE_SECONDS, self._conserve)

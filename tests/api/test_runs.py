@@ -179,3 +179,19 @@ async def test_listing_forgets_what_the_state_has_dropped(one: Bench) -> None:
     assert len(one.n1.context.listing._run_ids) < 1_200
     assert len((await one.ask("GET", "/v1/runs")).json["items"]) == 1
     assert one.n1.context.listing.fires == 3_000
+
+
+async def test_how_many_there_are_is_told_where_it_is_asked(one: Bench) -> None:
+    """Exact without filters; with them null, unless `count=1`; the page is the same."""
+    await one.put("a", schedule="@manual", executor={"type": "noop"})
+    for _ in range(5):
+        await one.ask("POST", "/v1/jobs/a/runs")
+    for path in ("/v1/runs?", "/v1/jobs/a/runs?"):
+        assert (await one.ask("GET", f"{path}limit=2")).json["total"] == 5
+        without = (await one.ask("GET", f"{path}limit=2&state=skipped")).json
+        counted = (await one.ask("GET", f"{path}limit=2&state=skipped&count=1")).json
+        assert (without["total"], counted["total"]) == (None, 4)
+        assert without["items"] == counted["items"]
+        following = f"{path}limit=2&state=skipped&count=1&cursor={counted['next_cursor']}"
+        assert (await one.ask("GET", following)).json["total"] == 4
+        (await one.ask("GET", f"{path}count=yes")).problem(422, "invalid")

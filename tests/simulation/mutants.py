@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from raftcron import node as shipped_node
 from raftcron.core import apply as core_apply
+from raftcron.core import planner
 from raftcron.core.apply import admission, decisions, jobs, runs
-from raftcron.core.commands import Decide, Done, Finish, Token
+from raftcron.core.commands import Decide, Decision, Done, Finish, Token
 from raftcron.core.model import RUNNING, STARTED
 from raftcron.core.timeline import Timeline
 from raftcron.errors import UnavailableError
@@ -263,6 +264,14 @@ def _settle_nothing(state: Any, context: Any, job: Any, made: Any) -> None:
     """jobs._settle, but the decisions that come with an edit are left out."""
 
 
+def _decide_but_one(job: Any, policy: Any, group: Any, *rest: Any) -> Any:
+    """planner.decide, but the first time of every third decision of a job is dropped."""
+    decision = _decide(job, policy, group, *rest)
+    if decision is None or not decision.fires or (job.fired + job.skipped) % 3:
+        return decision
+    return Decision(decision.uid, decision.revision, decision.through, decision.fires[1:], decision.summaries)
+
+
 def _summarise_without_a_row(state: Any, context: Any, job: Any, summary: Any) -> None:
     """decisions.summarise, but there is no row."""
     job.skipped += summary.count
@@ -391,6 +400,7 @@ def _rarely(self: Any, now: int) -> float:
 
 _agree = clocks.agree
 _apply, _holds, _admit, _machine_apply = core_apply.apply, decisions.holds, admission.admit, machine.Machine.apply
+_decide = planner.decide
 _keeper_init, _scheduler_propose = leases.LeaseKeeper.__init__, scheduler.Scheduler._propose
 
 
@@ -540,6 +550,7 @@ MUTANTS: dict[str, Mutant] = {
         {sim_checks.I1, sim_checks.I5, sim_checks.I11},
     ),
     "an edit is half applied": Mutant([(jobs, "_settle", _settle_nothing)], {sim_checks.I4}),
+    "a time is dropped by the planner": Mutant([(planner, "decide", _decide_but_one)], {sim_checks.I4}),
     "missed times leave no row": Mutant([(decisions, "summarise", _summarise_without_a_row)], {sim_checks.I4}),
     "what overlaps leaves no row": Mutant([(admission, "admit", _admit_without_a_row)], {sim_checks.I4}),
     "a pause is forgotten on restart": Mutant(
