@@ -6,6 +6,7 @@ import asyncio
 
 from raftcron import __version__
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
+from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.presence import PeerInfo
 from tests.api.bench import Bench, bench
 
@@ -137,3 +138,18 @@ async def test_metrics(one: Bench) -> None:
     text = (await one.ask("GET", "/metrics")).body.decode()
     assert "raftcron_fires_total 1.0" in text
     assert 'raftcron_runs{state="skipped"} 1.0' in text
+
+
+async def test_the_watch_over_conservation_is_among_the_metrics(one: Bench) -> None:
+    """Zero when all is well, and how much was looked at."""
+    node = one.n1
+    await one.put("a", schedule="* * * * *", executor={"type": "noop"})
+    node.context.conservation = watch = Conservation(
+        machine=node.machine, time=node.context.time, is_on_duty=lambda: True
+    )
+    node.machine.editions = ("0", "0")
+    await watch.step()
+    text = (await one.ask("GET", "/metrics")).expect(200).body.decode()
+    for name in ("difference", "overdue_jobs", "checked_total", "left_out_total"):
+        assert f"\nraftcron_conservation_{name} " in text
+    assert "raftcron_conservation_difference 0.0" in text
