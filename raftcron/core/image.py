@@ -30,6 +30,7 @@ BLOCK_WORK = 500  # what a reader does for one block, counted in records of abou
 SCHEDULE_WORK = 40  # a schedule that no job before had: it is parsed, and its next instant looked for
 PLACES_WORK = 4  # so many places in an order cost a reader as much as one record
 POLICIES_KNOWN = 65_536  # that a reader looks up
+NUMBERS_KNOWN = 10_000  # instants and log indexes of jobs that it makes one object; those made together come together
 WORDS_KNOWN = 65_536  # names of nodes and of deleted jobs, states, causes and the like that it makes one object
 BESIDE_POLICY = ("description", "labels")  # fields of a definition that no policy depends on
 
@@ -316,15 +317,25 @@ class Meanings:
 
     def __init__(self) -> None:
         self._policies: dict[bytes, Policy] = {}
+        self._numbers: dict[Any, Any] = {}
 
     def of(self, job: Job) -> Policy:
-        """The job's policy.  Makes the job's equal instants one object, by the way."""
-        if job.updated_at == job.created_at:
-            job.updated_at = job.created_at
-        if job.last_decided == job.decided_through:
-            job.last_decided = job.decided_through
-        if job.last_fired == job.decided_through:
-            job.last_fired = job.decided_through
+        """The job's policy.  Makes equal numbers one object by the way: of the job's own, and of jobs made together."""
+        number = self._numbers.setdefault
+        if len(self._numbers) >= NUMBERS_KNOWN:
+            self._numbers.clear()
+        job.uid = number(job.uid, job.uid)
+        job.revision = number(job.revision, job.revision)
+        job.counted_index = number(job.counted_index, job.counted_index)
+        job.created_at = number(job.created_at, job.created_at)
+        job.updated_at = number(job.updated_at, job.updated_at)
+        job.anchor = number(job.anchor, job.anchor)
+        job.counted_from = number(job.counted_from, job.counted_from)
+        job.decided_through = number(job.decided_through, job.decided_through)
+        job.last_decided = number(job.last_decided, job.last_decided)
+        job.last_fired = number(job.last_fired, job.last_fired)
+        job.last_success = number(job.last_success, job.last_success)
+        job.last_failure = number(job.last_failure, job.last_failure)
         try:
             fields = _fields(job.definition)
             executor = _executor(fields.pop("executor"))

@@ -16,6 +16,7 @@ import msgspec
 from raftcron.core.model import FAILED, LOST, TIMED_OUT, Run
 
 FAILURES = frozenset({FAILED, TIMED_OUT, LOST})
+LOOK_AFTER = 32  # ids that came to a line, until it is looked through by twice as many
 
 _decode = msgspec.msgpack.Decoder(Run).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -78,30 +79,26 @@ class Rows:
         """The row has ended: `data` is its encoding, `digest` the hash of that."""
         self._rows[run_id] = data + _END.pack(len(run.output_tail), run.state in FAILURES, digest)
 
-    def pop(self, run_id: str) -> Run | Packed:
-        row = self._rows.pop(run_id)
-        return Packed(row) if isinstance(row, bytes) else row
+    def pop(self, run_id: str) -> Run | bytes:
+        return self._rows.pop(run_id)
 
-    def packed(self, run_id: str) -> Packed | None:
-        """What is known of a packed row without unpacking it; None if there is none."""
+    def packed(self, run_id: str) -> bytes | None:
+        """The row as it lies packed, for `end_of`; None if it does not."""
         row = self._rows.get(run_id)
-        return Packed(row) if isinstance(row, bytes) else None
+        return row if type(row) is bytes else None
 
     def containers(self) -> list[dict[str, Run | bytes]]:
         """All that it holds, for whoever lets go of a million rows slice by slice."""
         return [self._rows]
 
 
-class Packed:
-    """What stands behind a packed record."""
+def end_of(row: bytes) -> tuple[int, int, bool, bytes]:
+    """Of a packed row: bytes without its output tail, those of the tail, whether it is a failure, its digest.
 
-    __slots__ = ("digest", "is_failure", "size", "tail_bytes")
-
-    def __init__(self, row: bytes) -> None:
-        self.tail_bytes: int
-        self.tail_bytes, self.is_failure, digest = _END.unpack_from(row, len(row) - _END.size)
-        self.digest = int.from_bytes(digest, "little")
-        self.size = len(row) - _END.size - self.tail_bytes  # of the record; tails are bounded by themselves
+    Tails are bounded by themselves.
+    """
+    tail_bytes, is_failure, digest = _END.unpack_from(row, len(row) - _END.size)
+    return len(row) - _END.size - tail_bytes, tail_bytes, is_failure, digest
 
 
 def _open(row: Run | bytes) -> Run:
@@ -115,25 +112,32 @@ def _open(row: Run | bytes) -> Run:
 class Line:
     """Ids of rows in the order in which they may leave; those whose row has left already are passed over.
 
-    For each id that comes two are looked at and, if their rows are gone, let go, round and round: so it stays below
-    three times what is there, and no look is long.
+    For each id that comes two are looked at and, if their rows are gone, let go, round and round and some at a time: so
+    it stays below three times what is there, and no look is long.
     """
 
-    __slots__ = ("_coming", "_looked_at")
+    __slots__ = ("_came", "_coming", "_looked_at")
 
     def __init__(self) -> None:
         self._looked_at: deque[str] = deque()  # all of them before all of those to come
         self._coming: deque[str] = deque()
+        self._came = 0  # since the last look
 
     def append(self, run_id: str, rows: Rows) -> None:
-        coming = self._coming
-        coming.append(run_id)
-        for _ in range(min(2, len(coming))):
-            if coming[0] in rows:
-                self._looked_at.append(coming[0])
-            coming.popleft()
+        self._coming.append(run_id)
+        self._came += 1
+        if self._came >= LOOK_AFTER:
+            self._came = 0
+            self._look(rows)
+
+    def _look(self, rows: Rows) -> None:
+        coming, looked_at = self._coming, self._looked_at
+        for _ in range(min(2 * LOOK_AFTER, len(coming))):
+            run_id = coming.popleft()
+            if run_id in rows:
+                looked_at.append(run_id)
         if not coming:
-            self._looked_at, self._coming = coming, self._looked_at
+            self._looked_at, self._coming = coming, looked_at
 
     def extend(self, run_ids: list[str]) -> None:
         self._coming.extend(run_ids)

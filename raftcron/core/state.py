@@ -46,7 +46,7 @@ from raftcron.core.model import (
     Split,
 )
 from raftcron.core.placement import Lane, Tags, lane_of, part_id
-from raftcron.core.rows import FAILURES, Line, Packed, Rows
+from raftcron.core.rows import FAILURES, Line, Rows, end_of
 from raftcron.core.vault import Secret, VaultKey
 
 MODULUS = 1 << 128
@@ -290,7 +290,7 @@ class State:
         if isinstance(record, Run) and (packed := self.runs.packed(record.id)) is not None:
             self.runs.put(record)  # counted again when it is sealed
             if not self._is_last(record):
-                self.history_bytes -= packed.size
+                self.history_bytes -= end_of(packed)[0]
 
     def forget(self, record: Record) -> None:
         """The record is gone."""
@@ -332,7 +332,8 @@ class State:
         del self.policies[job.uid]
         self.touched_jobs.add(job.uid)
         self.forget(job)
-        self._may_leave(job.last_run)
+        if job.last_run is not None:
+            self._may_leave(job.last_run)
         self.history.pop(job.uid, None)
         for run_id in rows:
             self._keep_orphan(run_id)
@@ -340,10 +341,11 @@ class State:
     def set_last_run(self, job: Job, run: Run) -> None:
         """A run of the job is its last one now: kept for ever, while the one before is kept as others are."""
         before = job.last_run
-        if before is not None and job.uid not in self.history and (rows := self.ended_of(job.uid)):
-            self.history[job.uid] = rows
+        if before is not None:
+            if job.uid not in self.history and (rows := self.ended_of(job.uid)):
+                self.history[job.uid] = rows
+            self._may_leave(before)
         job.last_run = run.id
-        self._may_leave(before)
         self._touched[id(job)] = job
 
     def add_run(self, run: Run) -> None:
@@ -564,7 +566,7 @@ class State:
                 is_behind = last is not None and last.state in ENDED and last.log_index < run.log_index
                 self.history[run.uid] = [job.last_run, run.id] if is_behind and job.last_run else [run.id]
         if not self._is_last(run) and (packed := self.runs.packed(run.id)) is not None:
-            self.history_bytes += packed.size
+            self.history_bytes += end_of(packed)[0]
         self.tails_bytes += len(run.output_tail)
 
     def restore(self, name: str, key: str | int, ids: list[str]) -> None:
@@ -716,15 +718,14 @@ class State:
         job = self.by_uid.get(run.uid)
         return job is not None and job.last_run == run.id
 
-    def _may_leave(self, run_id: str | None) -> None:
+    def _may_leave(self, run_id: str) -> None:
         """What was the last run of its job is no more; if it is still active it stands in line at its end."""
-        if run_id is None or run_id not in self.runs:
-            return
         packed = self.runs.packed(run_id)
         if packed is not None:
-            self.history_bytes += packed.size
-            self._stand_in_line(run_id, is_failure=packed.is_failure)
-        elif (run := self.runs[run_id]).state in ENDED:  # by this very entry
+            size, _, is_failure, _ = end_of(packed)
+            self.history_bytes += size
+            self._stand_in_line(run_id, is_failure=is_failure)
+        elif (run := self.runs.get(run_id)) is not None and run.state in ENDED:  # by this very entry
             self._stand_in_line(run_id, is_failure=run.state in FAILURES)
 
     def _stand_in_line(self, run_id: str, *, is_failure: bool) -> None:
@@ -756,10 +757,11 @@ class State:
                 self._drop(part)
         row = self.runs.pop(run_id)
         self.touched_runs.add(run_id)
-        if isinstance(row, Packed):
-            self.tails_bytes -= row.tail_bytes
-            self.history_bytes -= row.size
-            self.digest = (self.digest - row.digest) % MODULUS
+        if isinstance(row, bytes):
+            size, tail_bytes, _, digest = end_of(row)
+            self.tails_bytes -= tail_bytes
+            self.history_bytes -= size
+            self.digest = (self.digest - int.from_bytes(digest, "little")) % MODULUS
         else:
             self.tails_bytes -= len(row.output_tail)
             row.output_tail = b""

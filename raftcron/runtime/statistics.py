@@ -8,7 +8,7 @@ from typing import Any
 from raftcron.core.model import FAILED, SUCCEEDED, TIMED_OUT, Run
 from raftcron.core.rows import Rows
 
-ROWS_MAX = 100  # the newest rows of a job that are looked at, some 2 microseconds each
+ROWS_MAX = 50  # the newest rows of a job that are looked at, some 2 microseconds each
 RAN = frozenset({SUCCEEDED, FAILED, TIMED_OUT})
 
 

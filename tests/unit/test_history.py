@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raftcron.core.commands import DeleteJob, Lead, Lose, Token
 from raftcron.core.model import Run
-from raftcron.core.rows import Line, Rows
+from raftcron.core.rows import LOOK_AFTER, Line, Rows
 from raftcron.core.state import LEAVING_PER_ROW
 from raftcron.runtime.statistics import statistics
 from tests.unit.machine import Machine, cluster
@@ -99,7 +99,7 @@ def test_a_line_holds_no_more_than_three_times_what_is_there() -> None:
             rows.pop(str(number - 10))  # the first ten stay
     there = [run_id for run_id in map(str, range(10_000)) if run_id in rows]
     assert line.ids(rows) == there
-    assert len(line) <= 3 * len(there) + 3
+    assert len(line) <= 3 * len(there) + 2 * LOOK_AFTER
     assert [line.pop(rows) for _ in there] == there
     assert line.pop(rows) is None
 
