@@ -20,6 +20,7 @@ from raftcron.core.model import (
     FAILED,
     LOST,
     QUEUED,
+    REASON_LIMIT,
     REASON_PAUSED,
     RUNNING,
     SKIPPED,
@@ -97,7 +98,7 @@ def speaks_for(row: Run, at: int, time: int | None) -> bool:
         assert row.first is not None
         assert row.last is not None
         return at in (row.first, row.last) or (time is not None and row.first <= time <= row.last)
-    return row.cause in COUNTED_CAUSES and (row.scheduled_time in (at, time) or row.due_at == at)
+    return row.part is None and row.cause in COUNTED_CAUSES and (row.scheduled_time in (at, time) or row.due_at == at)
 
 
 def explain(
@@ -138,6 +139,8 @@ def _of_row(row: Run, at: int, time: int | None) -> Answer:
     if row.state == SKIPPED:
         why = _WHY_SKIPPED.get(row.reason or "", row.reason or "no reason is recorded")
         by = f": run {row.blocked_by}" if row.blocked_by else ""
+        if row.replaced_by:
+            why, by = "a newer run of the job took its place", f": run {row.replaced_by}"
         return Answer(SKIPPED_, row.reason, f"{rfc3339(time)} was skipped: {why}{by}", time, row.due_at, row)
     late = ""
     if row.cause == CAUSE_CATCH_UP:
@@ -161,6 +164,8 @@ def _of_summary(row: Run, time: int) -> Answer:
     if row.reason == REASON_PAUSED:
         return Answer(NOT_DUE, REASON_PAUSED, f"the job was paused at {rfc3339(time)}{among}", time, None, row)
     why = _WHY_SKIPPED.get(row.reason or "", row.reason or "no reason is recorded")
+    if row.reason == REASON_LIMIT:
+        why = "more were missed than misfire.max lets run"
     return Answer(SKIPPED_, row.reason, f"{rfc3339(time)} was skipped{among}: {why}", time, None, row)
 
 
@@ -212,7 +217,7 @@ def _before_change(job: Job, times: Times, kept: Kept, time: int, due_at: int) -
 
 def _ahead(job: Job, policy: Policy, time: int, due_at: int, now: int) -> Answer:
     """Not decided yet."""
-    if job.paused:
+    if job.paused and (job.pause_until is None or time <= job.pause_until):
         note = f" ({job.pause_note})" if job.pause_note else ""
         return Answer(NOT_DUE, REASON_PAUSED, f"the job is paused{note}: it owes nothing until resumed", time, due_at)
     if policy.max_runs and job.fire_count >= policy.max_runs:

@@ -177,6 +177,40 @@ async def test_a_followed_run_prints_its_output(node: StandIn) -> None:
     assert node.asked[1][:2] == ("GET", "/v1/runs/r1/output?follow=1")
 
 
+async def test_run_logs(node: StandIn) -> None:
+    """The output as it is, of the attempt asked for; what is no longer held ends with 3."""
+    node.answers(200, "grüße\n")
+    result = await call("run", "logs", "r1", "--attempt", "2", addr=node.address)
+    assert (result.exit_code, result.stdout) == (0, "grüße\n")
+    node.answers(200, "more")
+    assert (await call("run", "logs", "-f", "r1", addr=node.address)).stdout == "more"
+    assert [path for _, path, _ in node.asked] == ["/v1/runs/r1/output?attempt=2", "/v1/runs/r1/output?follow=1"]
+    node.refuses(410, "gone", "the output is no longer on node n1")
+    result = await call("run", "logs", "r1", addr=node.address)
+    assert result.exit_code == 3
+    assert "no longer on node n1" in result.stderr
+
+
+async def test_job_why(node: StandIn) -> None:
+    """The sentence first, then what the log knows of it; the whole answer as JSON."""
+    why = {
+        "verdict": "not_due",
+        "message": "the job is paused",
+        "run_id": None,
+        "log_index": 7,
+        "epoch": 2,
+        "node": None,
+    }
+    for output in ("table", "json"):
+        node.answers(200, why)
+        result = await call("job", "why", "a", "--at", "2026-01-01T00:00:00Z", "-o", output, addr=node.address)
+        if output == "table":
+            assert result.stdout.splitlines() == ["not due: the job is paused", "log_index  7", "epoch      2"]
+        else:
+            assert json.loads(result.stdout) == why
+    assert node.asked[0][:2] == ("GET", "/v1/jobs/a/why?at=2026-01-01T00%3A00%3A00Z")
+
+
 async def test_run_cancel_and_retry(node: StandIn) -> None:
     """Each prints the run; a retry is awaited as a run by hand is."""
     node.answers(200, RUN | {"state": "cancelling"})

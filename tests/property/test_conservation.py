@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from hypothesis import given, settings
@@ -11,11 +12,12 @@ from raftcron.core import commands as c
 from raftcron.core import definition, exclusion
 from raftcron.core.coming import coming_of
 from raftcron.core.ledger import owed
-from raftcron.core.model import ENDED, QUEUED, REASON_PAUSED, REASON_REQUESTED, Job, Run
+from raftcron.core.model import COUNTED_CAUSES, ENDED, QUEUED, REASON_PAUSED, REASON_REQUESTED, SKIPPED, Job, Run
 from raftcron.core.planner import decide, paused_summary, settle
 from raftcron.core.timeline import ENDED as JOB_ENDED
 from raftcron.core.timeline import Timeline
 from raftcron.core.times import Times
+from raftcron.runtime.why import why
 from tests.unit.machine import Machine
 
 NOW = 1_774_746_000_000  # 2026-03-29T01:00:00Z, where Berlin's clock jumps
@@ -194,6 +196,27 @@ class Court:
             self.write(c.Assign(queued))
 
 
+async def check_why(court: Court) -> None:
+    """Whatever is decided says so: by its row, and by each time that is owed."""
+    state, timeline, now = court.state, court.timeline, court.now
+    for job in state.jobs.values():
+        for row in state.runs_of(job.uid):
+            if row.cause not in COUNTED_CAUSES:
+                continue
+            is_skipped = row.state == SKIPPED and row.reason != REASON_PAUSED
+            expected = "not_due" if row.reason == REASON_PAUSED else "skipped" if is_skipped else "fired"
+            for at in {row.first or row.scheduled_time, row.last or row.scheduled_time}:
+                found = await why(state, timeline, job, at, now)
+                assert (found.verdict, found.row and found.row.id) == (expected, row.id)
+        if state.policy(job.uid).recurrence.end_intervals:
+            continue
+        times = court.times(job)
+        for at in times.between(max(job.counted_from, times.floor), job.decided_through, 20):
+            assert (await why(state, timeline, job, at, now)).verdict in ("fired", "skipped")
+        for at in times.between(max(job.decided_through, times.floor), now + 20_000, 3):
+            assert (await why(state, timeline, job, at, now)).verdict in ("undecided", "not_due")
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_each_time_that_is_owed_has_one_fate(data: st.DataObject) -> None:
@@ -234,6 +257,7 @@ def test_each_time_that_is_owed_has_one_fate(data: st.DataObject) -> None:
     for body in court.machine.log:
         again.append(body)
     assert again.state.digest == court.state.digest
+    asyncio.run(check_why(court))
 
 
 def test_what_was_asked_to_be_skipped_is_skipped_with_its_reason() -> None:
