@@ -31,8 +31,7 @@ def go_on(machine: Machine, *, in_time: bool) -> None:
     machine.at += 3_600_000 if in_time else 10**9
     machine.done(c.Requeue(list(state.waiting)))
     queued = [*state.queued, *state.held]
-    if not in_time:
-        machine.done(c.Expire(queued))
+    machine.done(c.Expire(queued))  # of those alone whose start deadline has passed
     machine.done(c.Divide([c.Parting(run_id, list(NODES)) for run_id in queued]))
     places = [c.Place(node, LIFE) for node in NODES]
     machine.done(c.Assign([c.Assignment(run_id, place, True) for run_id in list(state.queued) for place in places]))
