@@ -21,7 +21,7 @@ from raftcron.api.query import READ, Query
 from raftcron.core.model import ENDED, LOST, RUNNING, AttemptRecord, Run
 from raftcron.errors import GoneError, NotFoundError, RaftcronError, TooManyError, UnavailableError
 from raftcron.executors.kept_output import POLL_SECONDS, READERS_MAX
-from raftcron.executors.output import TAIL_BYTES
+from raftcron.executors.output import WHOLE_BYTES
 from raftcron.runtime.reads import READ_SECONDS
 
 ATTEMPT = "Raftcron-Attempt"  # of an answer: whose output it begins with
@@ -30,7 +30,6 @@ ATTEMPT_MAX = 1_000_000
 ANSWER_SECONDS = 5.0  # for another node to begin its answer
 SILENT_SECONDS = 5.0  # of another node, after the attempt there has ended
 PROBLEM_BYTES_MAX = 64 << 10
-WHOLE_BYTES = TAIL_BYTES - 4  # a tail that is no longer is all there was: of a cut one three bytes may be missing
 
 
 class _Stop(Exception):
@@ -213,7 +212,10 @@ async def _here(request: web.Request, attempt: _Attempt, follow: bool) -> AsyncG
         is_known = len(attempt.run.attempts) == 1 and not attempt.run.output_tail
         if attempt.record.state != LOST and (is_known or len(attempt.run.attempts) > 1):
             return _once(b"")  # it said nothing
-        text = f"the output is no longer on node {attempt.node.name}: it was deleted for its age or for want of room"
+        text = (
+            f"the output is not on node {attempt.node.name}: it was deleted for its age or for want of room, "
+            "or what ran it keeps no more than the last bytes"
+        )
         if attempt.record.state == LOST:
             text = f"nothing of the lost attempt's output is on node {attempt.node.name}"
         raise attempt.stop(GoneError(text))

@@ -24,7 +24,7 @@ from raftcron.clock import Clock
 from raftcron.executors.addresses import AddressRules
 from raftcron.executors.context import args_text, headers
 from raftcron.executors.http_spec import ANSWER_BYTES, DEFAULT_METHOD, StatusSet, validate
-from raftcron.executors.output import TAIL_BYTES, Capture, Shelf, Tail, output_name
+from raftcron.executors.output import WHOLE_BYTES, Capture, Shelf, Tail, output_name
 from raftcron.executors.registry import Surroundings, unsent
 from raftcron.executors.signature import signed
 from raftcron.executors.validation import Finding
@@ -169,7 +169,7 @@ class HttpExecutor:
 
     def _keep(self, attempt: Attempt, answer: bytes) -> None:
         """What does not fit into the tail goes to a file; 64 KiB at most, which the system takes at once."""
-        if self._answers is None or len(answer) <= TAIL_BYTES:
+        if self._answers is None or len(answer) <= WHOLE_BYTES:
             return
         name = output_name(attempt.run_id, attempt.fencing_token)
         capture = Capture(self._answers.path(name), self._answers.file_bytes)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 TAIL_BYTES = 4 << 10  # goes into the log with the run's end, so it is short
+WHOLE_BYTES = TAIL_BYTES - 4  # a tail that is no longer is all there was: of a cut one three bytes may be missing
 FILE_BYTES = 10 << 20  # a run's file on this node; then the middle is dropped and counted
 DIRECTORY_BYTES = 1 << 30  # all files together, unless the setting output-total says otherwise
 AGE_SECONDS = 7 * 24 * 3600.0  # then a file is deleted, however much room there is
