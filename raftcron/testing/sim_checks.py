@@ -24,6 +24,7 @@ from raftcron.core.model import (
     REASON_PAUSED,
     STARTED,
     TIMED_OUT,
+    UNLIMITED,
     Run,
 )
 from raftcron.core.schedule import Schedule
@@ -55,6 +56,7 @@ I3 = "I3 tokens grow"
 I4 = "I4 conservation"
 I5 = "I5 time and watermark"
 I8 = "I8 on time"
+I9 = "I9 no more runs than may"
 I6 = "I6 start under the newest token"
 REFUSED = "a refused token never starts"
 ONE_ATTEMPT = "one attempt at a time"
@@ -130,6 +132,8 @@ class Checks:
         self._started: dict[tuple[str, int], str] = {}
         self._refused: dict[int, str] = {}  # token -> who refused it
         self._running: dict[str, tuple[int, str, NodeLoop]] = {}  # run -> token, node and process of its user code
+        self._whole: dict[str, tuple[int, str]] = {}  # run or part of one -> its job, and the run
+        self._forced: set[str] = set()  # runs by hand that overlap does not judge
         self._kept: set[str] = set()
 
     def fail(self, checker: str, text: str) -> None:
@@ -180,6 +184,8 @@ class Checks:
                 self._written[key.scope].append(index)
             if isinstance(command, c.DeleteJob):
                 self._deleted[command.name] = index
+            if isinstance(command, c.Trigger | c.Rerun) and command.allow_overlap:
+                self._forced.add(outcome.subject)
         self._follow_time(index, state)
         self._follow_tokens(index, command, touched)
         for decision in getattr(command, "decisions", ()):
@@ -354,6 +360,7 @@ class Checks:
             seen = "gone" if run is None else f"{run.state} on {run.node} under token {run.fencing_token}"
             self.fail(I6, f"{attempt.run_id} starts on {node} under token {attempt.fencing_token}, and is {seen}")
             return
+        self._started_among(node, run, newest)
         self.counts["starts of parts"] += run.part is not None
         self.counts["starts away from the leader"] += node != newest.leader
         if attempt.attempt > 1:
@@ -362,6 +369,23 @@ class Checks:
             ended = self._endings.get((attempt.run_id, attempt.attempt - 1))
             if policy is not None and policy.delivery == AT_MOST_ONCE and ended not in (FAILED, TIMED_OUT):
                 self.fail(I2, f"{attempt.run_id} is tried again, its attempt {attempt.attempt - 1} ended {ended}")
+
+    def _started_among(self, node: str, run: Run, newest: State) -> None:
+        """Of one job no more runs are at work than may be, also beyond a cut (I9); processes that stand still aside."""
+        whole = run.id if run.part is None else run.part.parent
+        self._whole[run.id] = (run.uid, whole)
+        policy = newest.policies.get(run.uid)
+        if policy is None or policy.max_running == UNLIMITED or whole in self._forced:
+            return
+        others = {
+            other
+            for run_id, (_, _, where) in self._running.items()
+            if not where.is_dead and where.busy_until <= self._conductor.now
+            for uid, other in [self._whole.get(run_id, (0, ""))]
+            if uid == run.uid and other != whole
+        }
+        if len(others) >= policy.max_running:
+            self.fail(I9, f"{run.id} of {run.job} starts on {node} beside {sorted(others)}")
 
     # ---- what clients were told
 

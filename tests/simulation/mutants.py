@@ -19,6 +19,7 @@ from raftcron.core import planner
 from raftcron.core.apply import admission, decisions, jobs, runs
 from raftcron.core.commands import Decide, Decision, Done, Finish, Token
 from raftcron.core.model import RUNNING, STARTED
+from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
 from raftcron.errors import UnavailableError
 from raftcron.ports import Applied, Attempt
@@ -281,6 +282,11 @@ def _summarise_without_a_row(state: Any, context: Any, job: Any, summary: Any) -
 def _admit_without_a_row(state: Any, context: Any, job: Any, *rest: Any, **more: Any) -> bool:
     """admission.admit, but what overlaps is dropped in silence."""
     return False if state.active.get(job.uid) else bool(_admit(state, context, job, *rest, **more))
+
+
+def _always_room(self: Any, uid: int) -> bool:
+    """State.has_room, but there is always some."""
+    return True
 
 
 def _pause_is_forgotten(self: Any, index: int, body: bytes) -> Any:
@@ -552,6 +558,7 @@ MUTANTS: dict[str, Mutant] = {
     "an edit is half applied": Mutant([(jobs, "_settle", _settle_nothing)], {sim_checks.I4}),
     "a time is dropped by the planner": Mutant([(planner, "decide", _decide_but_one)], {sim_checks.I4}),
     "missed times leave no row": Mutant([(decisions, "summarise", _summarise_without_a_row)], {sim_checks.I4}),
+    "overlap is not looked at": Mutant([(State, "has_room", _always_room)], {sim_checks.I9}),
     "what overlaps leaves no row": Mutant([(admission, "admit", _admit_without_a_row)], {sim_checks.I4}),
     "a pause is forgotten on restart": Mutant(
         [(machine.Machine, "apply", _pause_is_forgotten)], {sim_checks.DIGEST, sim_checks.I10, sim_checks.FATAL}
