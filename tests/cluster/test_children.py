@@ -9,7 +9,7 @@ from typing import Any
 from raftcron.executors import processes
 from tests.cluster.harness import Cluster, eventually
 
-LEASE = ("--lease", "3s", "--lease-margin", "500ms")
+LEASE = ("--lease", "4s", "--lease-margin", "1s")  # beats each second, told to stop after two without an answer
 
 
 def pids(file: Path) -> list[int]:
@@ -72,7 +72,7 @@ async def test_a_stopped_node_starts_nothing_beside_its_successor(tmp_path: Path
         assert again["node"] != run["node"]
         assert (again["id"], again["attempt"]) == (run["id"], 2)
         assert again["fencing_token"] > run["fencing_token"]
-        await asyncio.sleep(3)  # longer than its lease: what it holds is worth nothing when it wakes up
+        await asyncio.sleep(5)  # longer than its lease: what it holds is worth nothing when it wakes up
         cluster.sigcont(run["node"])
         await cluster.wait_ready()
         await cluster.wait_converged()
