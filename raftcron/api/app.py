@@ -27,6 +27,7 @@ from raftcron.api import (
     tokens,
 )
 from raftcron.api.auth import DOORKEEPER, Doorkeeper, principal
+from raftcron.api.connections import CONNECTIONS, Connections, Runner
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import sessions
 from raftcron.api.guard import Guard
@@ -92,10 +93,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 
 def create_app(node: NodeContext) -> web.Application:
     """The application of this node; see create_runner."""
-    doorkeeper = Doorkeeper(node)
-    app = web.Application(middlewares=[_answered(Guard(node.listen, node.advertise), doorkeeper)])
+    doorkeeper, connections = Doorkeeper(node), Connections()
+    app = web.Application(middlewares=[_answered(Guard(node.listen, node.advertise), doorkeeper, connections)])
     app[NODE] = node
     app[DOORKEEPER] = doorkeeper
+    app[CONNECTIONS] = connections
     app.on_response_prepare.append(respond.stamp)
     app.cleanup_ctx.append(sessions)
     for method, path, handler in ROUTES:
@@ -110,7 +112,7 @@ def create_runner(app: web.Application) -> web.AppRunner:
     log = logging.getLogger("raftcron.api.server")
     if not log.filters:
         log.addFilter(_in_one_line)
-    return web.AppRunner(
+    return Runner(
         app,
         access_log=None,
         logger=log,
@@ -132,10 +134,14 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     return logging.getLogger(record.name).isEnabledFor(logging.INFO)
 
 
-def _answered(guard: Guard, doorkeeper: Doorkeeper) -> Middleware:
+def _answered(guard: Guard, doorkeeper: Doorkeeper, connections: Connections) -> Middleware:
     @web.middleware
     async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every request gets an answer of ours: bad input never a 500, a fault of ours never its insides."""
+        with connections.handling(request.protocol):
+            return await _answer(request, handler)
+
+    async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             guard.check(request)
             asking.set(await doorkeeper.admit(request))
