@@ -6,13 +6,15 @@ What is done to it, and when, is sim_faults.py's; `scripts/simulate` and tests/s
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection
 from hashlib import blake2b
 
 from raftcron.core.state import State
+from raftcron.errors import NewerVersionError
 from raftcron.ports import Role
 from raftcron.raft import seam
+from raftcron.raft.scribe import Scribe, SlicedScribe
 from raftcron.raft.settings import CompactionSettings
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks
@@ -24,6 +26,8 @@ from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
 from raftcron.testing.sim_network import Network
 from raftcron.testing.sim_node import JOURNAL, SNAPSHOTS, Life, Setting
+from raftcron.testing.sim_releases import LATER, THIS
+from raftcron.testing.sim_scribe import SimulatedFork
 
 SPARE_MACHINES = 1  # that may join
 TRACE_LINES = 400  # kept for a failure's report
@@ -69,6 +73,7 @@ class Cluster:
         self.counts: Counter[str] = self.checks.counts
         self.may_fail: set[str] = set()  # whose disk was made to fail
         self.leaving: set[str] = set()  # who ends by itself as soon as it hears that it has no place any more
+        self.releases = defaultdict[str, int](lambda: THIS)  # of each node's next life
         self.on_power_cut: set[str] = set()  # who dies of a power cut, if in the middle of a write
         self.died: Callable[[str], None] = lambda _name: None  # a process has ended by itself
         self.applied: Callable[[Life], None] = lambda _life: None  # a batch has, in the midst of a turn
@@ -160,13 +165,20 @@ class Cluster:
             loop,
             self.clocks[name],
             self.disks[name].open(loop.pause),
+            self._scribe(name, loop),
             self.checks,
             newest=self._newest,
             applied=lambda index: self._take(life, index),
             note=lambda text: self.note(name, text),
+            release=self.releases[name],
         )
         self.conductor.loops[name] = loop
         life.begin()
+
+    def _scribe(self, name: str, loop: NodeLoop) -> Scribe:
+        """Of either sort."""
+        dice = chance(self.seed, f"{name}/{self._births[name]}/scribe")
+        return SlicedScribe() if dice.random() < 0.5 else SimulatedFork(self.conductor, self.disks[name], loop, dice)
 
     def kill(self, name: str) -> None:
         """kill -9."""
@@ -209,7 +221,10 @@ class Cluster:
         """A process has ended in its own turn."""
         life = self.lives[name]
         by_itself = life.fatal is not None
-        if life.fatal is not None and name not in self.may_fail | self.leaving:
+        if isinstance(life.fatal, NewerVersionError) and LATER in self.releases.values():
+            self.counts["later releases refused"] += 1
+            self.releases[name] = LATER  # as its last words say
+        elif life.fatal is not None and name not in self.may_fail | self.leaving:
             self.checks.fail(sim_checks.FATAL, f"{name} ends: {life.fatal!r}")
         self.counts["ends by disk" if by_itself else "ends in order" if life.is_ending else "deaths in a write"] += 1
         if not by_itself and not life.is_ending and name in self.on_power_cut:

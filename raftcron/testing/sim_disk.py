@@ -72,6 +72,7 @@ class Disk:
         self.sync_seconds = 0.0  # how long the process waits for each
         self.syncs = 0
         self.is_aside = False  # what a process finds here is not what the machine keeps: damaged, or wiped for a while
+        self.rotten: Path | None = None  # a snapshot with a flipped bit, which is flipped back unless it is not needed
         self.rewrites = 0  # how often durable bytes may have become others than they were
         self.named = 0  # how often names may have become others
         self._chance = chance

@@ -18,6 +18,11 @@ _FOOTER_BYTES = 33  # of a snapshot: what its id does not count
 _VOTE, _ENTRY, _CUT, _BASE, _SEALED, _BEGINNING = 3, 4, 5, 7, 9, 10
 
 
+def _index_of(path: Path) -> int:
+    """Of the last entry that is in a snapshot."""
+    return int(path.stem.split("-")[0])
+
+
 class DurableLog:
     """The terms of the entries that a disk's durable bytes hold, kept up to date as they grow.
 
@@ -87,10 +92,12 @@ class DurableLog:
             del whole[path]
         for path in there:
             if path not in whole and disk.is_sure_of(path):
-                index, _, digest = path.stem.split("-")
+                digest = path.stem.split("-")[2]
                 data = disk.files[path].durable[:-_FOOTER_BYTES]
-                whole[path] = int(index) if blake2b(data, digest_size=16).hexdigest() == digest else 0
+                whole[path] = _index_of(path) if blake2b(data, digest_size=16).hexdigest() == digest else 0
         self.snapshot = max(whole.values(), default=0)
+        if disk.rotten is not None:  # it counts until its machine has found out that it can do without
+            self.snapshot = max(self.snapshot, _index_of(disk.rotten))
 
     def _is_followed(self) -> bool:
         """Whether the next segment says that this one ends here: it is made durable before this one is sealed."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from raftcron.core.model import ENDED
 from raftcron.runtime.leases import LeaseTimes
@@ -14,9 +13,10 @@ from raftcron.testing.chance import chance
 from raftcron.testing.sim_checks import Violation
 from raftcron.testing.sim_clocks import Lateness, WrongClocks
 from raftcron.testing.sim_cluster import Cluster
+from raftcron.testing.sim_damage import Damage
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_members import FEWEST_VOTERS, Operator
-from raftcron.testing.sim_node import JOURNAL
+from raftcron.testing.sim_releases import LATER, THIS
 
 FORM_SECONDS = 5.0
 FAULT_SECONDS = 45.0
@@ -55,6 +55,9 @@ ALWAYS_SEEN = (
     "power cuts",
     "deaths in a write",
     "damage refused",
+    "rotten snapshots done without",
+    "rotten snapshots refused",
+    "later releases refused",
     "decisions",
     "starts",
     "retries started",
@@ -128,6 +131,15 @@ class Story:
             self.cluster.clocks, self.cluster.names, self.cluster.true_time, dice, self._happened
         )
         self._lateness = Lateness(self.cluster.conductor, self.cluster.clocks)
+        self._held: set[str] = set()  # nodes with which a fault has something in mind
+        self.damage = Damage(
+            self.cluster,
+            dice,
+            self._held,
+            someone=self._someone,
+            happened=self._happened,
+            up_later=self._up_later,
+        )
         self._all: dict[str, Callable[[], None]] = {
             "crash": self._crash,
             "power cut": self._power_cut,
@@ -148,9 +160,11 @@ class Story:
             "failing sync": self._failing_sync,
             "slow disk": self._slow_disk,
             "death in a write": self._death_in_a_write,
-            "flipped bit": self._flipped_bit,
-            "wiped disk": self._wiped_disk,
+            "flipped bit": self.damage.flipped_bit,
+            "wiped disk": self.damage.wiped_disk,
+            "rotten snapshot": self.damage.rotten_snapshot,
             "lagging node": self._lagging_node,
+            "upgrade": self._upgrade,
         }
         chosen = dice.sample(sorted(self._all), dice.randint(4, 9))
         if dice.random() < MEMBERS_SHARE:
@@ -160,7 +174,6 @@ class Story:
         self._pace = dice.choice([0.6, 1.2, 2.4])
         self._is_over = False
         self._is_loaded = True
-        self._held: set[str] = set()  # nodes with which a fault has something in mind
         self._operator = Operator(self.cluster, dice, self._held, self.cluster.boot)
 
     # ---- the whole
@@ -463,6 +476,21 @@ class Story:
             self._happened("orderly restart", name)
             self.cluster.lives[name].end()
 
+    def _upgrade(self) -> None:
+        """A node goes on with the later release; now and then one is set back to this one."""
+        name, releases = self._someone(), self.cluster.releases
+        if name is None or not self.cluster.lives[name].is_started:
+            return
+        if releases[name] == LATER and self._dice.random() < 0.8:
+            return
+        releases[name] = THIS if releases[name] == LATER else LATER
+        self._happened("upgrade", name, f"to release {releases[name]}")
+        if self._dice.random() < 0.7:
+            self.cluster.lives[name].end()
+        else:
+            self.cluster.kill(name)
+            self._up_later(name, self._down_seconds())
+
     def _rolling_restart(self) -> None:
         self._happened("rolling restart", "")
         at = self.cluster.now
@@ -505,27 +533,6 @@ class Story:
             (self.cluster.on_power_cut.add if with_power else self.cluster.on_power_cut.discard)(name)
             self.cluster.disks[name].death_in = self._dice.randint(1, 12)
 
-    def _flipped_bit(self) -> None:
-        """A bit of what was synced long ago rots: the node refuses to start, until the byte is as it was."""
-        name = self._someone()
-        if name is None:
-            return
-        disk = self.cluster.disks[name]
-        segments = sorted(path for path in disk.files if path.parent == JOURNAL)
-        path = segments[0] if segments else None
-        if path is None or (len(segments) < 2 and len(disk.files[path].durable) < 4000):
-            return
-        self._happened("flipped bit", name)
-        self.cluster.kill(name)
-        self._held.add(name)
-        self._set_aside(name)
-        offset = self._dice.randrange(0, min(2000, len(disk.files[path].durable) // 2))
-        bit = self._dice.randrange(8)
-        disk.flip(path, offset, bit)
-        self.cluster.may_fail.add(name)
-        self.cluster.boot(name)
-        self.cluster.conductor.after(0.3, self._repair, name, path, offset, bit)
-
     def _lagging_node(self) -> None:
         """A node stays away until a leader has forgotten what it lacks: it comes back by a snapshot."""
         if (name := self._someone()) is not None and (life := self.cluster.lives[name]).is_started:
@@ -562,48 +569,3 @@ class Story:
         self._happened("change of members", name, what)
         cluster.counts[f"members: {what}"] += 1
         {"add": operator.add, "remove": operator.remove, "replace": operator.replace}[what](name)
-
-    def _set_aside(self, name: str) -> None:
-        self.cluster.checks.durable[name].read()
-        self.cluster.disks[name].is_aside = True
-
-    def _repair(self, name: str, path: Path, offset: int, bit: int) -> None:
-        cluster = self.cluster
-        disk = cluster.disks[name]
-        if name in cluster.lives:
-            cluster.checks.fail(sim_checks.FATAL, f"{name} started with bit {bit} of byte {offset} flipped")
-            return
-        cluster.counts["damage refused"] += 1
-        disk.flip(path, offset, bit)
-        disk.is_aside = False
-        self._held.discard(name)
-        cluster.may_fail.discard(name)
-        self._up_later(name, 0.2)
-
-    def _wiped_disk(self) -> None:
-        """A node comes back with an empty directory: the others take it for a stranger."""
-        name = self._someone()
-        if name is None or self._held:
-            return  # more than one at a time is no cluster any more
-        self._happened("wiped disk", name)
-        self.cluster.kill(name)
-        self._held.add(name)
-        disk = self.cluster.disks[name]
-        self._set_aside(name)
-        kept, disk.files = disk.files, {}
-        self.cluster.may_fail.add(name)  # it ends itself once a majority has turned it away
-        self.cluster.boot(name)
-        self.cluster.conductor.after(self._dice.uniform(0.5, 4.0), self._restore, name, kept)
-
-    def _restore(self, name: str, kept: dict[Path, Any]) -> None:
-        cluster = self.cluster
-        if name in cluster.lives:
-            if cluster.lives[name].machine.applied_index:
-                cluster.checks.fail(sim_checks.ONE_HISTORY, f"{name} was taken in with an empty directory")
-            cluster.kill(name)
-        disk = cluster.disks[name]
-        disk.files = kept
-        disk.is_aside = False
-        self._held.discard(name)
-        cluster.may_fail.discard(name)
-        self._up_later(name, 0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +13,20 @@ from raftcron.errors import FatalError
 from raftcron.executors.registry import Registry
 from raftcron.node import Node, NodeSettings
 from raftcron.ports import Attempt, Control, Ending
-from raftcron.raft import RaftSettings, SlicedScribe
+from raftcron.raft import RaftSettings
+from raftcron.raft.scribe import Scribe
 from raftcron.raft.settings import CompactionSettings
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.members import Members
 from raftcron.runtime.reads import Reads
 from raftcron.runtime.service import Service
+from raftcron.testing import sim_checks
 from raftcron.testing.chance import chance
 from raftcron.testing.sim_checks import Checks
 from raftcron.testing.sim_disk import Handle
 from raftcron.testing.sim_loop import NodeLoop, ProcessDied, SimClock
+from raftcron.testing.sim_releases import LATER, block_in, block_out, entry_in, entry_out, is_later, make_later
 
 DIRECTORY = Path("/data")
 JOURNAL = DIRECTORY / "journal"
@@ -57,14 +61,17 @@ class _Watched:
         return self._machine.epoch
 
     def leadership(self, term: int) -> bytes:
-        return self._machine.leadership(term)
+        return entry_out(self._life.release, self._machine.leadership(term))
 
     def apply(self, index: int, body: bytes) -> Outcome:
         life, checks = self._life, self._life.checks
+        body = entry_in(life.release, body)
         if life.loop.is_dead:
             return self._machine.apply(index, body)
         checks.before(index, self._machine.state)
         outcome = self._machine.apply(index, body)
+        if is_later(body):
+            checks.fail(sim_checks.NEWER, f"{life.name} has applied {index}, which a later release has written")
         checks.after(life.name, index, body, self._machine.state, outcome)
         return outcome
 
@@ -74,7 +81,7 @@ class _Watched:
         self._life.applied(index)
 
     def snapshot(self) -> Iterator[bytes]:
-        return self._machine.snapshot()
+        return map(partial(block_out, self._life.release), self._machine.snapshot())
 
     def restoring(self) -> _Restoring:
         return _Restoring(self._life, self._machine)
@@ -89,7 +96,7 @@ class _Restoring:
         self._restoring = machine.restoring()
 
     def feed(self, block: bytes) -> None:
-        self._restoring.feed(block)
+        self._restoring.feed(block_in(self._life.release, block))
 
     def install(self) -> None:
         self._restoring.install()
@@ -141,11 +148,13 @@ class Life:
         loop: NodeLoop,
         clock: SimClock,
         device: Handle,
+        scribe: Scribe,
         checks: Checks,
         *,
         newest: Callable[[], Any],
         applied: Callable[[int], None],
         note: Callable[[str], None],
+        release: int,
     ) -> None:
         self.name = name
         self.number = number
@@ -156,6 +165,7 @@ class Life:
         self.newest = newest
         self.applied = applied
         self.note = note
+        self.release = release
         self.fatal: BaseException | None = None
         self.is_started = False
         self.is_ending = False  # in good order
@@ -163,15 +173,17 @@ class Life:
         self.seen_members: object = None  # the newest configuration in it
         self.seen_matches: tuple[int, list[tuple[str, int]]] | None = None  # the lead that was looked at last
         self.node = node = Node(
-            _settings(name, setting),
+            _settings(name, setting, release),
             clock=clock,
             device=device,
             rng=chance(setting.seed, f"{name}/{number}"),
-            scribe=SlicedScribe(),
+            scribe=scribe,
             executor=_Executor(self),
             fatal=self.fail,
             watch=lambda machine: _Watched(self, machine),
         )
+        if release == LATER:
+            make_later(node)
         self.time = node.time
         self.machine = node.machine
         self.log = node.log
@@ -248,7 +260,7 @@ class Life:
             self.fail(FatalError(f"nobody took care of {context.get('message')}: {error!r}"))
 
 
-def _settings(name: str, setting: Setting) -> NodeSettings:
+def _settings(name: str, setting: Setting, release: int) -> NodeSettings:
     address = setting.addresses[name]
     return NodeSettings(
         raft=RaftSettings(
@@ -268,7 +280,7 @@ def _settings(name: str, setting: Setting) -> NodeSettings:
             incarnation=0,
             http=f"{address}:7200",
             raft=f"{address}:{PORT}",
-            version="simulated",
+            version=f"simulated {release}",
             slots=SLOTS,
             process_slots=SLOTS,
         ),

@@ -17,6 +17,7 @@ from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_faults import Story
 from raftcron.testing.sim_loop import ProcessDied
 from raftcron.testing.sim_node import PORT, Life
+from raftcron.testing.sim_releases import LATER
 
 
 def _leader(story: Story) -> Life:
@@ -188,12 +189,43 @@ def restart_in_the_midst(story: Story) -> None:
         story.cluster.run(2.5)
 
 
+def replace_in_the_midst(story: Story) -> None:
+    """Leaders that run something lose their disks, and are replaced before their leases end."""
+    story.form()
+    for _ in range(4):
+        leader = _leader(story)
+        _until(story, 3.0, lambda leader=leader: bool(leader.machine.state.on_node.get(leader.name)))  # type: ignore[misc]
+        story._operator.replace(leader.name)
+        _until(story, 12.0, lambda: not story._operator.is_busy)
+        story.cluster.run(2.0)
+
+
 def flip_bits(story: Story) -> None:
     """One node after the other is stopped, a bit of its old bytes rots, and it starts again."""
     story.form()
     for _ in range(6):
-        story._flipped_bit()
+        story.damage.flipped_bit()
         story.cluster.run(2.5)
+
+
+def rot_snapshots(story: Story) -> None:
+    """One node after the other is stopped, a bit of its newest snapshot rots, and it starts again."""
+    _compact_often(story)
+    story.form()
+    for _ in range(12):
+        story.damage.rotten_snapshot()
+        story.cluster.run(1.5)
+
+
+def upgrade_the_leader(story: Story) -> None:
+    """One node goes on with a later release, and leads; the others read what it writes."""
+    story.form()
+    leader, name = _leader(story).name, _followers(story)[0]
+    story.cluster.releases[name] = LATER
+    story.cluster.lives[name].end()
+    story.cluster.run(2.0)
+    story.cluster.lives[leader].loop.create_task(story.cluster.lives[leader].log.transfer(name))
+    story.cluster.run(5.0)
 
 
 def restart_with_a_stale_tail(story: Story) -> None:

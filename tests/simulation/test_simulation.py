@@ -18,6 +18,7 @@ import pytest
 from raftcron.testing.sim_faults import Story
 from raftcron.testing.sim_sweep import Memory, Played, Totals, processes
 from raftcron.testing.sim_sweep import play as play_seed
+from tests.simulation import coverage
 from tests.simulation.mutants import MUTANTS, play
 from tests.simulation.search import recorded
 
@@ -77,6 +78,18 @@ def test_what_is_switched_off_is_caught(name: str, pool: ProcessPoolExecutor) ->
     clean = pool.submit(play, name, seed, is_mended=True) if MUTANTS[name].script is not None else None
     assert caught.result() in MUTANTS[name].checkers, f"look for a new seed: scripts/simulate --mutants {name!r}"
     assert clean is None or clean.result() is None
+
+
+@pytest.mark.parametrize("what", coverage.ALL)
+def test_what_shows_that_a_mend_is_needed_is_there(what: str) -> None:
+    """Every row of the engine's faults, guard of the core and seeded bug has an entry of the table, or a test."""
+    assert coverage.ALL[what]
+    for name in coverage.ALL[what]:
+        path, _, test = name.partition("::")
+        if test:
+            assert f"def {test}(" in (ROOT / path).read_text(), f"there is no {name}"
+        else:
+            assert name in MUTANTS
 
 
 def test_a_sitting_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""What shows that each mend and each guard is needed: an entry of mutants.py, or the test that stands in for one.
+
+A mend has no entry where no course of events in one process can tell it from its absence: it is about speed, about
+real descriptors, processes and sockets, or about bytes that only a stranger sends.  Then the test is named.
+"""
+
+from __future__ import annotations
+
+ROWS: dict[str, tuple[str, ...]] = {
+    "1 a snapshot moves no commit index": ("an offer moves the commit index",),
+    "2 only a real conflict cuts, only what was checked is claimed": (
+        "whatever follows is cut",
+        "all that is held is claimed",
+    ),
+    "3 a snapshot keeps the tail; a restart aligns the two": (
+        "a snapshot clears an acknowledged tail",
+        "the journal does not join its snapshot",
+        "a snapshot is not synced",
+    ),
+    "4 answers of other terms and connections": (
+        "answers of earlier terms count",
+        "tests/raft/test_transport.py::test_replaced_connection_is_silent",
+    ),
+    "5 nothing counts before it is synced; damage is seen": (
+        "acknowledged before it is synced",
+        "no fsync",
+        "no checksum",
+    ),
+    "6 no pickle, no strangers": (
+        "tests/raft/test_seam.py::test_pickle_cannot_be_reached",
+        "tests/raft/test_transport_hostile.py::test_words_of_a_stranger_who_knows_the_secret",
+        "tests/raft/test_hostile_member.py::test_a_member_that_speaks_nonsense",
+    ),
+    "7 not written is certain, and told once": (
+        "unknown is called not written",
+        "not written is said of what a snapshot holds",
+        "tests/raft/test_engine.py::test_an_entry_that_cannot_be_applied_ends_the_process",
+    ),
+    "8 the chunked path is refused": (
+        "tests/raft/test_guard.py::test_a_message_that_does_not_fit_is_refused",
+        "tests/raft/test_engine.py::test_large_commands_travel_like_small_ones",
+    ),
+    "9 who loads a snapshot is heard": (
+        "an offer is not answered",
+        "tests/raft/test_pulls.py::test_at_most_a_megabyte_is_outstanding",
+    ),
+    "10 a leader that was left alone has no licence": (
+        "an entry of any epoch counts",
+        "claimed before it is committed",
+        "tests/raft/test_engine.py::test_a_command_of_a_deposed_leader_is_not_written_for_certain",
+    ),
+    "11 driven by events": ("tests/raft/test_engine.py::test_commands_in_flight_together_are_all_applied_once",),
+    "12 reads ask a round that begins after they came": (
+        "reads without a round",
+        "stale reads are called linearizable",
+        "tests/raft/test_engine_reads.py::test_whoever_comes_while_a_question_is_out_waits_for_the_next",
+    ),
+    "13 epochs and tokens of our own": ("an entry of any epoch counts", "a report under an old token counts"),
+    "14 pre-votes, and nobody is stuck in a term of its own": (
+        "an old leader hears nothing",
+        "tests/raft/test_election.py::test_whoever_hears_the_leader_refuses",
+        "tests/cluster/test_network.py::test_in_an_idle_cluster_too_a_cut_deposes_nobody",
+    ),
+    "15 refusals rewind once a probe": (
+        "refusals do not rewind",
+        "tests/raft/test_engine_faults.py::test_contradicting_refusals_are_noticed",
+    ),
+    "16 readiness is a barrier": ("tests/raft/test_engine.py::test_a_node_is_ready_when_it_has_caught_up",),
+    "17 members change one at a time; learners do not count": (
+        "learners count",
+        "changes of the members overlap",
+        "tests/raft/test_engine_members.py::test_a_removed_node_is_told_and_ends",
+    ),
+    "18 votes and disks are known for ever": (
+        "votes are forgotten",
+        "an empty directory is admitted and votes",
+        "a majority forms a cluster",
+        "a replaced node believes its own count of lives",
+    ),
+    "19 mixed releases": ("what a later release wrote is taken",),
+    "20 connections end, and the listener lives": (
+        "tests/raft/test_transport.py::test_half_open_connection_ends",
+        "tests/raft/test_descriptors.py::test_a_node_without_descriptors",
+    ),
+    "21 what is installed has been verified": (
+        "a rotten snapshot is believed",
+        "the journal does not join its snapshot",
+    ),
+    "22 the loop is not held; the log is cut in time": (
+        "tests/raft/test_scribe.py::test_a_child_writes_the_state_of_the_fork_while_the_loop_goes_on",
+        "tests/cluster/test_snapshots.py::"
+        "test_a_follower_that_was_away_for_long_costs_the_others_nothing_and_comes_back",
+    ),
+    "23 a child holds nothing of its parent's": (
+        "tests/raft/test_scribe.py::test_a_killed_leaders_sockets_end_at_once_and_so_does_its_child",
+    ),
+    "24 the lead is handed over under load": (
+        "tests/raft/test_engine.py::test_the_lead_is_handed_over_under_load",
+        "tests/cluster/test_handover.py::test_fires_go_on_while_the_lead_is_handed_over",
+    ),
+}
+
+CORE: dict[str, tuple[str, ...]] = {
+    "epoch check": ("an entry of any epoch counts",),
+    "start gate": ("the start gate is open",),
+    "watermark": ("the watermark is not looked at",),
+    "token check": ("a report under an old token counts",),
+}
+
+SEEDED_BUGS: dict[str, tuple[str, ...]] = {
+    "fire on 'I am leader'": ("a leader fires what is not committed",),
+    "claim not committed": ("claimed before it is committed",),
+    "stale epoch accepted": ("an entry of any epoch counts",),
+    "watermark lost in a snapshot": ("the watermark is lost in a snapshot",),
+    "no fsync": ("no fsync",),
+    "no CRC": ("no checksum",),
+    "stale reads as linearizable": ("stale reads are called linearizable",),
+    "edit half applied": ("an edit is half applied",),
+    "re-fire on restart": ("a restart starts it again",),
+    "skip without a record": ("what overlaps leaves no row", "missed times leave no row"),
+    "pause forgotten on restart": ("a pause is forgotten on restart",),
+    "vote not stored": ("votes are forgotten",),
+}
+
+NAMED: dict[str, tuple[str, ...]] = {
+    "not written answered for what a snapshot holds": ("not written is said of what a snapshot holds",),
+    "a heartbeat answered without a quorum round": ("heartbeats are answered without a round",),
+    "a refused token that starts after all": ("a refused token starts after all",),
+    "formation by a majority": ("a majority forms a cluster",),
+}
+
+ALL = {**ROWS, **CORE, **SEEDED_BUGS, **NAMED}
