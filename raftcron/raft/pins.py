@@ -10,6 +10,7 @@ from typing import Any
 import pysyncobj
 
 from raftcron.errors import ConfigurationError
+from raftcron.raft import engine_copy
 
 ENGINE_VERSION = "0.3.17"
 
@@ -49,8 +50,9 @@ transport.Transport 9b0212a7af6123e7
 
 def source_of(name: str) -> str:
     """The source of a pinned name, `module.Class.method` inside pysyncobj; empty if there is none."""
-    found: Any = pysyncobj
-    for part in name.split("."):
+    module, *parts = name.split(".")
+    found: Any = engine_copy.engine if module == "syncobj" else getattr(pysyncobj, module)
+    for part in parts:
         found = getattr(found, f"_{found.__name__}{part}" if part.startswith("__") and part[-1] != "_" else part, None)
         if found is None:
             return ""

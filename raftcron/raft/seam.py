@@ -1,7 +1,7 @@
 """The one place that knows PySyncObj's private parts: `Core`, the engine with its faults mended; nothing else leaves.
 
 `Core` is a subclass of the engine's `SyncObj`.  It keeps the engine's terms, votes, replication and commit, and
-replaces what surrounds them: eight private methods (the table at the end), five module names, transport and poller.
+replaces what surrounds them: eight private methods (the table at the end), six module names, transport and poller.
 Both what is replaced and what is relied upon is pinned by a hash of its source, checked when this module is imported.
 
 Rules that hold here (raft.md's rows in brackets):
@@ -20,13 +20,13 @@ from collections.abc import Collection
 from typing import Any
 
 import pysyncobj.config
-import pysyncobj.syncobj as engine
 import pysyncobj.transport
 import pysyncobj.version
 
 from raftcron.clock import Clock
 from raftcron.errors import FatalError
 from raftcron.raft import guard, stand_ins
+from raftcron.raft.engine_copy import engine
 from raftcron.raft.flow import Flow
 from raftcron.raft.guard import (
     Answer,
@@ -41,7 +41,7 @@ from raftcron.raft.guard import (
 )
 from raftcron.raft.host import Host, Journal, Role
 from raftcron.raft.pins import check_engine
-from raftcron.raft.stand_ins import EngineClock, NoPoller, Outlet, Peer, ShutOff
+from raftcron.raft.stand_ins import EngineClock, NoPoller, NoResolver, Outlet, Peer, ShutOff
 
 BATCH_BYTES = 512 << 10  # of commands in one append_entries: long enough to be cheap, short enough not to hold the loop
 BATCH_ENTRIES = 4096
@@ -59,6 +59,7 @@ engine.createPoller = lambda _kind: NoPoller()
 engine.Serializer = lambda *_settings: ShutOff("Serializer")
 engine.monotonicTime = _clock = EngineClock()
 engine.pickle = ShutOff("pickle")
+engine.globalDnsResolver = NoResolver  # the process's own, whose settings are not a node's to change
 
 
 # ---- the engine, mended ------------------------------------------------------------------------------------------

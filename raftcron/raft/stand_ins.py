@@ -29,6 +29,16 @@ class NoPoller:
         """Nothing to wait for: the node's own loop delivers messages."""
 
 
+class NoResolver:
+    """Addresses are the transport's business."""
+
+    def setTimeouts(self, *_seconds: float) -> None:  # noqa: N802  # as the engine calls it
+        """Nothing is kept."""
+
+    def setPreferredAddrFamily(self, _family: object) -> None:  # noqa: N802  # likewise
+        """Nothing is preferred."""
+
+
 class EngineClock:
     """The engine asks its module for the time; each `Core` sets its own clock before it enters the engine."""
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pysyncobj.syncobj as engine
+import pysyncobj
+import pysyncobj.syncobj
 import pysyncobj.version
 import pytest
 
 from raftcron.errors import ConfigurationError, FatalError
 from raftcron.raft import pins, seam
+from raftcron.raft.engine_copy import engine
 from raftcron.raft.guard import BadMessageError, Offer
 from raftcron.raft.host import Host
 from raftcron.raft.journal import Journal
@@ -61,6 +65,45 @@ def test_the_stock_serializer_cannot_be_reached() -> None:
     """The engine's own snapshots have no way in or out."""
     with pytest.raises(FatalError, match="shut off"):
         engine.Serializer("dump", 1, False, None, None, None).deserialize()
+
+
+class Counter(pysyncobj.SyncObj):  # type: ignore[misc]  # the engine is not typed
+    """What an application that uses the engine itself might have."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = pysyncobj.SyncObjConf(
+            autoTick=False, appendEntriesPeriod=0.01, raftMinTimeout=0.05, raftMaxTimeout=0.1, dnsCacheTime=7
+        )
+        super().__init__(f"127.0.0.1:{port}", [], settings)
+        self.value = 0
+
+    @pysyncobj.replicated  # type: ignore[untyped-decorator]  # likewise
+    def add(self, count: int) -> None:
+        self.value += count
+
+
+def test_an_application_may_use_the_engine_itself() -> None:
+    """Nothing of its own engine is replaced, though a node runs in the same process."""
+    counter, loop = Counter(), VirtualLoop()
+    try:
+        Stage(loop)
+        until = time.monotonic() + 10
+        counter.add(3, callback=lambda *_: None)
+        while counter.value == 0 and time.monotonic() < until:
+            counter.doTick(0.01)
+            if counter._isLeader() and not counter.value:
+                counter.add(3, callback=lambda *_: None)
+        assert counter.value >= 3
+        assert pysyncobj.syncobj.SyncObj is not engine.SyncObj
+        assert pysyncobj.syncobj.pickle is pysyncobj.pickle
+        assert pysyncobj.dns_resolver.globalDnsResolver()._DnsCachingResolver__cacheTime == 7
+    finally:
+        counter.destroy()
+        counter.doTick(0)
+        loop.close()
 
 
 def test_nodes_have_one_order_in_every_process() -> None:
