@@ -248,7 +248,6 @@ async def test_other_hosts_and_origins_are_refused(cluster: Cluster, header: str
         {"overlap": {"policy": "replace"}},
         {"misfire": {"policy": "all"}},
         {"misfire": {"policy": "skip"}},
-        {"group": "db"},
         {"alerts": [{"type": "webhook", "url": "http://127.0.0.1:9/"}]},
     ],
     ids=json.dumps,
