@@ -104,5 +104,17 @@ async def test_runs_go_where_they_shall_and_survive_the_death_of_their_node(tmp_
         await eventually(goes_on, within=10, what="`any` goes on without the node that is gone")
         second = await run(cluster, "all")
         assert len(await eventually(lambda: parts(cluster, second), within=5, what="divided")) == 2
+
+        leader = await cluster.wait_leader()
+        other = next(name for name in cluster.alive if name != leader)
+        (await cluster.request(other, "POST", "/v1/cluster/drain", body={"node": leader})).expect(200)
+        assert await cluster.wait_leader() == other, "who is drained hands over the lead"
+        seen = len(await receiver.arrivals())
+
+        async def stays_away() -> bool:
+            nodes = [arrival["node"] for arrival in await receiver.arrivals("any", start=seen)]
+            return len(nodes) >= 3 and set(nodes[-3:]) == {other}
+
+        await eventually(stays_away, within=10, what="a drained node gets nothing new")
         doubled = [arrival["token"] for arrival in await receiver.arrivals()]
         assert len(doubled) == len(set(doubled)), "no token starts twice"
