@@ -59,6 +59,7 @@ I8 = "I8 on time"
 I9 = "I9 no more runs than may"
 I6 = "I6 start under the newest token"
 REFUSED = "a refused token never starts"
+MOVED = "a part of a broadcast does not move"
 ONE_ATTEMPT = "one attempt at a time"
 I10 = "I10 paused is paused"
 I11 = "I11 an edit never fires again"
@@ -362,7 +363,10 @@ class Checks:
             self.fail(I6, f"{attempt.run_id} starts on {node} under token {attempt.fencing_token}, and is {seen}")
             return
         self._started_among(node, run, newest)
-        self.counts["starts of parts"] += run.part is not None
+        if run.part is not None:
+            self.counts["starts of parts"] += 1
+            if run.part.node not in (None, node):
+                self.fail(MOVED, f"{attempt.run_id} starts on {node}, a part of a broadcast to {run.part.node}")
         self.counts["starts away from the leader"] += node != newest.leader
         if attempt.attempt > 1:
             self.counts["retries started"] += 1
