@@ -39,6 +39,7 @@ from raftcron.executors.spawner import Spawner
 from raftcron.node import Node, NodeSettings
 from raftcron.raft import CompactionSettings, PeerTls, RaftSettings, SlicedScribe, SystemDevice, scribe_for_this_system
 from raftcron.runtime.bootstrap import Bootstrap
+from raftcron.runtime.events import EventLog
 from raftcron.runtime.leases import LeaseTimes, License
 from raftcron.runtime.loop_watch import LoopWatch
 from raftcron.runtime.service import Service
@@ -112,6 +113,7 @@ class Daemon:
         self._watch = LoopWatch(clock)
         self._shortage = Shortage(clock)
         self._web: web.AppRunner | None = None
+        self._events = EventLog()
         self.service: Service | None = None  # what writes go through, once HTTP is served
 
     def _judge(self, spec: Mapping[str, Any]) -> list[str]:
@@ -149,6 +151,7 @@ class Daemon:
         await self._take_directory()
         if self.settings.require_time_sync:
             await self._time_synchronised()
+        self._events = self.node.machine.events = EventLog(self.settings.data_dir / "events")
         run_directory = self.settings.data_dir / RUN_DIRECTORY
         remnants = await (clean_up(run_directory) if self._spawner is None else self._spawner.start())
         for remnant in remnants:
@@ -245,6 +248,7 @@ class Daemon:
             fresh_at=node.fresh_at,
             loop_stall_seconds=lambda: self._watch.longest_seconds,
             lease_left=node.leases.seconds_left,
+            events=self._events,
             insecure=settings.insecure,
             cluster_secret=settings.cluster_secret or NO_SECRET,
             conservation=node.conservation,
@@ -282,6 +286,7 @@ class Daemon:
             await self._spawner.stop()
         await self._executors.close()
         await self.node.log.stop()
+        self._events.close()
         if self._directory_lock is not None:
             (self.settings.data_dir / "pid").unlink(missing_ok=True)
             self._device.close(self._directory_lock)

@@ -14,6 +14,7 @@ from raftcron.api import (
     bulk,
     calendars,
     cluster,
+    events,
     groups,
     health,
     jobs,
@@ -71,6 +72,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/groups/{name:[^/]+}", groups.get),
     ("PUT", "/v1/groups/{name:[^/]+}", groups.put),
     ("DELETE", "/v1/groups/{name:[^/]+}", groups.delete),
+    ("GET", "/v1/events", events.get),
     ("GET", "/v1/cluster", cluster.get),
     ("POST", "/v1/cluster/members", cluster.add),
     ("DELETE", "/v1/cluster/members/{name:[^/]+}", cluster.remove),
@@ -100,6 +102,7 @@ def create_app(node: NodeContext) -> web.Application:
     app[CONNECTIONS] = connections
     app.on_response_prepare.append(respond.stamp)
     app.cleanup_ctx.append(sessions)
+    events.prepare(app)
     for method, path, handler in ROUTES:
         app.router.add_route(method, path, handler)
         if method == "GET":

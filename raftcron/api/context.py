@@ -19,6 +19,7 @@ from raftcron.runtime.catch_up import CatchUp
 from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.drains import Drains
+from raftcron.runtime.events import EventLog
 from raftcron.runtime.groups import Groups
 from raftcron.runtime.listing import Listing
 from raftcron.runtime.machine import Machine
@@ -68,6 +69,7 @@ class NodeContext:
     outputs: KeptOutput = field(default_factory=KeptOutput)
     vault: Vault | None = None  # of the node, where it has one already
     tls: HttpTls | None = None
+    events: EventLog = field(default_factory=EventLog)
     reads: Reads = field(init=False)
     catch_up: CatchUp = field(init=False)
     service: Service = field(init=False)

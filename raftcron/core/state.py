@@ -175,6 +175,8 @@ class State:
         self.touched_jobs: set[int] = set()
         self.touched_calendars: set[str] = set()
         self.touched_runs: set[str] = set()
+        self.noted_runs: dict[str, Run] = {}  # by the newest entry, in order of the first touch, as are these
+        self.noted_jobs: dict[int, Job] = {}
         # runs that have ended within the entry and that others may follow, in that order (apply/chains.py)
         self.ended: list[Run] = []
         self.backfills_due: set[int] = set()  # jobs whose backfills may have their turn when the entry is done
@@ -298,6 +300,11 @@ class State:
         self.digest = (self.digest - record.digest) % MODULUS
         record.digest = 0
 
+    def note(self, run: Run) -> None:
+        """A change of this row is of interest to those who watch."""
+        self.touched_runs.add(run.id)
+        self.noted_runs[run.id] = run
+
     def add_job(self, job: Job) -> None:
         self.jobs[job.name] = job
         self.know_job(job, definition.policy_of(job.definition))
@@ -318,6 +325,7 @@ class State:
     def touch_job(self, job: Job) -> None:
         self._touched[id(job)] = job
         self.touched_jobs.add(job.uid)
+        self.noted_jobs[job.uid] = job
 
     def count_job(self, job: Job) -> None:
         """Only the job's counters or its last run have changed: nothing that the timeline follows from."""
@@ -331,6 +339,7 @@ class State:
         del self.by_uid[job.uid]
         del self.policies[job.uid]
         self.touched_jobs.add(job.uid)
+        self.noted_jobs[job.uid] = job
         self.forget(job)
         if job.last_run is not None:
             self._may_leave(job.last_run)
@@ -352,7 +361,7 @@ class State:
         """A new row, active or ended already."""
         self.runs.put(run)
         self._touched[id(run)] = run
-        self.touched_runs.add(run.id)
+        self.note(run)
         if run.state in ENDED:
             self._end(run)  # which may drop it at once
             return
@@ -383,7 +392,7 @@ class State:
         if state not in ON_A_NODE:
             run.group = None
         self._touched[id(run)] = run
-        self.touched_runs.add(run.id)
+        self.note(run)
         if state in ENDED:
             if run.part is None:
                 active = self.active[run.uid]
@@ -448,7 +457,7 @@ class State:
         run.state, run.not_before = QUEUED, 0
         self._index(run)
         self._touched[id(run)] = run
-        self.touched_runs.add(run.id)
+        self.note(run)
 
     def give_turn(self, run: Run) -> None:
         """A queued run no longer waits for others of its job."""

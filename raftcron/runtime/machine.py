@@ -15,6 +15,7 @@ from raftcron import __version__
 from raftcron.core.apply import apply
 from raftcron.core.codec import decode_entry, encode_entry
 from raftcron.core.commands import Entry, Lead, Outcome, Refused
+from raftcron.core.events import Event, events_of
 from raftcron.core.image import Reader, image
 from raftcron.core.model import HISTORY_BYTES_KEPT
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
@@ -38,6 +39,19 @@ class Observer(Protocol):
         """A snapshot stands in the state's place: another `state` and another `timeline`, of a later index."""
 
 
+class Watched(Protocol):
+    """Is told of each entry what it changed, for those who watch."""
+
+    def take(self, index: int, events: Iterable[Event]) -> None:
+        """The events of an entry; called once an index, in order."""
+
+    def applied(self) -> None:
+        """A batch of entries is over."""
+
+    def restored(self, index: int) -> None:
+        """The state is that of a snapshot now: what came before `index` and is not held is missed."""
+
+
 class Machine:
     """Replicated state with what follows from it; implements ports.StateMachine."""
 
@@ -50,6 +64,7 @@ class Machine:
         self.incarnation = 0  # of this node's process, from 1; 0: not certain yet, so no run is this life's
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)
         self.spaced_digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)  # at indices divisible by 1,024
+        self.events: Watched | None = None
         self._node = node
         self._time = time
         self._history_total = history_total
@@ -76,6 +91,8 @@ class Machine:
             self._keep_digest()
             return Refused("unreadable", error.detail)
         outcome = apply(state, index, entry)
+        if self.events is not None:
+            self.events.take(index, events_of(state, index, entry.command))
         if state.touched_jobs:
             timeline = self.timeline
             for uid in state.touched_jobs:
@@ -103,6 +120,8 @@ class Machine:
         self.applied_index = index
         changed = sorted(self.state.touched_runs)  # in an order that does not change between processes
         self.state.touched_runs = set()
+        if self.events is not None:
+            self.events.applied()
         for observer in self._observers:
             observer.state_changed(changed)
 
@@ -126,6 +145,8 @@ class Machine:
         self.state, self.timeline = state, timeline
         self.applied_index = max(self.applied_index, state.index)
         self._keep_digest()
+        if self.events is not None:
+            self.events.restored(state.index)
         for observer in self._observers:
             observer.state_replaced()
 

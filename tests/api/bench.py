@@ -18,6 +18,7 @@ from raftcron.clock import SystemClock
 from raftcron.core.commands import Announce, Decide, Decision, Done, Finish, Finished, Fire, Place
 from raftcron.executors.registry import Registry
 from raftcron.runtime.clocks import Clocks
+from raftcron.runtime.events import EventLog
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.presence import PeerInfo
 from raftcron.runtime.proposer import Proposer
@@ -114,6 +115,7 @@ class Bench:
         time = WallTime(self.clock)
         machine = Machine(name, time)
         machine.incarnation = 1
+        machine.events = EventLog()
         log = self.cluster.join(name, machine)
         context = NodeContext(
             name=name,
@@ -133,6 +135,7 @@ class Bench:
             registry=Registry(),
             peers=self.peers,
             is_ready=lambda: log.applied_index > 0,
+            events=machine.events,
             listen="127.0.0.1:0",
             advertise="127.0.0.1:0",
             **settings,

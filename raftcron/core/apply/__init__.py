@@ -74,6 +74,8 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
     """Take one entry of the log.  The same entries give the same state, byte for byte, on every node."""
     command = entry.command
     outcome: Outcome
+    state.noted_runs.clear()
+    state.noted_jobs.clear()
     if not 0 <= entry.at <= MAX_MS:
         outcome = Refused("time", f"made at {entry.at}, which is no instant")
         state.index = index

@@ -124,7 +124,7 @@ def finish(state: State, context: Context, command: Finish) -> Outcome:
         if run.state == LOST and finished.state != LOST and run.late_outcome is None:
             run.late_outcome = finished.state
             state.touch(run)
-            state.touched_runs.add(run.id)
+            state.note(run)
         elif run.state in STARTED:
             _finish(state, context, run, finished)
             taken += 1
