@@ -151,5 +151,6 @@ def prepare(app: web.Application) -> None:
 
 async def _end(app: web.Application) -> None:
     """The node ends: its readers go on elsewhere."""
-    for task in tuple(app[_STREAMS]):
+    streams: set[asyncio.Task[Any]] = app[_STREAMS]
+    for task in streams.copy():
         task.cancel()

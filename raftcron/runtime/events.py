@@ -79,7 +79,7 @@ class EventLog:
         self._frames: deque[Held] = deque()
         self._count = 0  # of events in them
         self._number = 0
-        self._missed = Place(0, LAST_PLACE)  # everything behind this is held
+        self._missed = Place(0, 0)  # everything behind this is held
         self._framed = 0  # the last index that frames tell of
         self._through = 0  # the last index that was taken in
         self._is_begun = False  # this process knows from where on entries come to it

@@ -154,6 +154,7 @@ async def test_other_methods(one: Bench) -> None:
     "path",
     [
         "/v1/events",
+        "/v1/cluster/drain",
         "/v1/backup",
         "/openapi.json",
         "/",
