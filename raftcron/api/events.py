@@ -10,9 +10,11 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from raftcron.api.auth import principal
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.query import Query, invalid
 from raftcron.core import events as core
+from raftcron.core.access import still_known
 from raftcron.core.fields import shown
 from raftcron.errors import GoneError, MalformedError, TooManyError
 from raftcron.runtime.events import Place, Reader
@@ -64,16 +66,23 @@ def _last_seen(request: web.Request, query: Query) -> Place | None:
 async def _stream(
     request: web.Request, node: NodeContext, reader: Reader, kinds: set[str], job: str | None
 ) -> web.StreamResponse:
+    who = principal(request)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
     await response.prepare(request)
     try:
         await _send(response, b": raftcron\n\n")
         while True:
+            if not still_known(node.machine.state.tokens, who):
+                await _drop(response, "the token was revoked")
+                return response
             news = node.events.news()
             parts: list[bytes] = []
             size = 0
             for place, event in reader.read():
-                if _kind(event) not in kinds or (job is not None and _job(event) != job):
+                of = _job(event)
+                if _kind(event) not in kinds or (job is not None and of != job):
+                    continue
+                if of is not None and not who.may_name(of):
                     continue
                 parts.append(_written(place, event))
                 size += len(parts[-1])

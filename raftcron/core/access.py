@@ -78,6 +78,14 @@ def principal_of(token: AccessToken) -> Principal:
     return Principal(token.name, token.role, token.prefix, token.made_at)
 
 
+def still_known(tokens: dict[str, AccessToken], who: Principal) -> bool:
+    """Whether the token that proved somebody at first has not been revoked since."""
+    if not who.made_at:
+        return True  # nobody's token: an open node, or its operator
+    token = tokens.get(who.name)
+    return token is not None and token.made_at == who.made_at
+
+
 def known(tokens: dict[str, AccessToken], text: str) -> Principal | None:
     """Whom a token's text proves, in a time that does not tell how near a wrong one is."""
     name = name_in(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -77,6 +78,8 @@ async def test_roles_and_routes(method: str, path: str) -> None:
         run = await fired(made, "a")
         await close_door(made, "n1")
         target = path.replace("{id}", run).replace("{name}", "a")
+        if path == "/v1/events":
+            target += "?last_event_id=nonsense"  # a stream would not end
         needed = (READ, OPERATE, ADMIN).index(RULES[method, path].role)
         (await made.ask(method, target)).problem(401, "unauthorized")
         for place, role in enumerate((READ, OPERATE, ADMIN)):
@@ -305,6 +308,22 @@ async def test_what_concerns_all_is_not_for_a_prefix(closed: Bench) -> None:
     for method, path in [("GET", "/v1/tokens"), ("POST", "/v1/tokens"), ("GET", "/v1/audit"),
                          ("DELETE", "/v1/cluster/members/n2"), ("PUT", "/v1/calendars/a-x")]:  # fmt: skip
         assert "without a prefix" in (await closed.ask(method, path, headers=ours)).problem(403)["detail"]
+
+
+async def test_events_stay_within_the_prefix_and_end_with_the_token(closed: Bench) -> None:
+    """A stream that is open when its token is revoked is told why it ends."""
+    ours = await token(closed, "a-team", "read", "a-")
+    admin = as_(closed, ADMIN)
+    async with closed.session.get(closed.n1.url + "/v1/events", headers=ours) as response:
+        await response.content.readuntil(b"\n\n")
+        for name in ("b-1", "a-1"):
+            (await closed.put(name, headers=admin)).expect(201)
+        assert b'"a-1"' in await asyncio.wait_for(response.content.readuntil(b"\n\n"), 10)
+        (await closed.ask("DELETE", "/v1/tokens/a-team", headers=admin)).expect(204)
+        (await closed.put("a-2", headers=admin)).expect(201)
+        rest = await asyncio.wait_for(response.content.read(), 10)
+    assert b"revoked" in rest
+    assert b"a-2" not in rest
 
 
 async def test_an_idempotency_key_belongs_to_its_caller(closed: Bench) -> None:
