@@ -28,7 +28,7 @@ do next.
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 
 class Fault(NamedTuple):
@@ -55,7 +55,10 @@ class RaftcronError(Exception):
 
 
 class InvalidError(RaftcronError):
+    """`results` is what each job of a bulk request met, where none of them was taken."""
+
     code, title, http_status, exit_code = "invalid", "The request is not valid", 422, 2
+    results: tuple[Any, ...] = ()
 
 
 class NotYetSupportedError(InvalidError):

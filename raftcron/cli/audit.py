@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from raftcron.cli.remote import client, path, print_list, printed, remote
+from raftcron.cli.printing import print_list, printed
+from raftcron.cli.remote import client, path, remote
 from raftcron.cli.root import PREFIX
 from raftcron.errors import InvalidError, RaftcronError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from raftcron.cli.remote import client, path, print_list, print_one, printed, remote
+from raftcron.cli.printing import is_table, print_list, print_one, printed
+from raftcron.cli.remote import client, path, remote
 from raftcron.cli.root import PREFIX
 from raftcron.errors import ConfigurationError, ConflictError, RaftcronError, UnavailableError
 
@@ -177,7 +178,7 @@ def accept_time(addr: Sequence[str], output: str) -> None:
 
 
 def _print_cluster(found: Mapping[str, Any], output: str, name: str) -> None:
-    if output != "table":
+    if not is_table(output):
         print_one(found, output, name)
         return
     aside = ("members", "digests", "editions")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
-from raftcron.cli.remote import awaitable, client, path, print_list, print_one, print_run, printed, remote
-from raftcron.errors import Fault, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
+from raftcron.cli.files import documents_of, jobs_of, json_of
+from raftcron.cli.printing import is_table, print_list, print_one, printed, progress, say
+from raftcron.cli.remote import awaitable, client, path, print_run, remote
+from raftcron.core.definition import SERVER_SET
+from raftcron.errors import InvalidError
 
-MAX_FILE_BYTES: Final = 256 << 20  # of job definitions; 100,000 jobs are about 25 MB
+if TYPE_CHECKING:
+    from raftcron.client import Client
+    from raftcron.client.views import Applied
+
+OWNER: Final = "raftcron job apply"  # of what is pruned, unless --owner says another
+PART: Final = 2_000  # jobs of one request, so that there is something to see while many are sent
 
 COLUMNS: Final = {
     "NAME": "name",
@@ -22,6 +29,14 @@ COLUMNS: Final = {
     "PAUSED": "paused",
     "NEXT": "next_fire_at",
     "LAST": "last_run.state",
+}
+WIDE_COLUMNS: Final = COLUMNS | {
+    "STATE": "state",
+    "EXECUTOR": "executor.type",
+    "OWNER": "owner",
+    "LABELS": "labels",
+    "REVISION": "revision",
+    "UPDATED": "updated_at",
 }
 BACKFILL_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "ID": "id", "STATE": "state"}
 NEXT_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "DUE": "due_at", "LOCAL": "local", "NOTES": "notes"}
@@ -33,12 +48,25 @@ def job() -> None:
 
 
 @job.command("list")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only with this label; repeat it for more.")
+@click.option("--state", type=click.Choice(["active", "paused", "ended"]), help="Only in this state.")
+@click.option("-q", "--search", metavar="TEXT", help="Only where the name or the description holds it.")
+@click.option("--sort", type=click.Choice(["name", "next_fire_at", "updated_at"]), help="[default: name]")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
 @printed
 @remote
-def list_jobs(addr: Sequence[str], output: str, limit: int | None) -> None:
-    """List jobs by name."""
-    print_list(client(addr).items(path("jobs"), limit=limit), output, "name", COLUMNS)
+def list_jobs(
+    addr: Sequence[str],
+    output: str,
+    labels: Sequence[str],
+    state: str | None,
+    search: str | None,
+    sort: str | None,
+    limit: int | None,
+) -> None:
+    """List jobs."""
+    found = client(addr).jobs(labels=labels, state=state, search=search, sort=sort, limit=limit)
+    print_list(found, output, "name", WIDE_COLUMNS if output == "wide" else COLUMNS)
 
 
 @job.command()
@@ -46,39 +74,117 @@ def list_jobs(addr: Sequence[str], output: str, limit: int | None) -> None:
 @printed
 @remote
 def get(addr: Sequence[str], output: str, name: str) -> None:
-    """Show one job; what -o json prints, `job apply` takes."""
-    print_one(client(addr).request("GET", path("jobs", name)).body, output, "name")
+    """Show one job; what -o json or yaml prints, `job apply` takes."""
+    print_one(client(addr).get_job(name), output, "name")
 
 
 @job.command()
-@click.option("-f", "--file", "source", required=True, metavar="FILE|DIR|-", help="JSON; - is stdin, DIR all *.json.")
+@click.option(
+    "-f",
+    "--file",
+    "source",
+    required=True,
+    metavar="FILE|DIR|-",
+    help="JSON, YAML, or a job a line; - is stdin, DIR all such files in it.",
+)
+@click.option("--owner", metavar="TEXT", help="Whose jobs these are.  [default with --prune: what `job apply` owns]")
+@click.option("--prune", is_flag=True, help="Delete the owner's jobs that are not in the file.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@printed
 @remote
-def apply(addr: Sequence[str], source: str) -> None:
+def apply(addr: Sequence[str], output: str, source: str, owner: str | None, prune: bool, dry_run: bool) -> None:
     """Create or replace the jobs of a file: one job, a list of jobs, or an object with `jobs` or `items`.
 
-    All are read before the first is sent.  A job that is refused does not stop the others.
+    All are read before the first is sent.  A job that is refused does not stop the others, but nothing is pruned then.
     """
-    jobs = list(_read(source))
-    faults = tuple(
-        Fault(f"/{at}/name", f"job {at + 1} has no name") for at, one in enumerate(jobs) if not _is_named(one)
-    )
-    if faults:
-        raise InvalidError(f"{source}: nothing was sent", faults)
-    nodes, first = client(addr), None
-    for one in jobs:
-        try:
-            answer = nodes.request("PUT", path("jobs", one["name"]), body=one)
-        except (UnavailableError, UnknownOutcomeError):
+    jobs = jobs_of(source)
+    owner = owner or (OWNER if prune else None)
+    nodes = client(addr)
+    parts = [jobs[at : at + PART] for at in range(0, len(jobs), PART)] or [[]]
+    if prune and len(parts) > 1:
+        parts = [jobs]  # what is not sent is deleted: all of it has to be one request
+    results: list[Applied] = []
+    with progress(parts, f"{len(jobs)} jobs") as bar:
+        for part in bar:
+            results += _applied(nodes, part, owner, prune, dry_run)
+    _tell(results, output, dry_run)
+
+
+def _applied(
+    nodes: Client, jobs: Sequence[Mapping[str, Any]], owner: str | None, prune: bool, dry_run: bool
+) -> list[Applied]:
+    try:
+        return nodes.apply_jobs(jobs, owner=owner, prune=prune, dry_run=dry_run)
+    except InvalidError as error:
+        if not error.results:
             raise
-        except RaftcronError as error:
-            click.echo(f"{one['name']}: {error.detail}", err=True)
-            for fault in error.faults:
-                click.echo(f"  {fault.pointer or '/'}: {fault.message}", err=True)
-            first = first or error
+        return cast("list[Applied]", list(error.results))
+
+
+def _tell(results: Sequence[Applied], output: str, dry_run: bool) -> None:
+    """What each job met, and in one line what all of them did; exit code 2 if one was refused."""
+    if is_table(output):
+        for one in results:
+            name, result = one["name"] or "(no name)", one["result"]
+            if output == "wide" or result != "unchanged" or len(results) == 1:
+                click.echo(f"{name}: {result}", err=result == "invalid")
+            for fault in one["errors"]:
+                click.echo(f"  {fault['pointer'] or '/'}: {fault['message']}", err=True)
+    else:
+        print_list(cast("Sequence[Mapping[str, Any]]", results), output, "name", {})
+    counts = Counter(one["result"] for one in results)
+    told = ", ".join(f"{count} {result}" for result, count in sorted(counts.items())) or "nothing to do"
+    say(told + (" (dry run: nothing was written)" if dry_run else ""))
+    if counts["invalid"]:
+        raise click.exceptions.Exit(InvalidError.exit_code)
+
+
+@job.command()
+@click.argument("name")
+@remote
+def edit(addr: Sequence[str], name: str) -> None:
+    """Open a job in $EDITOR, and put what comes back; somebody else's change meanwhile is refused, not undone."""
+    import yaml
+
+    nodes = client(addr)
+    found = nodes.get_job(name)
+    shown = {key: value for key, value in found.items() if key not in SERVER_SET}
+    before = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
+    text, head = before, f"# {name}: what is left out gets its default; an empty file changes nothing.\n"
+    while True:
+        edited = click.edit(head + text, extension=".yaml")
+        if edited is None or not (text := edited.removeprefix(head)).strip() or text == before:
+            say(f"{name}: nothing was changed")
+            return
+        try:
+            documents = documents_of(text, name)
+            if len(documents) != 1 or not isinstance(documents[0], dict):
+                raise InvalidError("the file has to hold one job")
+            nodes.put_job(name, documents[0], if_match=found["revision"])
+        except InvalidError as error:
+            faults = "".join(f"#   {fault.pointer or '/'}: {fault.message}\n" for fault in error.faults)
+            head = f"# {error.detail}\n{faults}# Mend it, or empty the file to give up.\n"
+            if not sys.stdin.isatty():
+                raise
         else:
-            click.echo(f"{one['name']}: {'created' if answer.status == 201 else 'applied'}")
-    if first is not None:
-        raise click.exceptions.Exit(first.exit_code)
+            say(f"{name}: written")
+            return
+
+
+@job.command()
+@click.argument("name")
+@click.argument("copy")
+@printed
+@remote
+def clone(addr: Sequence[str], output: str, name: str, copy: str) -> None:
+    """Create a job COPY that is like the job NAME; it is paused, so that nothing fires twice unasked.
+
+    Secrets are not copied: they cannot be read.
+    """
+    nodes = client(addr)
+    found = {key: value for key, value in nodes.get_job(name).items() if key not in SERVER_SET | {"name", "paused"}}
+    print_one(nodes.create_job({"name": copy, **found, "paused": True}), output, "name")
+    say(f"{copy} is paused: look at it, then `raftcron job resume {copy}`")
 
 
 @job.command()
@@ -133,7 +239,7 @@ def run(
     """Run a job now; overlap may have it skipped."""
     body: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
     if arguments is not None:
-        body["args"] = _json(arguments, "--args")
+        body["args"] = json_of(arguments, "--args")
     nodes = client(addr)
     started = nodes.request("POST", path("jobs", name, "runs"), body=body).body["run"]
     print_run(nodes, started, output, is_awaited=is_awaited, is_followed=is_followed)
@@ -163,7 +269,7 @@ def backfill(addr: Sequence[str], output: str, name: str, begin: str, through: s
 def next_(addr: Sequence[str], output: str, name: str, count: int) -> None:
     """Show the coming fires of a job; none while it is paused."""
     items = client(addr).request("GET", path("jobs", name, "next"), query={"count": str(count)}).body["items"]
-    if output == "table":
+    if is_table(output):
         items = [one | {"notes": "; ".join(note["message"] for note in one["notes"])} for one in items]
     print_list(items, output, "scheduled_time", NEXT_COLUMNS)
 
@@ -176,51 +282,9 @@ def next_(addr: Sequence[str], output: str, name: str, count: int) -> None:
 def why(addr: Sequence[str], output: str, name: str, at: str) -> None:
     """Say why a job fired, or did not, or will, at an instant, past or to come."""
     answer = client(addr).request("GET", path("jobs", name, "why"), query={"at": at}).body
-    if output == "table":
+    if is_table(output):
         click.echo(f"{answer['verdict'].replace('_', ' ')}: {answer['message']}")
         rest = {key: answer[key] for key in ("run_id", "log_index", "epoch", "node") if answer[key] is not None}
         answer = rest
     if answer:
         print_one(answer, output, "verdict")
-
-
-def _is_named(one: Any) -> bool:
-    return isinstance(one, dict) and isinstance(one.get("name"), str) and bool(one["name"])
-
-
-def _read(source: str) -> Iterator[Any]:
-    if source == "-":
-        yield from _jobs(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), "stdin")
-        return
-    place = Path(source)
-    files = sorted(place.glob("*.json")) if place.is_dir() else [place]
-    if not files:
-        raise InvalidError(f"{place}: no *.json there")
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                raw = stream.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise InvalidError(f"{file}: cannot be read: {error.strerror}") from error
-        yield from _jobs(raw, str(file))
-
-
-def _jobs(raw: bytes, where: str) -> list[Any]:
-    if len(raw) > MAX_FILE_BYTES:
-        raise InvalidError(f"{where}: over {MAX_FILE_BYTES:,} bytes")
-    value = _json(raw, where)
-    if isinstance(value, dict):
-        for key in ("jobs", "items"):
-            if isinstance(value.get(key), list) and "name" not in value:
-                return list(value[key])
-        return [value]
-    if isinstance(value, list):
-        return value
-    raise InvalidError(f"{where}: expected a job, a list of jobs, or an object with `jobs`")
-
-
-def _json(text: bytes | str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidError(f"{where}: not JSON: {error}") from error

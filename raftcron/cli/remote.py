@@ -1,16 +1,16 @@
-"""What every command that asks a node shares: where the nodes are, and how answers are printed."""
+"""What every command that asks a node shares: where the nodes are, who asks, and how a run is awaited."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from raftcron.cli.printing import is_table, print_one
 from raftcron.errors import InvalidError, UnavailableError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 AWAITED_RUN_FAILED = 7  # exit code
 POLL_SECONDS = 0.25  # between two looks at an awaited run
 OVER = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost", "skipped"})
-MAX_CELL = 60  # characters of one cell of a list; -o json has all of them
 
 
 def remote(command: Command) -> Command:
@@ -94,18 +93,6 @@ def token() -> str | None:
     return text
 
 
-def printed(command: Command) -> Command:
-    """Gives a command `-o`, and `output` as its parameter."""
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Choice(["table", "json", "name"]),
-        default="table",
-        show_default=True,
-        help="How the answer is printed.",
-    )(command)
-
-
 def client(addr: Sequence[str]) -> Client:
     """A client for the nodes of `--addr`, else of RAFTCRON_ADDR, else of a local cluster."""
     from raftcron.client import Client
@@ -130,21 +117,6 @@ def path(*segments: str) -> str:
     return "/".join(("/v1", *(quote(segment, safe="") for segment in segments)))
 
 
-def print_list(items: Iterable[Mapping[str, Any]], output: str, key: str, columns: Mapping[str, str]) -> None:
-    """Print many: `key` is what `-o name` shows, `columns` are heading -> field (dots go deeper) of the table."""
-    if output == "name":
-        for item in items:
-            click.echo(_cell(item.get(key)))
-    elif output == "json":
-        _print_json({"items": list(items)})
-    else:
-        rows = [[_cut(_cell(_field(item, field))) for field in columns.values()] for item in items]
-        table = [list(columns), *rows]
-        widths = [max(len(row[column]) for row in table) for column in range(len(columns))]
-        for row in table:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
 def print_run(nodes: Client, started: dict[str, Any], output: str, *, is_awaited: bool, is_followed: bool) -> None:
     """Print a run that was just asked for, after its end where that is awaited; then exit code 7 unless it succeeded.
 
@@ -156,7 +128,7 @@ def print_run(nodes: Client, started: dict[str, Any], output: str, *, is_awaited
             sys.stdout.buffer.flush()
     if is_awaited or is_followed:
         started = _awaited(lambda: nodes.request("GET", path("runs", started["id"])).body, started)
-    if not is_followed or output != "table":
+    if not is_followed or not is_table(output):
         print_one(started, output, "id")
     if (is_awaited or is_followed) and started["state"] != "succeeded":
         click.echo(f"run {started['id']}: {started['state']}", err=True)
@@ -176,37 +148,3 @@ def _awaited(look: Callable[[], dict[str, Any]], found: dict[str, Any]) -> dict[
         except UnavailableError as error:
             click.echo(f"{PREFIX}{error.detail}; looking again", err=True)
     return found
-
-
-def print_one(item: Mapping[str, Any], output: str, key: str) -> None:
-    """Print one: every field on its line, as JSON, or only its `key`."""
-    if output == "name":
-        click.echo(_cell(item.get(key)))
-    elif output == "json":
-        _print_json(item)
-    else:
-        width = max((len(name) for name in item), default=0)
-        for name, value in item.items():
-            click.echo(f"{name.ljust(width)}  {_cell(value)}".rstrip())
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _field(item: Any, path: str) -> Any:
-    for name in path.split("."):
-        item = item.get(name) if isinstance(item, Mapping) else None
-    return item
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return value if value.isprintable() else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import click
 
-from raftcron.cli.remote import awaitable, client, path, print_list, print_one, print_run, printed, remote
+from raftcron.cli.printing import is_table, print_list, print_one, printed
+from raftcron.cli.remote import awaitable, client, path, print_run, remote
 
 COLUMNS: Final = {
     "ID": "id",
@@ -40,7 +41,7 @@ def list_runs(
 ) -> None:
     """List runs, newest first."""
     runs = client(addr).items(path("runs"), {"job": of, "state": state, "since": since}, limit)
-    print_list(map(_as_row, runs) if output == "table" else runs, output, "id", COLUMNS)
+    print_list(map(_as_row, runs) if is_table(output) else runs, output, "id", COLUMNS)
 
 
 def _as_row(one: Mapping[str, Any]) -> Mapping[str, Any]:

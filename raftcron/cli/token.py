@@ -10,7 +10,8 @@ from typing import Final
 
 import click
 
-from raftcron.cli.remote import client, print_list, printed, remote
+from raftcron.cli.printing import print_list, printed
+from raftcron.cli.remote import client, remote
 from raftcron.cli.root import PREFIX
 
 COLUMNS: Final = {

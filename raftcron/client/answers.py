@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from raftcron.errors import Fault, RaftcronError
+from raftcron.errors import Fault, InvalidError, RaftcronError
 
 MAX_ANSWER_BYTES: Final = 64 << 20  # a page of jobs is far below; more is not one of our nodes
 
@@ -58,7 +58,10 @@ def error_of(answer: Answer) -> RaftcronError:
         for entry in (listed if isinstance(listed, list) else [])
         if isinstance(entry, dict)
     )
-    return kind(detail, faults, retry_after_seconds=answer.retry_after_seconds)
+    error = kind(detail, faults, retry_after_seconds=answer.retry_after_seconds)
+    if isinstance(error, InvalidError) and isinstance(problem.get("results"), list):
+        error.results = tuple(problem["results"])
+    return error
 
 
 def _classes(root: type[RaftcronError]) -> Iterator[type[RaftcronError]]:

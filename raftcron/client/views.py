@@ -129,8 +129,9 @@ class Backfill(TypedDict, total=False):
 class Applied(TypedDict, total=False):
     """What a bulk request did to one job."""
 
-    name: str
-    status: Any
+    name: str | None
+    status: int
+    result: str
     errors: list[dict[str, str]]
 
 
