@@ -44,7 +44,7 @@ NEXT_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "DUE": "due_at", "LOCAL": 
 
 @click.group()
 def job() -> None:
-    """List, apply, pause, run and delete jobs."""
+    """List, apply, edit, pause, run and delete jobs."""
 
 
 @job.command("list")

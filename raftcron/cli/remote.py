@@ -93,17 +93,21 @@ def token() -> str | None:
     return text
 
 
-def client(addr: Sequence[str]) -> Client:
-    """A client for the nodes of `--addr`, else of RAFTCRON_ADDR, else of a local cluster."""
-    from raftcron.client import Client
+def addresses(addr: Sequence[str]) -> Sequence[str]:
+    """Where the nodes are: `--addr`, else RAFTCRON_ADDR, else a local cluster."""
     from raftcron.client.addresses import DEFAULT_ADDRESSES
 
     named = [entry for entry in os.environ.get("RAFTCRON_ADDR", "").split(",") if entry.strip()]
+    return addr or named or DEFAULT_ADDRESSES
+
+
+def client(addr: Sequence[str]) -> Client:
+    """A client for the nodes of `--addr`, else of RAFTCRON_ADDR, else of a local cluster."""
+    from raftcron.client import Client
+
     ca, cert = (_said(name) or os.environ.get(f"RAFTCRON_{name.upper()}") or None for name in ("cacert", "cert"))
     try:
-        made = Client(
-            addr or named or DEFAULT_ADDRESSES, token(), patience_seconds=0, discover=False, ca=ca, certificate=cert
-        )
+        made = Client(addresses(addr), token(), patience_seconds=0, discover=False, ca=ca, certificate=cert)
     except OSError as error:  # ssl.SSLError is one, too
         raise InvalidError(f"--cacert {ca}, --cert {cert}: one of them cannot be used: {error}") from error
     click.get_current_context().call_on_close(made.close)
