@@ -87,8 +87,10 @@ def _bytes(source: str) -> bytes:
 
 def _jobs(source: str) -> Iterator[Any]:
     where = "stdin" if source == "-" else source
-    text = text_of(source)
-    for value in _values(text, where):
+    values = _values(text_of(source), where)
+    if not values:
+        raise InvalidError(f"{where}: is empty: expected a job, a list of jobs, or an object with `jobs`")
+    for value in values:
         if isinstance(value, list):
             yield from value
             continue

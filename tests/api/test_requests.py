@@ -153,8 +153,6 @@ async def test_other_methods(one: Bench) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/events",
-        "/v1/cluster/drain",
         "/v1/backup",
         "/openapi.json",
         "/",

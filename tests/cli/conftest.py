@@ -34,7 +34,9 @@ class StandIn:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
-        self.asked.append((request.method, request.path_qs, json.loads(raw) if raw else None))
+        is_lines = request.content_type == "application/x-ndjson"
+        body = [json.loads(line) for line in raw.splitlines()] if is_lines else json.loads(raw) if raw else None
+        self.asked.append((request.method, request.path_qs, body))
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         assert self._answers, f"not expected: {request.method} {request.path_qs}"
         status, body, headers = self._answers.pop(0)

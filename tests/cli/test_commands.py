@@ -71,40 +71,113 @@ async def test_a_skipped_run_had_no_attempt_and_no_end(node: StandIn) -> None:
     assert json.loads(whole.stdout) == {"items": [skipped]}
 
 
-async def test_what_is_got_can_be_applied(node: StandIn) -> None:
-    """`job get -o json` prints what `job apply -f -` takes; names are quoted in the path."""
+def met(name: str | None, status: int, result: str, *errors: dict[str, str]) -> dict[str, Any]:
+    return {"name": name, "status": status, "result": result, "errors": list(errors)}
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+async def test_what_is_got_can_be_applied(node: StandIn, form: str) -> None:
+    """`job get -o json` and `-o yaml` print what `job apply -f -` takes; names are quoted in the path."""
     odd = JOB | {"name": "a/b c"}
     node.answers(200, odd)
-    got = await call("job", "get", "a/b c", "-o", "json", addr=node.address)
-    node.answers(201, odd)
+    got = await call("job", "get", "a/b c", "-o", form, addr=node.address)
+    node.answers(200, {"results": [met("a/b c", 201, "created")]})
     result = await call("job", "apply", "-f", "-", addr=node.address, stdin=got.stdout)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "a/b c: created\n"
-    assert node.asked == [("GET", "/v1/jobs/a%2Fb%20c", None), ("PUT", "/v1/jobs/a%2Fb%20c", odd)]
-    assert node.headers[1]["content-type"] == "application/json"
+    assert "1 created" in result.stderr
+    assert node.asked == [("GET", "/v1/jobs/a%2Fb%20c", None), ("POST", "/v1/jobs:apply", [odd])]
+    assert "idempotency-key" in node.headers[1]
 
 
 @pytest.mark.parametrize("wrap", [lambda jobs: jobs, lambda jobs: {"jobs": jobs}, lambda jobs: {"items": jobs}])
 async def test_apply_takes_many_jobs(node: StandIn, tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
-    """A file holds a list, or an object with `jobs` or `items`; a directory is all its *.json in order."""
+    """A file holds a list, an object with `jobs` or `items`, YAML documents or lines; a directory is all of these."""
     (tmp_path / "b.json").write_text(json.dumps(wrap([{"name": "two"}, {"name": "three"}])))
     (tmp_path / "a.json").write_text(json.dumps({"name": "one"}))
+    (tmp_path / "c.yaml").write_text("name: four\n---\njobs:\n- name: five\n")
+    (tmp_path / "d.ndjson").write_text('{"name": "six"}\n{"name": "seven"}\n')
     (tmp_path / "readme.txt").write_text("not a job")
-    for status in (201, 200, 200):
-        node.answers(status, {})
+    names = ["one", "two", "three", "four", "five", "six", "seven"]
+    node.answers(200, {"results": [met(name, 200, "unchanged") for name in names]})
     result = await call("job", "apply", "-f", str(tmp_path), addr=node.address)
-    assert result.stdout == "one: created\ntwo: applied\nthree: applied\n"
-    assert [body["name"] for _, _, body in node.asked] == ["one", "two", "three"]
+    assert result.exit_code == 0, result.stderr
+    assert [job["name"] for job in node.asked[0][2]] == names
+    assert result.stdout == ""
+    assert "7 unchanged" in result.stderr
 
 
 async def test_a_refused_job_does_not_stop_the_others(node: StandIn) -> None:
     """Each refusal names every fault on stderr, the rest is applied, and the exit code is the refusal's."""
-    node.refuses(422, "invalid", "the job is not valid", [{"pointer": "/schedule", "message": "no such month"}])
-    node.answers(200, {})
+    fault = {"pointer": "/schedule", "message": "no such month"}
+    node.answers(200, {"results": [met("bad", 422, "invalid", fault), met("good", 201, "created")]})
     result = await call("job", "apply", "-f", "-", addr=node.address, stdin='[{"name": "bad"}, {"name": "good"}]')
     assert result.exit_code == 2
-    assert result.stdout == "good: applied\n"
+    assert result.stdout == "good: created\n"
+    assert "bad: invalid\n  /schedule: no such month" in result.stderr
+
+
+async def test_when_no_job_is_taken_each_is_told_all_the_same(node: StandIn) -> None:
+    """The refusal of the whole request carries what each job met."""
+    fault = {"pointer": "/schedule", "message": "no such month"}
+    problem = {"code": "invalid", "detail": "none was taken", "results": [met("bad", 422, "invalid", fault)]}
+    node.answers(422, problem)
+    result = await call("job", "apply", "-f", "-", addr=node.address, stdin='[{"name": "bad"}]')
+    assert result.exit_code == 2
     assert "/schedule: no such month" in result.stderr
+
+
+async def test_prune_and_dry_run(node: StandIn) -> None:
+    """What would be deleted is shown before it is."""
+    node.answers(200, {"results": [met("a", 200, "unchanged"), met("b", 204, "deleted")]})
+    result = await call("job", "apply", "-f", "-", "--prune", "--dry-run", addr=node.address, stdin='{"name": "a"}')
+    assert node.asked[0][1] == "/v1/jobs:apply?owner=raftcron+job+apply&prune=1&dry_run=1"
+    assert result.stdout == "b: deleted\n"
+    assert "1 deleted, 1 unchanged (dry run: nothing was written)" in result.stderr
+
+
+async def test_edit_puts_back_what_the_editor_leaves(node: StandIn, tmp_path: Path) -> None:
+    """Under the revision that was shown; a fault is an error, and nothing changed is no write."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i "s/Europe.Berlin/UTC/; s/timezone: UTC/timezone: Europe\\/Paris/" "$1"\n')
+    editor.chmod(0o755)
+    node.answers(200, JOB)
+    node.answers(200, JOB)
+    result = await call("job", "edit", "backup-db", addr=node.address, EDITOR=str(editor))
+    assert result.exit_code == 0, result.stderr
+    method, target, body = node.asked[1]
+    assert (method, target, body["timezone"]) == ("PUT", "/v1/jobs/backup-db", "Europe/Paris")
+    assert "revision" not in body
+    assert node.headers[1]["if-match"] == '"3"'
+    node.answers(200, JOB)
+    result = await call("job", "edit", "backup-db", addr=node.address, EDITOR="true")
+    assert "nothing was changed" in result.stderr
+    assert len(node.asked) == 3
+
+
+async def test_a_clone_is_paused(node: StandIn) -> None:
+    """Nothing fires twice because somebody wanted something alike."""
+    node.answers(200, JOB)
+    node.answers(201, JOB | {"name": "copy", "paused": True})
+    result = await call("job", "clone", "backup-db", "copy", "-o", "name", addr=node.address)
+    assert result.stdout == "copy\n"
+    body = node.asked[1][2]
+    assert (body["name"], body["paused"], body["schedule"]) == ("copy", True, JOB["schedule"])
+    assert "revision" not in body
+
+
+async def test_lists_are_filtered_by_the_server(node: StandIn) -> None:
+    """Each option is a parameter of the API."""
+    node.answers(200, {"items": [JOB], "next_cursor": None, "total": None})
+    result = await call(
+        "job", "list", "--label", "team=db", "--state", "active", "-q", "back", "--sort", "updated_at", "-o", "wide",
+        addr=node.address,
+    )  # fmt: skip
+    assert node.asked[0][1] == "/v1/jobs?label=team%3Ddb&state=active&q=back&sort=updated_at&limit=1000"
+    assert result.stdout.splitlines()[0].split() == [
+        "NAME", "SCHEDULE", "TIMEZONE", "PAUSED", "NEXT", "LAST", "STATE", "EXECUTOR", "OWNER", "LABELS", "REVISION",
+        "UPDATED",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["", "{", "3", "[3]", '[{"schedule": "@hourly"}]', '{"name": ""}', "[" * 100_000])
@@ -322,7 +395,7 @@ async def test_each_address_is_tried(make_node: Callable[[], Any], nowhere: str)
     """A node that is down or has no leader is passed over, for writes too: it has written nothing."""
     first, second = await make_node(), await make_node()
     first.refuses(503, "unavailable", "no leader")
-    second.answers(201, {})
+    second.answers(200, {"results": [met("a", 201, "created")]})
     args = ["job", "apply", "-f", "-", "--addr", nowhere, "--addr", first.address, "--addr", second.address]
     result = await call(*args, stdin='{"name": "a"}')
     assert result.exit_code == 0, result.stderr

@@ -40,7 +40,7 @@ def read(text: str, timezone: str, *, has_user: bool, seconds_first: bool = Fals
             jobs.append(job)
     if jobs:
         warnings.append(
-            "cron starts a command though the one before still runs: so do these jobs (overlap.policy allow); skip is safer"
+            "cron starts a command though the one before still runs: these too (overlap.policy allow); skip is safer"
         )
         warnings.append(
             "a command runs on whichever node leads: it, its files and its users have to be on all of them, and the "
