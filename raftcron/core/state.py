@@ -420,7 +420,7 @@ class State:
         run.answer_by = answer_by
         self._index(run)
         self._touched[id(run)] = run
-        self.touched_runs.add(run.id)
+        self.note(run)
 
     def divide(self, run: Run, split: Split) -> None:
         """A queued run becomes a parent: from now on its parts, which are added next, do its work."""
@@ -428,7 +428,7 @@ class State:
         run.state, run.split = RUNNING, split
         self.divided[run.id] = split.names
         self._touched[id(run)] = run
-        self.touched_runs.add(run.id)
+        self.note(run)
 
     def queue_anew(self, job: Job) -> None:
         """The job's definition has changed: its queued runs may wait for something else."""
@@ -466,7 +466,7 @@ class State:
         run.blocked_by = None
         self._index(run)
         self._touched[id(run)] = run
-        self.touched_runs.add(run.id)
+        self.note(run)
 
     def hold(self, job: Job) -> None:
         """The job's pause has begun or ended: what is queued may start no longer, or again."""
@@ -474,7 +474,7 @@ class State:
             if run.state == QUEUED:
                 self._unindex(run)
                 self._index(run)
-                self.touched_runs.add(run.id)
+                self.note(run)
 
     def keep_tail(self, run: Run, tail: bytes) -> None:
         """Keep the end of a run's output; the oldest tails of the cluster leave first."""

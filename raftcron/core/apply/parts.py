@@ -93,7 +93,7 @@ def join(state: State, context: Context) -> None:
             _end(state, context, parent, split, part)
         else:
             state.touch(parent)
-            state.touched_runs.add(parent.id)
+            state.note(parent)
 
 
 def _end(state: State, context: Context, parent: Run, split: Split, last: Run) -> None:

@@ -79,7 +79,7 @@ def conclude(state: State, context: Context, command: Conclude) -> Outcome:
             return Refused("conflict", f"run {lost.id} is lost, and its late outcome is on record: {lost.late_outcome}")
         lost.late_outcome = command.state
         state.touch(lost)
-        state.touched_runs.add(lost.id)
+        state.note(lost)
         return remember(state, context, command.key, lost.id, 200)
     run = _current(state, command.run, command.fencing_token)
     if isinstance(run, Refused):
@@ -101,7 +101,7 @@ def hear(state: State, context: Context, command: Hear) -> Outcome:
         span = run.answer_by - (run.heard_at or run.started_at or context.at)  # an edit concerns new attempts only
         run.answer_by, run.heard_at = min(context.at + span, MAX_MS), context.at
         state.touch(run)
-        state.touched_runs.add(run.id)
+        state.note(run)
     return remember(state, context, command.key, run.id, 200)
 
 
