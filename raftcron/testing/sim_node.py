@@ -38,6 +38,14 @@ GRACE_SECONDS = 2.0  # of an orderly end
 REGISTRY = Registry()
 
 
+class Course(NamedTuple):
+    """What user code does: how long it takes, whether it fails, and how long it goes on after it was told to stop."""
+
+    seconds: float
+    fails: bool
+    dying_seconds: float = 0.0
+
+
 class Setting(NamedTuple):
     """What all nodes of a simulation share."""
 
@@ -47,6 +55,7 @@ class Setting(NamedTuple):
     compaction: CompactionSettings
     times: LeaseTimes
     request_seconds: float
+    course: Callable[[str, Attempt], Course] | None = None  # of user code on a node; None: drawn
 
 
 class _Watched:
@@ -106,7 +115,7 @@ class _Restoring:
 
 
 class _Executor:
-    """User code of random duration and end; the same for the same attempt of the same seed."""
+    """User code; where nothing else is said, of random duration and end, the same for an attempt of a seed."""
 
     def __init__(self, life: Life) -> None:
         self._life = life
@@ -120,11 +129,13 @@ class _Executor:
         if not life.loop.is_dead:
             life.note(f"starts {attempt.run_id} {attempt.attempt}")
             life.checks.started(life.name, life.number, attempt, life.newest(), life.loop)
-        dice = chance(life.setting.seed, f"run/{attempt.run_id}/{attempt.attempt}")
-        seconds = dice.choice([0.0, 0.1, 0.5, 2.5, 9.0]) * dice.random()
+        course = life.setting.course
+        does = _drawn(life.setting.seed, attempt) if course is None else course(life.name, attempt)
         stop = asyncio.ensure_future(control.stopped())
         try:
-            done, _ = await asyncio.wait([stop], timeout=seconds)
+            done, _ = await asyncio.wait([stop], timeout=does.seconds)
+            if done and does.dying_seconds:
+                await asyncio.sleep(does.dying_seconds)
         finally:
             stop.cancel()
             life.checks.stopped(attempt)
@@ -132,9 +143,14 @@ class _Executor:
             reason = stop.result()
             life.checks.counts[f"stopped {reason}"] += 1
             return Ending("cancelled" if reason == "cancelled" else "failed", error_kind=reason)
-        if dice.random() < 0.2:
+        if does.fails:
             return Ending("failed", exit_code=1, error_kind="exit")
         return Ending("succeeded", exit_code=0)
+
+
+def _drawn(seed: int, attempt: Attempt) -> Course:
+    dice = chance(seed, f"run/{attempt.run_id}/{attempt.attempt}")
+    return Course(dice.choice([0.0, 0.1, 0.5, 2.5, 9.0]) * dice.random(), dice.random() < 0.2)
 
 
 class Life:
