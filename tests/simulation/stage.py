@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -214,5 +215,4 @@ async def _let_go(life: Life, body: bytes, epoch: int) -> None:
 
 def pairs(steps: Iterable[Step]) -> list[tuple[Step, Step]]:
     """Adjacent entries of a run."""
-    listed = list(steps)
-    return list(zip(listed, listed[1:], strict=False))
+    return list(pairwise(steps))
