@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final
 from raftcron.errors import Fault, InvalidError
 
 MAX_FILE_BYTES: Final = 256 << 20  # 100,000 jobs are about 25 MB
+_BOOLEAN: Final = re.compile("true|True|TRUE|false|False|FALSE")
 ENDINGS: Final = (".json", ".yaml", ".yml", ".ndjson", ".jsonl")
 
 
@@ -46,13 +48,25 @@ def text_of(source: str) -> str:
 
 
 def documents_of(text: str, where: str) -> list[Any]:
-    """All documents of a YAML (or JSON) text.  InvalidError: it is neither."""
+    """All documents of a YAML (or JSON) text, read as JSON's types alone.  InvalidError: it is neither.
+
+    So `on` is a word and an instant is a text: YAML 1.1 would make them true and a date.
+    """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] in ("int", "float", "null")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("tTfF"))
     try:
-        return [document for document in yaml.safe_load_all(text) if document is not None]
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        found = [document for document in yaml.load_all(text, Loader) if document is not None]
+        json.dumps(found)  # keys that are no text
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise InvalidError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    return found
 
 
 def _is_named(one: Any) -> bool:

@@ -107,6 +107,36 @@ async def test_apply_takes_many_jobs(node: StandIn, tmp_path: Path, wrap: Callab
     assert "7 unchanged" in result.stderr
 
 
+async def test_yaml_is_read_as_json_would_be(node: StandIn) -> None:
+    """`on` is a word, an instant is a text, and 0o17 no surprise: what a person writes is what is sent."""
+    text = """
+    name: a
+    placement: {on: any}
+    start_at: 2026-01-01T00:00:00Z
+    paused: false
+    description: no
+    timeout: 90
+    after: [{job: b, on: success}]
+    """
+    node.answers(200, {"results": [met("a", 201, "created")]})
+    result = await call("job", "apply", "-f", "-", addr=node.address, stdin=text)
+    assert result.exit_code == 0, result.stderr
+    assert node.asked[0][2] == [
+        {
+            "name": "a",
+            "placement": {"on": "any"},
+            "start_at": "2026-01-01T00:00:00Z",
+            "paused": False,
+            "description": "no",
+            "timeout": 90,
+            "after": [{"job": "b", "on": "success"}],
+        }
+    ]
+    bad = await call("job", "apply", "-f", "-", addr=node.address, stdin="{1: [2], [3]: 4}")
+    assert bad.exit_code == 2
+    assert "not YAML" in bad.stderr or "not JSON" in bad.stderr
+
+
 async def test_a_refused_job_does_not_stop_the_others(node: StandIn) -> None:
     """Each refusal names every fault on stderr, the rest is applied, and the exit code is the refusal's."""
     fault = {"pointer": "/schedule", "message": "no such month"}
