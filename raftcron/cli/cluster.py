@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -172,6 +173,27 @@ def accept_time(addr: Sequence[str], output: str) -> None:
     what is decided for a time that was wrong stays decided.
     """
     _print_cluster(client(addr).request("POST", path("cluster", "accept-time")).body, output, "time")
+
+
+@cluster.command()
+@click.option("--after", metavar="ID", help="Begin behind this event.  [default: with what comes now]")
+@click.option("--kind", "kinds", multiple=True, help="Only run, job, leader, node or calendar events; repeat it.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
+              help="A line each, for people or as JSON.")  # fmt: skip
+@remote
+def events(addr: Sequence[str], after: str | None, kinds: Sequence[str], output: str) -> None:
+    """Print what happens, as it happens, until Ctrl-C; nodes may come and go meanwhile.
+
+    Exit code 3: the events behind --after are no longer held.
+    """
+    for event in client(addr).events(after):
+        if kinds and event.event not in kinds:
+            continue
+        if output == "json":
+            click.echo(json.dumps({"id": event.id, "event": event.event, "data": event.data}, ensure_ascii=False))
+        else:
+            rest = " ".join(f"{key}={value}" for key, value in event.data.items() if value is not None and key != "at")
+            click.echo(f"{event.data.get('at', '-')}  {event.id or '-'}  {event.event}  {rest}")
 
 
 # ---- details

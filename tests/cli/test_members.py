@@ -178,3 +178,15 @@ async def test_the_time_is_accepted_by_the_leader(node: StandIn) -> None:
     accepted = await call("cluster", "accept-time", "-o", "name", addr=node.address)
     assert (accepted.exit_code, accepted.stdout.strip()) == (0, "2027-01-15T08:00:00Z")
     assert node.asked == [("POST", "/v1/cluster/accept-time", None)]
+
+
+async def test_events_are_a_line_each(node: StandIn) -> None:
+    """Until what was missed is said to be gone: exit code 3."""
+    stream = 'id: 5.0\nevent: run\ndata: {"at": "2026-01-01T00:00:00Z", "job": "a", "state": "lost", "error": null}\n\n'
+    stream += 'id: 6.0\nevent: job\ndata: {"at": "2026-01-01T00:00:01Z", "name": "b"}\n\n'
+    node.answers(200, stream)
+    node.refuses(410, "gone", "the oldest held is 9.0")
+    result = await call("cluster", "events", "--after", "4.0", "--kind", "run", addr=node.address)
+    assert result.exit_code == 3
+    assert result.stdout == "2026-01-01T00:00:00Z  5.0  run  job=a state=lost\n"
+    assert [sent.get("last-event-id") for sent in node.headers] == ["4.0", "6.0"]
