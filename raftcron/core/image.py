@@ -17,7 +17,8 @@ from msgspec import Meta, Raw, Struct
 
 from raftcron.core import definition
 from raftcron.core.model import ENDED, Job, Policy, Run
-from raftcron.core.state import MODULUS, ORDERS, TABLES, Record, State, encoded, hasher
+from raftcron.core.records import MODULUS, TABLES, Record, encoded, hasher
+from raftcron.core.state import ORDERS, State
 from raftcron.core.timeline import Timeline
 from raftcron.errors import DamagedError, NewerVersionError
 

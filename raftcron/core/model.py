@@ -1,7 +1,7 @@
 """The nouns of replicated state: job, run, attempt, node, and the words their fields may hold.
 
 All instants are integer milliseconds since 1970 UTC.  Records are compact and outside the garbage collector's reach,
-because a cluster may hold a million of each.  `digest` is the hash of a record as last sealed (see state.py); it is
+because a cluster may hold a million of each.  `digest` is the hash of a record as last sealed (see records.py); it is
 zero whenever a record is encoded.
 """
 

@@ -109,6 +109,11 @@ def _open(row: Run | bytes) -> Run:
     return run
 
 
+def newest_first(run: Run) -> tuple[int, int, str]:
+    """Sort key of rows: the latest decision first, then the latest scheduled time."""
+    return (-run.log_index, -run.scheduled_time, run.id)
+
+
 class Line:
     """Ids of rows in the order in which they may leave; those whose row has left already are passed over.
 

@@ -19,8 +19,7 @@ import msgspec
 
 from raftcron.core import definition
 from raftcron.core.model import COUNTED_CAUSES, SKIPPED, Job, Run
-from raftcron.core.rows import Rows
-from raftcron.core.state import newest_first
+from raftcron.core.rows import Rows, newest_first
 from raftcron.errors import Fault, InvalidError
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.views import next_fire_at

@@ -27,8 +27,9 @@ from raftcron.core.model import (
     UNLIMITED,
     Run,
 )
+from raftcron.core.records import MODULUS, TABLES, Record, record_hash
 from raftcron.core.schedule import Schedule
-from raftcron.core.state import MODULUS, TABLES, Record, State, record_hash
+from raftcron.core.state import State
 from raftcron.core.timeline import schedules_of
 from raftcron.errors import DamagedError
 from raftcron.ports import Attempt

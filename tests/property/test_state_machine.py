@@ -11,8 +11,9 @@ from raftcron.core import audit, definition, exclusion
 from raftcron.core import commands as c
 from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ENDED, ON_A_NODE, Key
 from raftcron.core.placement import lane_of, parts_of
+from raftcron.core.records import encoded
 from raftcron.core.rows import FAILURES
-from raftcron.core.state import State, encoded
+from raftcron.core.state import State
 from tests.unit.machine import Machine
 from tests.unit.test_apply import anew
 

@@ -30,7 +30,8 @@ from raftcron.core.commands import (
     Trigger,
 )
 from raftcron.core.model import Key
-from raftcron.core.state import TABLES, State, record_hash
+from raftcron.core.records import TABLES, record_hash
+from raftcron.core.state import State
 from tests.unit.machine import NOOP, Machine, cluster
 
 HERE = Place("n1", 1)

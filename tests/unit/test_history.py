@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from raftcron.core.commands import DeleteJob, Lead, Lose, Token
+from raftcron.core.history import LEAVING_PER_ROW
 from raftcron.core.model import Run
 from raftcron.core.rows import LOOK_AFTER, Line, Rows
-from raftcron.core.state import LEAVING_PER_ROW
 from raftcron.runtime.statistics import statistics
 from tests.unit.machine import Machine, cluster
 

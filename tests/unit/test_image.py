@@ -15,7 +15,8 @@ from raftcron.core import definition
 from raftcron.core.commands import Announce, DeleteJob, PutCalendar, PutGroup, PutJob, TakenOver, TakeOver, Trigger
 from raftcron.core.image import BLOCK_BYTES, BLOCK_WORK, IMAGE_VERSION, SCHEDULE_WORK, Meanings
 from raftcron.core.model import Job, Key
-from raftcron.core.state import ORDERS, TABLES
+from raftcron.core.records import TABLES
+from raftcron.core.state import ORDERS
 from raftcron.errors import DamagedError, NewerVersionError
 from raftcron.runtime.machine import RELEASE_SLICE, Machine
 from tests.unit.machine import NOOP

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from raftcron.core.commands import Decide, Decision, DeleteJob, Fire, Place, Trigger
-from raftcron.core.state import newest_first
+from raftcron.core.rows import newest_first
 from raftcron.runtime.listing import SLICE, JobFilter, Listing, RunFilter
 from raftcron.runtime.machine import Machine
 from tests.unit.machine import Machine as Hand
