@@ -19,6 +19,7 @@ from raftcron.api import (
     health,
     jobs,
     metrics,
+    openapi,
     output,
     problems,
     respond,
@@ -90,6 +91,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/livez", health.live),
     ("GET", "/readyz", health.ready),
     ("GET", "/metrics", metrics.get),
+    ("GET", "/openapi.json", openapi.get),
 )
 
 
@@ -100,6 +102,7 @@ def create_app(node: NodeContext) -> web.Application:
     app[NODE] = node
     app[DOORKEEPER] = doorkeeper
     app[CONNECTIONS] = connections
+    app[openapi.ROUTES] = tuple((method, path) for method, path, _ in ROUTES)
     app.on_response_prepare.append(respond.stamp)
     app.cleanup_ctx.append(sessions)
     events.prepare(app)

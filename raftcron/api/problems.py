@@ -18,6 +18,7 @@ from raftcron.errors import (
     NotFoundError,
     RaftcronError,
     TooLargeError,
+    TooManyError,
     UnauthorizedError,
     UnavailableError,
 )
@@ -26,15 +27,10 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:raftcron:problem:"
-RETRY_AFTER_SECONDS = 1.0  # of a 503 that names no other
+RETRY_AFTER_SECONDS = 1.0  # of a 429 or 503 that names no other
 
 # What the contract has and this version has not.
-_LATER = re.compile(
-    r"/|/openapi\.json|/v1/(backup|restore"
-    r"|jobs/[^/]+/backfill"
-    r"|cluster/drain"
-    r"|groups(/.+)?)"
-)
+_LATER = re.compile(r"/|/v1/(backup|restore)")
 
 
 def problem(error: RaftcronError, **more: Any) -> web.Response:
@@ -53,7 +49,7 @@ def problem(error: RaftcronError, **more: Any) -> web.Response:
         status=error.http_status, body=msgspec.json.encode(document) + b"\n", headers={"Content-Type": CONTENT_TYPE}
     )
     seconds = error.retry_after_seconds
-    if seconds is None and isinstance(error, UnavailableError):
+    if seconds is None and isinstance(error, TooManyError | UnavailableError):
         seconds = RETRY_AFTER_SECONDS
     if isinstance(error, UnauthorizedError):
         response.headers["WWW-Authenticate"] = 'Bearer realm="raftcron"'
