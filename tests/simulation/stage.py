@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 from raftcron.core.codec import decode_entry, encode_entry
 from raftcron.core.commands import Command, Entry
 from raftcron.core.model import ENDED, Key, Run
+from raftcron.core.policy import start_deadline
 from raftcron.errors import DamagedError, RaftcronError
 from raftcron.ports import Attempt
 from raftcron.raft.settings import CompactionSettings
@@ -21,14 +22,17 @@ from raftcron.runtime.leases import LeaseTimes
 from raftcron.runtime.service import Precondition
 from raftcron.testing import sim_checks
 from raftcron.testing.sim_cluster import Cluster
+from raftcron.testing.sim_loop import START_WALL
 from raftcron.testing.sim_node import Course, Life
 
 JOB = "job"
+LATE = "no start after its deadline"  # beside the checkers that all simulations have
+LATE_MS = 100
 SHORT = LeaseTimes(3.0, 0.6)
 FORM_SECONDS = 10.0  # at most
 STEP_SECONDS = 0.0005
 QUIET_SECONDS = 25.0  # at most, until all has its end
-DYING_SECONDS = 0.2  # user code that is told to stop takes so long: a kill is not instant
+DYING_SECONDS = 0.5  # user code that is told to stop takes so long: a kill is not instant, and the margin covers it
 
 
 class Step(NamedTuple):
@@ -191,8 +195,16 @@ class Stage:
 
     def _course(self, node: str, attempt: Attempt) -> Course:
         self.starts.append((attempt.run_id, attempt.attempt, node))
+        self._expect_in_time(attempt)
         seconds, fails = self._code(attempt)
         return Course(seconds, fails, DYING_SECONDS)
+
+    def _expect_in_time(self, attempt: Attempt) -> None:
+        state = self.cluster._newest()
+        run = state.runs[attempt.run_id]
+        late = (START_WALL + self.cluster.now) * 1000 - start_deadline(state.policy(run.uid), run)
+        if attempt.attempt == 1 and late > LATE_MS:
+            self.cluster.checks.fail(LATE, f"{run.id} starts {late:.0f} ms after its start deadline")
 
     def _after(self, node: str, index: int, body: bytes, state: Any, outcome: Any) -> None:
         self._check(node, index, body, state, outcome)

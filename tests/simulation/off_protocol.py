@@ -1,0 +1,107 @@
+"""Rules of the run protocol switched off: what the shipped code would be without each of them (protocol.py)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from raftcron.core import apply as core_apply
+from raftcron.core.apply import leadership, runs
+from raftcron.core.commands import Done, Lose, Start, Token
+from raftcron.core.model import ASSIGNED
+from raftcron.runtime import leases, presence, scheduler, worker
+from tests.simulation.switch import Replacement
+
+
+def given_up_early(self: Any, node: str) -> float:
+    """LeaseKeeper.seconds_left, but the leader waits for half a second instead of a lease."""
+    since = max(self._heard.get(node, self._led_since), self._led_since)
+    return float(max(0.0, since + 0.5 - self._clock.boot()))
+
+
+def given_up_by_a_new_leader(self: Any, node: str) -> float:
+    """LeaseKeeper.seconds_left, but a new leader gives up at once who was not heard yet."""
+    return float(_seconds_left(self, node)) if node in self._heard else 0.0
+
+
+async def own_at_once(self: Any, number: int) -> None:
+    """Presence._answer_own, but a leader's own heartbeat needs no round."""
+    if self._log.leading_epoch is not None:
+        self._take(number, self._log.leading_epoch, self._machine.applied_index)
+
+
+def counted_from_the_answer(self: Any, number: int, epoch: int, index: int) -> None:
+    """Presence._take, but the worker counts from when the answer came."""
+    if number in self._sent:
+        self._sent[number] = self._clock.boot()
+    _take(self, number, epoch, index)
+
+
+def without_margin(self: Any, number: int, epoch: int, index: int) -> None:
+    """Presence._take, but there is no margin."""
+    times, self._times = self._times, self._times._replace(margin_seconds=0.0)
+    try:
+        _take(self, number, epoch, index)
+    finally:
+        self._times = times
+
+
+def answered_all_the_same(self: Any, node: str) -> Any:
+    """LeaseKeeper.losing, but who is about to be given up is answered."""
+    entry = _losing(self, node)
+    self._losing.pop(node, None)
+    return entry
+
+
+async def lose_slowly(self: Any, command: Any, room: Any) -> None:
+    """Scheduler._propose, but what gives up a node waits for its turn."""
+    if isinstance(command, Lose):
+        await asyncio.sleep(1.6)
+    await _propose(self, command, room)
+
+
+def look_at_what_has_started(self: Any, run: Any) -> None:
+    """Worker._look, but it is forgotten which tokens have started."""
+    if run.fencing_token not in self._tasks:
+        self._running.pop(run.fencing_token, None)
+    _look(self, run)
+
+
+def start_under_any_token(state: Any, context: Any, command: Any) -> Any:
+    """runs.start, but any token will do."""
+    newest = [Token(token.run, state.runs[token.run].fencing_token) for token in command.starts]
+    return runs.start(state, context, Start(newest))
+
+
+def announce_in_any_order(state: Any, context: Any, command: Any) -> Any:
+    """leadership.announce, but an earlier life may follow a later one."""
+    known = state.nodes.get(command.node)
+    if known is not None and command.incarnation < known.incarnation:
+        known.incarnation = command.incarnation - 1
+    return leadership.announce(state, context, command)
+
+
+def expire_but_assigned(state: Any, context: Any, command: Any) -> Any:
+    """runs.expire, but what is assigned stays so."""
+    for run_id in command.runs:
+        run = state.runs.get(run_id)
+        if run is not None and run.state == ASSIGNED:
+            return Done(count=0)
+    return runs.expire(state, context, command)
+
+
+def no_deadline(*_: Any) -> int:
+    return 1 << 60
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """It is not done."""
+
+
+def handled(command: Any, handler: Any) -> Replacement:
+    return core_apply, "_HANDLERS", {**core_apply._HANDLERS, command: handler}
+
+
+_seconds_left, _losing = leases.LeaseKeeper.seconds_left, leases.LeaseKeeper.losing
+_take, _look = presence.Presence._take, worker.Worker._look
+_propose = scheduler.Scheduler._propose
