@@ -149,6 +149,17 @@ class History(Records):
             digest += self._head_hash
         self.digest = digest % MODULUS
 
+    def bound_rows(self, job: Job) -> None:
+        """The oldest rows of a job leave until no more are kept than its definition says; its last run stays."""
+        rows = self.history.get(job.uid, [])
+        kept = max(1, self.policies[job.uid].history_runs)
+        while len(rows) > kept:
+            oldest = rows.pop(0)
+            if oldest == job.last_run and len(rows) >= kept:
+                rows.append(oldest)  # the last run is kept for ever; one row at most is moved
+                oldest = rows.pop(0)
+            self._drop(oldest)
+
     # ---- details
 
     def _end(self, run: Run) -> None:
@@ -173,13 +184,7 @@ class History(Records):
                 return
             rows = self.history[run.uid] = self.ended_of(run.uid)  # a deque would take 600 bytes more a job
         rows.append(run.id)
-        kept = max(1, policy.history_runs)
-        while len(rows) > kept:
-            oldest = rows.pop(0)
-            if oldest == job.last_run and len(rows) >= kept:
-                rows.append(oldest)  # the last run is kept for ever; one row at most is moved
-                oldest = rows.pop(0)
-            self._drop(oldest)
+        self.bound_rows(job)
 
     def _note_end(self, job: Job, run: Run) -> None:
         """For schedules `from last_end`: what came of a scheduled time is over, and no other run of it is active."""

@@ -119,3 +119,14 @@ def test_statistics_are_of_the_rows_that_ran() -> None:
     }  # fmt: skip
     assert found["lateness_ms"]["max"] == 0
     assert (job.last_success, job.last_failure, job.failures_in_row) == (40_400, 30_300, 0)
+
+
+def test_an_edit_that_keeps_fewer_rows_lets_the_others_leave_at_once() -> None:
+    """The oldest first; the last run stays."""
+    machine = cluster()
+    ids = [ended(machine, "a") for _ in range(5)]
+    job = machine.put("a", overlap={"policy": "allow"}, history={"runs": 2})
+    assert machine.state.ended_of(job.uid) == ids[3:]
+    assert list(machine.state.runs) == ids[3:]
+    assert machine.put("a", history={"runs": 1}).last_run == ids[4]
+    assert machine.state.ended_of(job.uid) == ids[4:]

@@ -254,6 +254,7 @@ def _replace(state: State, context: Context, job: Job, command: PutJob, paused: 
         job.joined = chains.still_joined(job, known.after, policy.after, policy.join)
         job.definition = stored
         state.know_job(job, policy)
+        state.bound_rows(job)
         give_turns(state, job.uid)
         if anchored(before) != anchored(after):
             job.anchor = job.last_decided if job.last_decided is not None else _whole_second(context.at)
