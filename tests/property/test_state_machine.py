@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,10 +72,11 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
     ]
     decisions = [c.Decision(uid, revision, due, fires, [])]
     key = draw(keys)
-    options: list[c.Command] = [
-        c.Lead(place.node, place.incarnation, 1, "", "", "", draw(st.sampled_from([0, 300, 600, 1 << 20]))),
-        c.Announce(place.node, place.incarnation, "", "", "", draw(small), draw(small), tags=draw(tags)),
-        c.PutJob(
+    group, calendar, secret = state.groups.get("g"), state.calendars.get("x"), state.secrets.get(name)
+    options: list[Callable[[], c.Command]] = [  # only the chosen one is drawn
+        lambda: c.Lead(place.node, place.incarnation, 1, "", "", "", draw(st.sampled_from([0, 300, 600, 1 << 20]))),
+        lambda: c.Announce(place.node, place.incarnation, "", "", "", draw(small), draw(small), tags=draw(tags)),
+        lambda: c.PutJob(
             name,
             draw(definitions),
             draw(st.none() | st.just(due)),
@@ -84,56 +86,60 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
             resumed=draw(st.none() | st.just(c.Summary("paused", due, due + 1_000, 2))),
             key=key,
         ),
-        c.DeleteJob(name, decisions, seen or 0, None, draw(st.booleans()), key),
-        c.PauseJob(name, decisions, seen or 0),
-        c.ResumeJob(name, seen or 0, due, c.Summary("paused", due, due + 1_000, 2)),
-        c.Trigger(name, draw(st.none() | st.just(place)), None, draw(st.booleans()), key),
-        c.Decide(place, decisions, [c.Place(node, 1) for node in sorted(draw(st.sets(st.sampled_from(NODES))))]),
-        c.Decide(place, [c.Decision(uid, revision, due, [], [c.Summary("expired", due - 1_000, due, 2)])]),
-        c.Assign([c.Assignment(run, place, draw(st.booleans()))]),
-        c.Start(tokens),
-        c.NotStarted(tokens),
-        c.Finish([c.Finished(run, token, draw(st.sampled_from(["succeeded", "failed", "lost", "nonsense"])))]),
-        c.Lose(place.node, place.incarnation, tokens),
-        c.Expire([run], draw(st.sampled_from([[], [run]]))),
-        c.Divide([c.Parting(run, list(NODES[: draw(small)]))]),
-        c.Unassign(tokens),
-        c.Drain(place.node, draw(st.booleans()), key),
-        c.PutGroup("g", draw(small), group.revision if (group := state.groups.get("g")) else None, key),
-        c.DeleteGroup("g", group.revision if group and draw(st.booleans()) else 0, key),
-        c.Requeue([run]),
-        c.TakeOver([c.TakenOver(run, token, 5_000, 202, b"tail")]),
-        c.TimeOut(tokens),
-        c.Conclude(run, token, draw(st.sampled_from(["succeeded", "failed", "cancelled", "nonsense"])), "so", key),
-        c.Hear(run, token, key),
-        c.Backfill(name, sorted(draw(st.sets(times, max_size=3))), seen or 0, key),
-        c.Rerun(run, draw(st.none() | st.just(place)), draw(st.booleans()), key),
-        c.Cancel(run, key),
-        c.PutCalendar(
+        lambda: c.DeleteJob(name, decisions, seen or 0, None, draw(st.booleans()), key),
+        lambda: c.PauseJob(name, decisions, seen or 0),
+        lambda: c.ResumeJob(name, seen or 0, due, c.Summary("paused", due, due + 1_000, 2)),
+        lambda: c.Trigger(name, draw(st.none() | st.just(place)), None, draw(st.booleans()), key),
+        lambda: c.Decide(
+            place, decisions, [c.Place(node, 1) for node in sorted(draw(st.sets(st.sampled_from(NODES))))]
+        ),
+        lambda: c.Decide(place, [c.Decision(uid, revision, due, [], [c.Summary("expired", due - 1_000, due, 2)])]),
+        lambda: c.Assign([c.Assignment(run, place, draw(st.booleans()))]),
+        lambda: c.Start(tokens),
+        lambda: c.NotStarted(tokens),
+        lambda: c.Finish([c.Finished(run, token, draw(st.sampled_from(["succeeded", "failed", "lost", "nonsense"])))]),
+        lambda: c.Lose(place.node, place.incarnation, tokens),
+        lambda: c.Expire([run], draw(st.sampled_from([[], [run]]))),
+        lambda: c.Divide([c.Parting(run, list(NODES[: draw(small)]))]),
+        lambda: c.Unassign(tokens),
+        lambda: c.Drain(place.node, draw(st.booleans()), key),
+        lambda: c.PutGroup("g", draw(small), group.revision if group else None, key),
+        lambda: c.DeleteGroup("g", group.revision if group and draw(st.booleans()) else 0, key),
+        lambda: c.Requeue([run]),
+        lambda: c.TakeOver([c.TakenOver(run, token, 5_000, 202, b"tail")]),
+        lambda: c.TimeOut(tokens),
+        lambda: c.Conclude(
+            run, token, draw(st.sampled_from(["succeeded", "failed", "cancelled", "nonsense"])), "so", key
+        ),
+        lambda: c.Hear(run, token, key),
+        lambda: c.Backfill(name, sorted(draw(st.sets(times, max_size=3))), seen or 0, key),
+        lambda: c.Rerun(run, draw(st.none() | st.just(place)), draw(st.booleans()), key),
+        lambda: c.Cancel(run, key),
+        lambda: c.PutCalendar(
             "x",
             exclusion.canonical({"dates": [f"2030-01-0{draw(st.integers(1, 3))}"]}),
             due,
             decisions,
-            calendar.revision if (calendar := state.calendars.get("x")) and draw(st.integers(0, 5)) else None,
+            calendar.revision if calendar and draw(st.integers(0, 5)) else None,
             key,
         ),
-        c.PutCalendar("x", b"\xc1", due),
-        c.DeleteCalendar("x", calendar.revision if calendar and draw(st.booleans()) else 0, key),
-        c.SkipNext(name, draw(st.lists(times, max_size=3)), seen or 0, key),
-        c.ApplyJobs(
+        lambda: c.PutCalendar("x", b"\xc1", due),
+        lambda: c.DeleteCalendar("x", calendar.revision if calendar and draw(st.booleans()) else 0, key),
+        lambda: c.SkipNext(name, draw(st.lists(times, max_size=3)), seen or 0, key),
+        lambda: c.ApplyJobs(
             [c.PutJob(name, draw(definitions), due, decisions, seen), c.PutJob("new", draw(definitions), None)],
             [c.DeleteJob(other, [], job.revision) for other, job in state.jobs.items() if other != name][:1],
             key,
         ),
-        c.ApplyJobs([c.PutJob(name, draw(definitions), None)] * 2),
-        c.CreateToken(name, bytes(draw(st.sampled_from([31, 32]))), "admin", "", "", draw(st.booleans()), key),
-        c.DeleteToken(name, key),
-        c.Note("said", key),
-        c.KeepKey(b"wrapped", b"salt", draw(small)),
-        c.PutSecret(name, b"sealed", secret.revision if (secret := state.secrets.get(name)) else draw(small), key),
-        c.DeleteSecret(name, key),
+        lambda: c.ApplyJobs([c.PutJob(name, draw(definitions), None)] * 2),
+        lambda: c.CreateToken(name, bytes(draw(st.sampled_from([31, 32]))), "admin", "", "", draw(st.booleans()), key),
+        lambda: c.DeleteToken(name, key),
+        lambda: c.Note("said", key),
+        lambda: c.KeepKey(b"wrapped", b"salt", draw(small)),
+        lambda: c.PutSecret(name, b"sealed", secret.revision if secret else draw(small), key),
+        lambda: c.DeleteSecret(name, key),
     ]
-    return draw(st.sampled_from(options))
+    return draw(st.sampled_from(options))()
 
 
 def check(state: State) -> None:
