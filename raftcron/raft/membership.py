@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import itemgetter
 from typing import NamedTuple
 
 from raftcron.errors import (
@@ -42,6 +43,7 @@ from raftcron.raft.transport import Hello
 
 logger = logging.getLogger(__name__)
 
+MAX_WORDS = 2 * MAX_MEMBERS  # of peers that are kept, the newest
 CAUGHT_UP_ENTRIES = 1_000  # so many are on their way to a follower that keeps up; they take a fraction of a second
 
 Entry = tuple[bytes, int, int]  # command, index, term: as the journal has them
@@ -65,7 +67,7 @@ class Membership:
         self._cluster_id = cluster_id
         self._seen: list[tuple[int, Configuration]] = []  # in the log; at most the first of them has applied
         self._applied_index = 0  # of the last configuration that has applied
-        self._word: tuple[int, Configuration] | None = None  # by a peer that has applied what this node has not seen
+        self._words: list[tuple[int, Configuration]] = []  # of peers, about what has not applied here
         self._disks = {name: disk_id}  # as last heard
         self._is_late = False  # a node that belongs to a cluster has come before this one had heard of any
         self._empty: set[str] = set()  # who was heard to be empty since this process began
@@ -147,8 +149,8 @@ class Membership:
         """
         gone = {name for name, _ in self.newest.removed} if self.newest is not None else set[str]()
         found = {name: address for name, address in self._peers.items() if name not in gone}
-        told = None if self._word is None else self._word[1]
-        for configuration in (self.settled, self.newest, told):
+        told = [configuration for _, configuration in self._words]
+        for configuration in (self.settled, self.newest, *told):
             for name, seat in () if configuration is None else configuration.seats.items():
                 address = seat.raft if seat.is_placed else self._peers.get(name, seat.raft)
                 if address is not None:
@@ -158,22 +160,26 @@ class Membership:
     # ---- what peers say, to find and to let in who is a member; nothing is counted by it ---------------------------
 
     @property
-    def word(self) -> tuple[int, bytes] | None:
-        """What a peer that is behind should know: the last configuration that has applied here, and its index."""
-        return None if self.settled is None else (self._seen[0][0], encode(self.settled))
+    def words(self) -> list[tuple[int, bytes]]:
+        """What a peer that is behind should know: the newest two configurations of the log, with their indices.
+
+        The newest one may not be committed, and then the one before it is: members are changed one at a time.  After a
+        start, though, nobody knows what is committed until somebody leads, and to elect a leader those who vote may
+        have to hear of each other first.
+        """
+        return [] if self.settled is None else [(index, encode(one)) for index, one in self._seen[-2:]]
 
     def hear(self, index: int, configuration: bytes) -> bool:
-        """A peer's word; True if it says more than this node knows.
+        """A peer's word; True if it says what this node has not heard.
 
         Raises FatalError of any kind for bytes that are no configuration to this release; nothing has changed then.
         """
-        known = max(self._seen[-1][0] if self._seen else 0, 0 if self._word is None else self._word[0])
-        if index <= known:
+        if index <= self._applied_index:
             return False
-        heard = decode(configuration)
-        if self._cluster_id not in (None, heard.cluster_id):
+        heard = index, decode(configuration)
+        if self._cluster_id not in (None, heard[1].cluster_id) or heard in self._words or heard in self._seen:
             return False
-        self._word = index, heard
+        self._words = sorted([*self._words, heard][-MAX_WORDS:], key=itemgetter(0))  # what is told last goes first
         return True
 
     # ---- the log -------------------------------------------------------------------------------------------------
@@ -245,8 +251,7 @@ class Membership:
             raise ConfigurationError(_gone(self._name, self._disk, configuration))
         self._cluster_id = configuration.cluster_id
         self._applied_index = index
-        if self._word is not None and self._word[0] <= index:
-            self._word = None
+        self._words = [word for word in self._words if word[0] > index]
         if self.newest is configuration:
             self._compare_settings(configuration)
 

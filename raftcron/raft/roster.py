@@ -126,8 +126,10 @@ class Roster:
 
     def greet(self, peer: str) -> None:
         """Tell a peer who the members are: if it is behind, the leader may be one that it does not know."""
-        if peer != self._name and (word := self._membership.word) is not None:
-            self._send(peer, "members", {"index": word[0], "configuration": word[1]})
+        if peer == self._name:
+            return
+        for index, configuration in self._membership.words:
+            self._send(peer, "members", {"index": index, "configuration": configuration})
 
     def on_members(self, _peer: str, message: Any) -> None:
         """What another one's `greet` says.  Raises BadMessageError."""

@@ -55,6 +55,30 @@ async def test_a_lone_node_grows_to_three_and_survives_its_first_leader(make_clu
     assert cluster.machines["n3"].commands == [b"alone", b"three", b"two"]
 
 
+async def test_a_majority_of_whom_one_has_not_heard_of_another_elects_a_leader(make_cluster: MakeCluster) -> None:
+    """A voter slept while a fourth one came; all stop, one of the others never comes back, and the three go on."""
+    cluster = make_cluster(3)
+    await cluster.start()
+    await cluster.until_led()
+    sleeper = cluster.followers()[0]
+    await cluster.stop(sleeper)
+    await grow(cluster, "n4")
+    leader = await cluster.until_led()
+    await cluster.stop(next(name for name in cluster.followers() if name != "n4"))
+    end = leader.status().last_index
+    last = asyncio.create_task(leader.propose(b"seen by the fourth", leader.status().leading_epoch or 0))
+    await until(lambda: cluster.engines["n4"].status().last_index > end)  # so that nobody leads without it
+    await cluster.stop()
+    with pytest.raises(UnknownOutcomeError):
+        await last
+    fourth = cluster.addresses.pop("n4")  # the founders' settings name nobody but the founders
+    await cluster.start({*cluster.names} - {leader._name})
+    cluster.addresses["n4"] = fourth
+    await cluster.start(["n4"])
+    await cluster.propose(b"three of four")
+    await cluster.until_same()
+
+
 async def test_a_change_that_is_under_way_when_its_node_stops_has_an_unknown_outcome(
     make_cluster: MakeCluster,
 ) -> None:

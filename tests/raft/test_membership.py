@@ -113,11 +113,11 @@ def test_a_disk_of_this_cluster_comes_in_though_it_is_not_known_here() -> None:
 def test_peers_tell_whom_this_node_does_not_know_yet() -> None:
     """Enough to find them and let them in; nothing is counted by it, and what the log says later takes its place."""
     ahead = formed(AWAITED, LEARNING, FOUR)
-    assert ahead.word == (4, encode(FOUR))
+    assert ahead.words == [(4, encode(FOUR))]
     behind = formed(disk="d1")
-    assert not behind.hear(*formed().word)  # type: ignore[misc]
-    assert behind.hear(*ahead.word)
-    assert not behind.hear(*ahead.word)
+    assert not behind.hear(*formed().words[0])
+    assert behind.hear(*ahead.words[0])
+    assert not behind.hear(*ahead.words[0])
     assert not behind.hear(9, encode(FOUR._replace(cluster_id="c2")))
     with pytest.raises(DamagedError):
         behind.hear(9, b"\x11nonsense")
@@ -135,11 +135,35 @@ def test_peers_tell_whom_this_node_does_not_know_yet() -> None:
     assert sorted(behind.addresses) == ["n1", "n3", "n4"]
 
 
+def test_a_node_that_has_just_started_names_whom_its_log_names() -> None:
+    """What is committed it will hear from a leader, whom those who do not know each other could not elect."""
+    started = formed()
+    assert member().words == []
+    for index, configuration in enumerate((AWAITED, LEARNING, FOUR), 2):
+        started.see(index, encode(configuration))
+    assert started.words == [(3, encode(LEARNING)), (4, encode(FOUR))]
+    behind = formed()
+    assert [behind.hear(*word) for word in started.words] == [True, True]
+    assert behind.addresses["n4"] == HERE
+    assert behind.voters == NAMES
+
+
+def test_a_word_that_came_to_nothing_does_not_stand_in_the_way_of_another() -> None:
+    """The entry that was told was cut, and one before its index says who belongs."""
+    behind = formed()
+    assert behind.hear(9, encode(FORMED.without("n3")))
+    assert behind.hear(5, encode(FOUR))
+    assert sorted(behind.addresses) == [*NAMES, "n4"]
+    behind.see(5, encode(FOUR))
+    behind.apply(5)
+    assert not behind.hear(5, encode(FOUR))
+
+
 def test_a_newcomer_lets_in_whom_its_peers_have_named() -> None:
     """Its own settings may lag behind the cluster."""
     newcomer = Membership("n4", {"n4": HERE, "n1": PEERS["n1"]}, "d4", None)
     assert "n2 is not a member" in (newcomer.admit(hello("n2", cluster="c1", is_empty=False), None) or "")
-    assert newcomer.hear(*formed(AWAITED).word)  # type: ignore[misc]
+    assert newcomer.hear(*formed(AWAITED).words[0])
     assert newcomer.admit(hello("n2", cluster="c1", is_empty=False), None) is None
     assert not newcomer.is_voter or newcomer.newest is None
 
