@@ -36,13 +36,14 @@ async def apply(request: web.Request) -> web.Response:
     key = idempotency_key(request, b"")  # of the parameters; each chunk adds what it holds
 
     async def use() -> web.Response:
+        faults: list[Fault] = []
         if request.content_type == bodies.NDJSON:
             jobs = _lines(request)
         else:
             body = await bodies.read(request, bodies.BULK_BYTES_MAX, bodies.JSON)
-            jobs, said = _split(body)
+            jobs, said = _split(body, faults)
             asked.update(said)
-        _check(asked)
+        _check(asked, faults)
         if asked["prune"] and principal(request).prefix:
             raise ForbiddenError("prune reaches beyond a token's prefix: use a token without one")
         jobs = _within(request, jobs)
@@ -80,8 +81,8 @@ def _view(result: Result) -> dict[str, Any]:
     return {"name": result.name, "status": result.status, "result": result.result, "errors": errors}
 
 
-def _check(asked: dict[str, Any]) -> None:
-    faults = [
+def _check(asked: dict[str, Any], faults: list[Fault]) -> None:
+    faults += [
         Fault(f"/{name}", f"must be a boolean, not {kind_of(asked[name])}")
         for name in ("prune", "dry_run")
         if not isinstance(asked[name], bool)
@@ -95,23 +96,25 @@ def _check(asked: dict[str, Any]) -> None:
         raise InvalidError("the request is not valid; nothing was done", tuple(faults))
 
 
-def _split(body: bytes) -> tuple[AsyncIterator[Sent], dict[str, Any]]:
-    """The jobs of a JSON body, undecoded, and what it says beside them."""
+def _split(body: bytes, faults: list[Fault]) -> tuple[AsyncIterator[Sent], dict[str, Any]]:
+    """The jobs of a JSON body, undecoded, and what it says beside them; what is wrong with either goes to `faults`."""
     if not body:
         raise MalformedError("the body is empty: this route takes a JSON object with `jobs`, or a job a line")
     try:
         parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        content = bodies.decode(body)  # which says where it is not JSON
+        fault = Fault("", f'must be an object like {{"jobs": [...]}}, not {kind_of(content)}')
+        raise InvalidError("the request is not valid; nothing was done", (fault,)) from None
+    raws: list[msgspec.Raw] = []
+    try:
         raws = msgspec.json.decode(parts.pop("jobs", b"null"), type=list[msgspec.Raw])
-    except msgspec.DecodeError as error:
-        bodies.decode(body)  # which says where it is not JSON
-        raise InvalidError(
-            f'the body is not an object like {{"jobs": [...]}}: {error}', (Fault("/jobs", "must be an array of jobs"),)
-        ) from None
+    except msgspec.DecodeError:
+        bodies.decode(body)
+        faults.append(Fault("/jobs", "must be an array of jobs"))
     unknown = sorted(parts.keys() - set(FIELDS))
-    if unknown:
-        faults = (Fault(f"/{name[:100]}", "is not a field here" + near(name[:100], FIELDS)) for name in unknown)
-        raise InvalidError("the request is not valid; nothing was done", tuple(faults))
-    said = {name: bodies.decode(bytes(raw)) for name, raw in parts.items()}
+    faults += (Fault(f"/{name[:100]}", "is not a field here" + near(name[:100], FIELDS)) for name in unknown)
+    said = {name: bodies.decode(bytes(raw)) for name, raw in parts.items() if name in FIELDS}
 
     async def each() -> AsyncIterator[Sent]:
         for raw in raws:

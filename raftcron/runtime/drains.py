@@ -6,12 +6,13 @@ import logging
 from typing import Any
 
 from raftcron.core.commands import Command, Done, Drain
-from raftcron.core.fields import escape, kind_of, near
+from raftcron.core.fields import kind_of
 from raftcron.core.model import Key
-from raftcron.errors import Fault, InvalidError, NotFoundError, RaftcronError
+from raftcron.errors import Fault, NotFoundError, RaftcronError
 from raftcron.ports import Log, Standing
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.service import Service, taken
+from raftcron.runtime.small_bodies import fields_of, refuse_any
 
 log = logging.getLogger(__name__)
 
@@ -60,21 +61,13 @@ async def leave_lead(node: str, machine: Machine, to: Log) -> None:
 
 
 def _read(body: Any) -> tuple[str, bool]:
-    if not isinstance(body, dict):
-        text = f'must be an object such as {{"node": "n1"}}, not {kind_of(body)}'
-        raise InvalidError("the body is not valid", (Fault("", text),))
-    name, is_drained = body.get("node"), body.get("drain", True)
-    faults = [
-        Fault(f"/{escape(key)}", "is not a field here" + near(key, ("node", "drain")))
-        for key in body
-        if key not in ("node", "drain")
-    ]
+    fields, faults = fields_of({} if body is None else body, ("node", "drain"))
+    name, is_drained = fields.get("node"), fields.get("drain", True)
     if not isinstance(name, str):
-        faults.append(Fault("/node", "is missing" if name is None else f"must be a node's name, not {kind_of(name)}"))
+        what = 'is missing: a node\'s name, as in {"node": "n1"}'
+        faults.append(Fault("/node", what if name is None else f"must be a node's name, not {kind_of(name)}"))
     if not isinstance(is_drained, bool):
         faults.append(Fault("/drain", f"must be a boolean, not {kind_of(is_drained)}"))
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise InvalidError(f"the body has {count}; nothing was changed", tuple(faults))
+    refuse_any(faults)
     assert isinstance(name, str)
     return name, is_drained

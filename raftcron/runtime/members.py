@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from raftcron.config.kinds import ADDRESS, TEXT_NAME, Address
-from raftcron.core.fields import escape, kind_of, near, shown
-from raftcron.errors import ConflictError, Fault, InvalidError, NotFoundError, UnavailableError
+from raftcron.core.fields import kind_of, shown
+from raftcron.errors import ConflictError, Fault, NotFoundError, UnavailableError
 from raftcron.ports import Log, Member, Standing
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.reads import Reads
+from raftcron.runtime.small_bodies import fields_of, refuse_any
 
 
 class Addresses(NamedTuple):
@@ -53,14 +54,14 @@ class Members:
 
         Raises InvalidError, ConflictError, UnavailableError, UnknownOutcomeError, as all of these do.
         """
-        fields, faults = _fields(body, ("name", "raft", "http"))
+        fields, faults = fields_of(body, ("name", "raft", "http"))
         name = fields.get("name")
         try:
             TEXT_NAME.read(name)
         except ValueError as error:
             faults.append(Fault("/name", str(error)))
         addresses = _addresses(fields, faults, must_have=("raft",))
-        _refuse(faults)
+        refuse_any(faults)
         assert isinstance(name, str)
         assert addresses.raft is not None, "what must be there and is not is a fault"
         await self._reads.confirm()
@@ -87,9 +88,9 @@ class Members:
 
         Raises NotFoundError; ConflictError while the member is alive, or may hold a lease.
         """
-        fields, faults = _fields(body, ("raft", "http"))
+        fields, faults = fields_of(body, ("raft", "http"))
         addresses = _addresses(fields, faults)
-        _refuse(faults)
+        refuse_any(faults)
         await self._reads.confirm()
         member = self._found(name)
         if member.standing is not Standing.AWAITED:
@@ -104,11 +105,11 @@ class Members:
 
     async def transfer(self, body: Any) -> str | None:
         """Hand over the lead; body `{to}`, which may be left out.  Who leads now, None while it is not known."""
-        fields, faults = _fields(body, ("to",))
+        fields, faults = fields_of(body, ("to",))
         to = fields.get("to")
         if to is not None and not isinstance(to, str):
             faults.append(Fault("/to", f"must be a member's name, not {kind_of(to)}"))
-        _refuse(faults)
+        refuse_any(faults)
         await self._reads.confirm()
         if to == self._node:
             return self._node
@@ -151,18 +152,8 @@ class Members:
 
 def no_fields(body: Any) -> None:
     """For what takes a body without fields, or none at all.  Raises InvalidError."""
-    _, faults = _fields(body, ())
-    _refuse(faults)
-
-
-def _fields(body: Any, known: Collection[str]) -> tuple[Mapping[str, Any], list[Fault]]:
-    if body is None:
-        return {}, []
-    if not isinstance(body, dict):
-        raise InvalidError("the body is not valid", (Fault("", f"must be an object, not {kind_of(body)}"),))
-    return body, [
-        Fault(f"/{escape(key)}", "is not a field here" + near(key, known)) for key in body if key not in known
-    ]
+    _, faults = fields_of(body, ())
+    refuse_any(faults)
 
 
 def _addresses(fields: Mapping[str, Any], faults: list[Fault], must_have: Collection[str] = ()) -> Addresses:
@@ -184,9 +175,3 @@ def _addresses(fields: Mapping[str, Any], faults: list[Fault], must_have: Collec
         faults.append(Fault("/http", "is the address for peers: HTTP has one of its own"))
     raft = (found["raft"].host, found["raft"].port) if "raft" in found else None
     return Addresses(raft, str(found["http"]) if "http" in found else "")
-
-
-def _refuse(faults: list[Fault]) -> None:
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise InvalidError(f"the body has {count}; nothing was changed", tuple(faults))

@@ -15,11 +15,12 @@ from raftcron.core.fields import kind_of, shown
 from raftcron.core.instant import parse_rfc3339, rfc3339
 from raftcron.core.model import Job, Key
 from raftcron.core.times import Times
-from raftcron.errors import ConflictError, Fault, InvalidError
+from raftcron.errors import ConflictError, Fault
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.forecast import in_turns
 from raftcron.runtime.machine import Machine
-from raftcron.runtime.service import LOOKS_MAX, Service, fields_of, overlap_of, taken
+from raftcron.runtime.service import LOOKS_MAX, Service, taken
+from raftcron.runtime.small_bodies import fields_of, flag_of, invalid, overlap_of, refuse_any
 
 MESSAGE_BYTES_MAX = 4_096  # of a target's last word, which is kept as the tail of the run's output
 SPAN_DAYS_MAX = 3_660  # of a backfill: counting its times looks at each day, some 20 ms in all
@@ -55,7 +56,9 @@ class Requests:
 
         Raises InvalidError, NotFoundError, ConflictError where it has not ended or its job is gone.
         """
-        overlap = overlap_of(fields_of(body, {"overlap"}))
+        fields, faults = fields_of(body, {"overlap"})
+        overlap = overlap_of(fields, faults)
+        refuse_any(faults)
 
         def look() -> Command:
             self._service.known_run(run_id)
@@ -68,8 +71,7 @@ class Requests:
 
         Raises InvalidError, NotFoundError, ConflictError where the token is not current or the run has ended.
         """
-        fields = fields_of(body, {"token", "state", "message"})
-        faults: list[Fault] = []
+        fields, faults = fields_of(body, {"token", "state", "message"})
         token = _token(fields, faults)
         state, message = fields.get("state"), fields.get("message")
         if state not in CONCLUSIONS:
@@ -80,7 +82,7 @@ class Requests:
         elif message is not None and (size := len(message.encode())) > MESSAGE_BYTES_MAX:
             text = f"has {size} bytes, at most {MESSAGE_BYTES_MAX} are kept of a run's output"
             faults.append(Fault("/message", text))
-        _raise_any(faults)
+        refuse_any(faults)
 
         def look() -> Command:
             self._service.known_run(run_id)
@@ -90,9 +92,9 @@ class Requests:
 
     async def hear(self, run_id: str, body: Any, key: Key | None) -> Done:
         """A target is at work on the run that it has taken over; body `{token}`.  Raises as `conclude`."""
-        faults: list[Fault] = []
-        token = _token(fields_of(body, {"token"}), faults)
-        _raise_any(faults)
+        fields, faults = fields_of(body, {"token"})
+        token = _token(fields, faults)
+        refuse_any(faults)
 
         def look() -> Command:
             self._service.known_run(run_id)
@@ -142,7 +144,7 @@ class Requests:
                 f"the span holds {len(found) + rest[2]:,} times, one request has {BACKFILL_MAX:,} at most: "
                 f"end it at {rfc3339(found[-1])}, and go on from {rfc3339(rest[0])} when those have run"
             )
-            raise InvalidError("the body has 1 fault; nothing was done", (Fault("/to", text),))
+            raise invalid(Fault("/to", text))
         return found
 
 
@@ -152,12 +154,9 @@ class _Moved(Exception):
 
 def span_of(body: Any, now: int) -> Span:
     """What the body `{from, to, dry_run}` of a backfill asks for.  Raises InvalidError."""
-    fields = fields_of(body, {"from", "to", "dry_run"})
-    faults: list[Fault] = []
+    fields, faults = fields_of(body, {"from", "to", "dry_run"})
     begin, through = _instant(fields, "from", faults), _instant(fields, "to", faults)
-    dry_run = fields.get("dry_run")
-    if dry_run is not None and not isinstance(dry_run, bool):
-        faults.append(Fault("/dry_run", f"must be a boolean, not {kind_of(dry_run)}"))
+    is_dry = flag_of(fields, "dry_run", faults)
     if begin is not None and through is not None:
         if through > now:
             faults.append(Fault("/to", f"lies ahead: it is {rfc3339(now)} now, and a backfill is of what is past"))
@@ -165,10 +164,10 @@ def span_of(body: Any, now: int) -> Span:
             faults.append(Fault("/to", f"{rfc3339(through)} lies before `from`, {rfc3339(begin)}"))
         if through - begin > SPAN_DAYS_MAX * DAY_MS:
             faults.append(Fault("/from", f"is more than {SPAN_DAYS_MAX:,} days before `to`: ask for a part at a time"))
-    _raise_any(faults)
+    refuse_any(faults)
     assert begin is not None, "it would be a fault"
     assert through is not None, "it would be a fault"
-    return Span(begin, through, bool(dry_run))
+    return Span(begin, through, is_dry)
 
 
 def _from(times: Times, span: Span) -> Iterator[int]:
@@ -205,9 +204,3 @@ def _token(fields: Mapping[str, Any], faults: list[Fault]) -> int:
     said = f"is {shown(token)}" if "token" in fields else "is missing"
     faults.append(Fault("/token", f"{said}: send the request's Raftcron-Fencing-Token"))
     return 0
-
-
-def _raise_any(faults: list[Fault]) -> None:
-    if faults:
-        count = f"{len(faults)} fault" + ("" if len(faults) == 1 else "s")
-        raise InvalidError(f"the body has {count}; nothing was done", tuple(faults))

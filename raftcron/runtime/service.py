@@ -34,7 +34,7 @@ from raftcron.core.commands import (
     Summary,
     Trigger,
 )
-from raftcron.core.fields import escape, kind_of, name_fault, near, shown
+from raftcron.core.fields import kind_of, name_fault, near, shown
 from raftcron.core.instant import parse_rfc3339
 from raftcron.core.judge import ScheduleJudge, never_fires
 from raftcron.core.model import Calendar, Group, Job, Key, Policy
@@ -64,6 +64,7 @@ from raftcron.runtime.machine import Machine
 from raftcron.runtime.origin import asking, prefix
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
+from raftcron.runtime.small_bodies import fields_of, flag_of, invalid, overlap_of, refuse_any
 from raftcron.runtime.vault import Vault
 from raftcron.runtime.views import job_fields
 from raftcron.runtime.why import why
@@ -188,42 +189,42 @@ class Service:
 
     async def pause_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """The schedule stops; body `{note, until}`.  Raises InvalidError, NotFoundError."""
-        fields = fields_of(body, {"note", "until"})
+        fields, faults = fields_of(body, {"note", "until"})
         note = "" if fields.get("note") is None else fields["note"]
         if not isinstance(note, str):
-            raise _invalid("/note", f"must be a string, not {kind_of(note)}")
-        if len(note) > NOTE_MAX:
-            raise _invalid("/note", f"has {len(note)} characters, at most {NOTE_MAX} are taken")
-        until = None if fields.get("until") is None else self._end_of_pause(fields["until"])
+            faults.append(Fault("/note", f"must be a string, not {kind_of(note)}"))
+        elif len(note) > NOTE_MAX:
+            faults.append(Fault("/note", f"has {len(note)} characters, at most {NOTE_MAX} are taken"))
+        until = None if fields.get("until") is None else self._end_of_pause(fields["until"], faults)
+        refuse_any(faults)
 
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
             job = self.found(name, job)
             if until is not None and until <= self._time.now_ms():
-                raise _invalid("/until", "lies in the past: name an instant to come, or leave it out")
+                raise invalid(Fault("/until", "lies in the past: name an instant to come, or leave it out"))
             decisions = self.settled(job, self._time.now_ms())
             return PauseJob(name, decisions, self._machine.state.revision_of(job), note, until, key)
 
         return taken(await self.write(key, look))
 
     @staticmethod
-    def _end_of_pause(text: Any) -> int:
-        if not isinstance(text, str):
-            raise _invalid("/until", f"must be an instant such as 2030-01-31T09:00:00Z, not {kind_of(text)}")
+    def _end_of_pause(text: Any, faults: list[Fault]) -> int | None:
         try:
             return parse_rfc3339(text)
         except ValueError as error:
-            raise _invalid("/until", str(error)) from None
+            faults.append(Fault("/until", str(error)))
+            return None
 
     async def resume_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """The schedule goes on from now; body `{catch_up}`.  Raises InvalidError, NotFoundError.
 
         With `catch_up` what fell into the pause is owed after all, and the misfire policy speaks of it.
         """
-        catch_up = fields_of(body, {"catch_up"}).get("catch_up")
-        if catch_up is not None and not isinstance(catch_up, bool):
-            raise _invalid("/catch_up", f"must be a boolean, not {kind_of(catch_up)}")
+        fields, faults = fields_of(body, {"catch_up"})
+        catch_up = flag_of(fields, "catch_up", faults)
+        refuse_any(faults)
 
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
@@ -245,9 +246,11 @@ class Service:
 
         0 takes back what was asked for.  Raises InvalidError, NotFoundError, ConflictError where no time is ahead.
         """
-        count = fields_of(body, {"count"}).get("count", 1)
+        fields, faults = fields_of(body, {"count"})
+        count = fields.get("count", 1)
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= SKIPS_MAX:
-            raise _invalid("/count", f"is {shown(count)}: use a whole number from 0 to {SKIPS_MAX}")
+            faults.append(Fault("/count", f"is {shown(count)}: use a whole number from 0 to {SKIPS_MAX}"))
+        refuse_any(faults)
 
         def look() -> Command:
             state, now = self._machine.state, self._time.now_ms()
@@ -268,7 +271,7 @@ class Service:
         if not found:
             raise ConflictError(f"no time is ahead of job {job.name!r} that could be skipped")
         if policy.recurrence.end_intervals and len(found) < count:
-            raise _invalid("/count", f"times `from last_end` are known one at a time: use at most {len(found)}")
+            raise invalid(Fault("/count", f"times `from last_end` are known one at a time: use at most {len(found)}"))
         return found
 
     async def preview_job(self, name: str, body: Any, precondition: Precondition) -> Preview:
@@ -329,8 +332,9 @@ class Service:
 
     async def run_job(self, name: str, body: Any, key: Key | None) -> Done:
         """Run now; body `{args, overlap}`.  `subject` is the run's id.  Raises InvalidError, NotFoundError."""
-        fields = fields_of(body, {"args", "overlap"})
-        overlap = overlap_of(fields)
+        fields, faults = fields_of(body, {"args", "overlap"})
+        overlap = overlap_of(fields, faults)
+        refuse_any(faults)
         args = None if fields.get("args") is None else msgspec.msgpack.encode(fields["args"])
         if args is not None and len(args) > ARGS_BYTES_MAX:
             raise TooLargeError(f"the args take {len(args)} bytes, at most {ARGS_BYTES_MAX} are taken")
@@ -614,32 +618,6 @@ def _merge(target: Any, patch: Any) -> Any:
         else:
             result[key] = _merge(result.get(key), value)
     return result
-
-
-def fields_of(body: Any, known: set[str]) -> Mapping[str, Any]:
-    """The fields of a small body; None (no body at all) has none."""
-    if body is None:
-        return {}
-    if not isinstance(body, dict):
-        raise _invalid("", f"must be an object, not {kind_of(body)}")
-    faults = tuple(
-        Fault(f"/{escape(key)}", "is not a field here" + near(key, known)) for key in body if key not in known
-    )
-    if faults:
-        raise InvalidError(f"the body has {_counted(len(faults))}; nothing was done", faults)
-    return body
-
-
-def overlap_of(fields: Mapping[str, Any]) -> bool:
-    """Whether the request overrides the job's overlap policy for its run."""
-    overlap = fields.get("overlap")
-    if overlap not in (None, "allow"):
-        raise _invalid("/overlap", f"is {shown(overlap)}: `allow`, or leave it out for the job's policy")
-    return overlap is not None
-
-
-def _invalid(pointer: str, message: str) -> InvalidError:
-    return InvalidError(f"the body has {_counted(1)}; nothing was done", (Fault(pointer, message),))
 
 
 def _counted(count: int, noun: str = "fault") -> str:

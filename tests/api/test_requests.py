@@ -306,3 +306,26 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/metrics": "GET",
         "/openapi.json": "GET",
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointers"),
+    [
+        ("/v1/jobs/a/pause", {"x": 1, "note": 7, "until": 5}, ["/x", "/note", "/until"]),
+        ("/v1/jobs/a/resume", {"x": 1, "catch_up": "yes"}, ["/x", "/catch_up"]),
+        ("/v1/jobs/a/skip-next", {"x": 1, "count": -1}, ["/x", "/count"]),
+        ("/v1/jobs/a/runs", {"x": 1, "y": 2, "overlap": "skip"}, ["/x", "/y", "/overlap"]),
+        ("/v1/jobs/a/backfill", {"x": 1, "from": "then", "dry_run": 1}, ["/x", "/from", "/to", "/dry_run"]),
+        ("/v1/runs/m1-0/retry", {"x": 1, "overlap": 0}, ["/x", "/overlap"]),
+        ("/v1/runs/m1-0/finish", {"x": 1, "state": "lost", "message": 1}, ["/x", "/token", "/state", "/message"]),
+        ("/v1/runs/m1-0/heartbeat", {"x": 1, "token": -1}, ["/x", "/token"]),
+        ("/v1/jobs:apply", {"x": 1, "jobs": "a", "prune": "no"}, ["/jobs", "/x", "/prune"]),
+        ("/v1/jobs:apply", [], [""]),
+        ("/v1/cluster/drain", {"x": 1, "node": 1, "drain": "no"}, ["/x", "/node", "/drain"]),
+    ],
+)
+async def test_small_bodies_name_every_fault(one: Bench, path: str, body: Any, pointers: list[str]) -> None:
+    """A field that is not known hides none of what is wrong with the others."""
+    (await one.ask("PUT", "/v1/jobs/a", GOOD)).expect(201)
+    problem = (await one.ask("POST", path, body)).problem(422, "invalid")
+    assert [fault["pointer"] for fault in problem["errors"]] == pointers
