@@ -15,7 +15,7 @@ from raftcron.api.context import NODE, NodeContext
 from raftcron.api.query import Query, invalid
 from raftcron.core import events as core
 from raftcron.core.access import still_known
-from raftcron.core.fields import shown
+from raftcron.core.instant import shown
 from raftcron.errors import GoneError, MalformedError, TooManyError
 from raftcron.runtime.events import Place, Reader
 from raftcron.runtime.views import instant, uid_text

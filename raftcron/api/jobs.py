@@ -13,8 +13,7 @@ from raftcron.api.context import NODE
 from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
 from raftcron.core.commands import Done
-from raftcron.core.fields import shown
-from raftcron.core.instant import parse_rfc3339
+from raftcron.core.instant import parse_rfc3339, shown
 from raftcron.errors import NotFoundError
 from raftcron.runtime.forecast import AHEAD_MAX
 from raftcron.runtime.listing import JOB_STATES, SORTS, JobFilter

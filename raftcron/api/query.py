@@ -11,7 +11,8 @@ from aiohttp import web
 
 from raftcron.api.auth import principal
 from raftcron.core.access import EVERYBODY
-from raftcron.core.fields import near, shown
+from raftcron.core.fields import near
+from raftcron.core.instant import shown
 from raftcron.core.model import Key
 from raftcron.errors import Fault, InvalidError, MalformedError
 from raftcron.runtime.listing import PAGE_DEFAULT, PAGE_MAX

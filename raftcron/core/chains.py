@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 
-from raftcron.core.fields import shown
+from raftcron.core.instant import shown
 from raftcron.core.model import CANCELLED, FAILED, LOST, SUCCEEDED, TIMED_OUT, Job
 from raftcron.core.state import State
 from raftcron.errors import Fault

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from raftcron.core.cron import uses_hash
-from raftcron.core.fields import CHECKS, NAME_RULE, Walk, escape, kind_of, name_fault, near, shown
-from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339
+from raftcron.core.fields import CHECKS, NAME_RULE, Walk, escape, kind_of, name_fault, near
+from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339, shown
 from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, HANDLER_TAG, UNLIMITED, Policy, Recurrence
 from raftcron.errors import Fault
 

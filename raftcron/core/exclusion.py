@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from raftcron.core.cron import CronFields, ScheduleError, parse_cron
-from raftcron.core.fields import Walk, escape, kind_of, near, shown
+from raftcron.core.fields import Walk, escape, kind_of, near
+from raftcron.core.instant import shown
 from raftcron.core.model import Calendar
 from raftcron.core.schedule import known_zone, parse
 from raftcron.core.tally import clock_mask, cut

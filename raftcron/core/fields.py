@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339
+from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339, shown
 from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE
 from raftcron.errors import Fault
 
@@ -106,12 +106,6 @@ def kind_of(value: Any) -> str:
     """The JSON name of a value's type."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def shown(value: Any) -> str:
-    """A value as a message may show it: quoted and bounded."""
-    text = repr(value[:100] if isinstance(value, str) else value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def escape(key: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftcron.core.fields import Walk, escape, kind_of, near, shown
+from raftcron.core.fields import Walk, escape, kind_of, near
+from raftcron.core.instant import shown
 from raftcron.errors import Fault
 
 GROUPS_MAX = 1_000

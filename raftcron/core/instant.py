@@ -42,22 +42,20 @@ def parse_rfc3339(text: str) -> int:
     """
     match = _RFC3339.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(
-            f"{_shown(text)} is not an RFC 3339 instant: write it like 2026-03-29T01:30:00Z or with +02:00"
-        )
+        raise ValueError(f"{shown(text)} is not an RFC 3339 instant: write it like 2026-03-29T01:30:00Z or with +02:00")
     year, month, day, hour, minute, second, fraction, sign, off_hour, off_minute = match.groups()
     try:
         when = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
     except ValueError as error:
-        raise ValueError(f"{_shown(text)} does not exist: {error}; write it like 2026-03-29T01:30:00Z") from None
+        raise ValueError(f"{shown(text)} does not exist: {error}; write it like 2026-03-29T01:30:00Z") from None
     ms = (when - _EPOCH) // _MS + int((fraction or "0").ljust(3, "0")[:3])
     if sign:
         if int(off_hour) > 23 or int(off_minute) > 59:
-            raise ValueError(f"{_shown(text)} has an offset that does not exist: use -23:59 to +23:59, or Z")
+            raise ValueError(f"{shown(text)} has an offset that does not exist: use -23:59 to +23:59, or Z")
         offset_ms = (int(off_hour) * 60 + int(off_minute)) * 60_000
         ms += offset_ms if sign == "-" else -offset_ms
     if not MIN_MS <= ms <= MAX_MS:
-        raise ValueError(f"{_shown(text)} lies outside the years 1 to 9999 in UTC")
+        raise ValueError(f"{shown(text)} lies outside the years 1 to 9999 in UTC")
     return ms
 
 
@@ -67,7 +65,7 @@ def parse_duration(value: object) -> int:
     0 is a duration; at most 36,525 days.  Raises ValueError that says what would be right.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{_shown(value)} is not a duration: use text like 90s, 5m or 1h30m, or a number of seconds")
+        raise ValueError(f"{shown(value)} is not a duration: use text like 90s, 5m or 1h30m, or a number of seconds")
     if isinstance(value, str):
         ms = _duration_of_short(value) if len(value) <= REMEMBERED_CHARACTERS else _duration_of_text(value)
     elif 0 <= value <= MAX_DURATION_MS / 1000:  # also false for NaN
@@ -75,7 +73,7 @@ def parse_duration(value: object) -> int:
     else:
         ms = -1
     if not 0 <= ms <= MAX_DURATION_MS:
-        raise ValueError(f"{_shown(value)} is out of range: a duration is 0 to 36525 days")
+        raise ValueError(f"{shown(value)} is out of range: a duration is 0 to 36525 days")
     return ms
 
 
@@ -91,7 +89,7 @@ def _duration_of_text(text: str) -> int:
     if not text or position != len(text):
         hint = f"write {text}s for seconds" if text.isascii() and text.isdigit() and len(text) < 16 else ""
         raise ValueError(
-            f"{_shown(text)} is not a duration: "
+            f"{shown(text)} is not a duration: "
             + (hint or "use whole numbers with units w d h m s ms, each at most once, like 90s, 5m or 1h30m")
         )
     return total
@@ -112,7 +110,12 @@ def format_duration(ms: int) -> str:
     return "".join(parts) or "0s"
 
 
-def _shown(value: object) -> str:
-    """A value as a message may show it: quoted and bounded."""
-    text = repr(value)
+def shown(value: object) -> str:
+    """A value as a message may show it: quoted and bounded; null, true and false as JSON has them."""
+    if value is None or isinstance(value, bool):
+        return _JSON_WORDS[value]
+    text = repr(value[:100] if isinstance(value, str) else value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+_JSON_WORDS = {None: "null", True: "true", False: "false"}

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from raftcron.config.kinds import ADDRESS, TEXT_NAME, Address
-from raftcron.core.fields import kind_of, shown
+from raftcron.core.fields import kind_of
+from raftcron.core.instant import shown
 from raftcron.errors import ConflictError, Fault, NotFoundError, UnavailableError
 from raftcron.ports import Log, Member, Standing
 from raftcron.runtime.machine import Machine

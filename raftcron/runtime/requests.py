@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from raftcron.core.apply.remote import CONCLUSIONS
 from raftcron.core.apply.requests import BACKFILL_MAX
 from raftcron.core.commands import Backfill, Command, Conclude, Done, Hear, Rerun
-from raftcron.core.fields import kind_of, shown
-from raftcron.core.instant import parse_rfc3339, rfc3339
+from raftcron.core.fields import kind_of
+from raftcron.core.instant import parse_rfc3339, rfc3339, shown
 from raftcron.core.model import Job, Key
 from raftcron.core.times import Times
 from raftcron.errors import ConflictError, Fault

@@ -34,8 +34,8 @@ from raftcron.core.commands import (
     Summary,
     Trigger,
 )
-from raftcron.core.fields import kind_of, name_fault, near, shown
-from raftcron.core.instant import parse_rfc3339
+from raftcron.core.fields import kind_of, name_fault, near
+from raftcron.core.instant import parse_rfc3339, shown
 from raftcron.core.judge import ScheduleJudge, never_fires
 from raftcron.core.model import Calendar, Group, Job, Key, Policy
 from raftcron.core.schedule import ScheduleError

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from raftcron.core.fields import escape, kind_of, near, shown
+from raftcron.core.fields import escape, kind_of, near
+from raftcron.core.instant import shown
 from raftcron.errors import Fault, InvalidError
 
 Fields = Mapping[str, Any]

@@ -277,6 +277,14 @@ async def test_nonsense_in_what_is_not_built_is_invalid(one: Bench, changes: dic
     assert (await one.put("a", **changes)).pointers(422, "invalid") == [pointer]
 
 
+async def test_faults_speak_of_values_as_json_has_them(one: Bench) -> None:
+    """null and true, not what the language behind it calls them."""
+    body = GOOD | {"timeout": None, "kill_after": True, "delivery": None}
+    problem = (await one.ask("PUT", "/v1/jobs/a", body)).problem(422, "invalid")
+    told = {fault["pointer"]: fault["message"].split(" ")[:2] for fault in problem["errors"]}
+    assert told == {"/timeout": ["null", "is"], "/kill_after": ["true", "is"], "/delivery": ["is", "null,"]}
+
+
 async def test_names_in_paths_are_decoded(one: Bench) -> None:
     """Percent signs are what they stand for; a name out of the alphabet is refused when written, unknown when read."""
     (await one.ask("PUT", "/v1/jobs/%61%2Db", GOOD)).expect(201)
