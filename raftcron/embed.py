@@ -35,7 +35,7 @@ from raftcron.daemon import Daemon
 from raftcron.errors import ConfigurationError, Fault, RaftcronError
 from raftcron.executors.handlers import Cancellation, Handlers, Run
 from raftcron.executors.registry import Registry
-from raftcron.runtime.service import Precondition
+from raftcron.runtime.writes import Precondition
 
 __all__ = ["Cancellation", "RaftCron", "Run"]
 

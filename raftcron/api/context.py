@@ -25,6 +25,7 @@ from raftcron.runtime.listing import Listing
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.members import Members
 from raftcron.runtime.presence import PeerInfo
+from raftcron.runtime.previews import Previews
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
 from raftcron.runtime.requests import Requests
@@ -73,6 +74,7 @@ class NodeContext:
     reads: Reads = field(init=False)
     catch_up: CatchUp = field(init=False)
     service: Service = field(init=False)
+    previews: Previews = field(init=False)
     bulk: Bulk = field(init=False)
     calendars: Calendars = field(init=False)
     groups: Groups = field(init=False)
@@ -111,11 +113,12 @@ class NodeContext:
             note=self.service.note,
         )
         self.requests = Requests(machine=self.machine, time=self.time, service=self.service)
-        self.calendars = Calendars(machine=self.machine, time=self.time, service=self.service)
-        self.tokens = Tokens(machine=self.machine, service=self.service, entropy=self.entropy)
-        self.groups = Groups(machine=self.machine, service=self.service)
-        self.secrets = Secrets(machine=self.machine, service=self.service, vault=vault)
-        self.drains = Drains(node=self.name, machine=self.machine, log=self.log, service=self.service)
+        self.previews = Previews(machine=self.machine, time=self.time, service=self.service)
+        self.calendars = Calendars(machine=self.machine, time=self.time, writes=self.service)
+        self.tokens = Tokens(machine=self.machine, writes=self.service, entropy=self.entropy)
+        self.groups = Groups(machine=self.machine, writes=self.service)
+        self.secrets = Secrets(machine=self.machine, writes=self.service, vault=vault)
+        self.drains = Drains(node=self.name, machine=self.machine, log=self.log, writes=self.service)
 
 
 NODE = web.AppKey("node", NodeContext)

@@ -17,7 +17,8 @@ from raftcron.core.instant import parse_rfc3339, shown
 from raftcron.errors import NotFoundError
 from raftcron.runtime.forecast import AHEAD_MAX
 from raftcron.runtime.listing import JOB_STATES, SORTS, JobFilter
-from raftcron.runtime.service import NEXT_SHOWN, Preview, Service
+from raftcron.runtime.previews import NEXT_SHOWN, Preview
+from raftcron.runtime.service import Service
 from raftcron.runtime.views import coming_view, instant, job_view
 from raftcron.runtime.why import why_view
 
@@ -65,7 +66,7 @@ async def put(request: web.Request) -> web.Response:
     check_parents(request, content, name)
     if query.flag("dry_run"):
         point = await node.reads.at()
-        preview = await node.service.preview_job(name, content, expected)
+        preview = await node.previews.preview(name, content, expected)
         return respond.value({"dry_run": True, **_preview_view(preview)}, headers=respond.at(point))
     key = idempotency_key(request, body)
 
@@ -148,7 +149,7 @@ async def next_(request: web.Request) -> web.Response:
     count = query.whole("count", NEXT_SHOWN, 0, AHEAD_MAX)
     assert count is not None, "it has a default"
     point = await respond.read_point(request, query)
-    found = await node.service.coming(name, count)
+    found = await node.previews.coming(name, count)
     return respond.value({"items": [coming_view(one) for one in found]}, headers=respond.at(point))
 
 
@@ -163,7 +164,7 @@ async def why(request: web.Request) -> web.Response:
     except ValueError as error:
         raise invalid("at", str(error)) from None
     point = await respond.read_point(request, query)
-    answer = await node.service.why(name, at)
+    answer = await node.previews.why(name, at)
     return respond.value(why_view(name, at, answer), headers=respond.at(point))
 
 

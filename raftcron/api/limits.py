@@ -9,7 +9,7 @@ from raftcron.core import access, audit, definition, exclusion, fields, state, v
 from raftcron.core.apply import jobs
 from raftcron.core.instant import format_duration
 from raftcron.executors import http_spec, shell
-from raftcron.runtime import listing, service
+from raftcron.runtime import listing, requests, service
 
 HEAD_BYTES = 8_190  # of the request line, and of each header: the web framework's
 
@@ -41,7 +41,7 @@ def rows() -> list[tuple[str, str, str]]:
         ("schedules of a job", f"{definition.SCHEDULES_MAX}", "422"),
         ("times that wait to be skipped", f"{jobs.SKIPS_MAX} a job", "422"),
         ("note of a pause", f"{service.NOTE_MAX:,} characters", "422"),
-        ("args of a run", _size(service.ARGS_BYTES_MAX), "413"),
+        ("args of a run", _size(requests.ARGS_BYTES_MAX), "413"),
         ("url, and each header, of an http job", _size(http_spec.URL_BYTES), "422"),
         ("headers of an http job", f"{http_spec.HEADERS}", "422"),
         ("an argument or a variable of a shell job", f"{shell.ARGUMENT_BYTES:,} bytes", "422"),

@@ -17,7 +17,7 @@ from raftcron.core.model import Key
 from raftcron.errors import Fault, InvalidError, MalformedError
 from raftcron.runtime.listing import PAGE_DEFAULT, PAGE_MAX
 from raftcron.runtime.reads import Consistency
-from raftcron.runtime.service import Precondition
+from raftcron.runtime.writes import Precondition
 
 READ = ("consistency", "min_index")
 PAGE = ("limit", "cursor")

@@ -66,7 +66,7 @@ async def create(request: web.Request) -> web.Response:
     content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
 
     async def use() -> web.Response:
-        done = await node.service.run_job(name, content, key)
+        done = await node.requests.run(name, content, key)
         return _answer(request, done, {"Location": f"/v1/runs/{done.subject}"})
 
     return await write(request, body, use)
@@ -79,7 +79,7 @@ async def cancel(request: web.Request) -> web.Response:
     key = idempotency_key(request, body)
 
     async def use() -> web.Response:
-        return _answer(request, await node.service.cancel_run(run_id, key), {})
+        return _answer(request, await node.requests.cancel(run_id, key), {})
 
     return await write(request, body, use)
 

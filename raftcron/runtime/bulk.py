@@ -27,7 +27,8 @@ from raftcron.errors import (
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
-from raftcron.runtime.service import Service, taken
+from raftcron.runtime.service import Service
+from raftcron.runtime.writes import taken
 
 CHUNK_JOBS: Final = 500  # some 20 ms of apply; apply.jobs.WRITES_MAX is what an entry may hold
 CHUNK_BYTES: Final = 768 << 10  # as they were sent; an entry holds 1 MiB, and a job's decisions stand in it too

@@ -12,17 +12,18 @@ from raftcron.core.state import State
 from raftcron.errors import Fault, InvalidError, NotFoundError
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
-from raftcron.runtime.service import Precondition, Service, taken
+from raftcron.runtime.small_bodies import counted
 from raftcron.runtime.views import instant
+from raftcron.runtime.writes import Precondition, Writes, taken
 
 
 class Calendars:
     """All writes of calendars of one node; they run on the leader."""
 
-    def __init__(self, *, machine: Machine, time: TrustedTime, service: Service) -> None:
+    def __init__(self, *, machine: Machine, time: TrustedTime, writes: Writes) -> None:
         self._machine = machine
         self._time = time
-        self._service = service
+        self._writes = writes
 
     async def put(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """Create (201) or replace (200).  Raises InvalidError, RevisionError, ConflictError."""
@@ -30,8 +31,7 @@ class Calendars:
         if (problem := name_fault(name)) is not None:
             faults = (Fault("/name", f"of the path: {problem}"), *faults)
         if faults:
-            count = f"{len(faults)} fault" + ("" if len(faults) == 1 else "s")
-            raise InvalidError(f"the calendar has {count}; nothing was written", faults)
+            raise InvalidError(f"the calendar has {counted(len(faults))}; nothing was written", faults)
         stored = exclusion.canonical(written)
 
         def look() -> Command:
@@ -41,7 +41,7 @@ class Calendars:
             seen = None if calendar is None else calendar.revision
             return PutCalendar(name, stored, now, self._owed(name, now), seen, key)
 
-        return taken(await self._service.write(key, look))
+        return taken(await self._writes.write(key, look))
 
     async def delete(self, name: str, precondition: Precondition, key: Key | None) -> Done:
         """Raises NotFoundError, RevisionError, and ConflictError while a job names it."""
@@ -53,7 +53,7 @@ class Calendars:
                 raise NotFoundError(f"there is no calendar {name[:200]!r}")
             return DeleteCalendar(name, calendar.revision, key)
 
-        return taken(await self._service.write(key, look))
+        return taken(await self._writes.write(key, look))
 
     def _owed(self, name: str, now: int) -> list[Decision]:
         """What the jobs of a calendar owe until now, under what it says so far; a part of it where it is very much."""

@@ -11,8 +11,8 @@ from raftcron.core.model import Key
 from raftcron.errors import Fault, NotFoundError, RaftcronError
 from raftcron.ports import Log, Standing
 from raftcron.runtime.machine import Machine
-from raftcron.runtime.service import Service, taken
 from raftcron.runtime.small_bodies import fields_of, refuse_any
+from raftcron.runtime.writes import Writes, taken
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 class Drains:
     """Draining over HTTP; runs on the leader."""
 
-    def __init__(self, *, node: str, machine: Machine, log: Log, service: Service) -> None:
+    def __init__(self, *, node: str, machine: Machine, log: Log, writes: Writes) -> None:
         self._node = node
         self._machine = machine
         self._log = log
-        self._service = service
+        self._writes = writes
 
     async def drain(self, body: Any, key: Key | None) -> Done:
         """The node gets no new runs, or may have them again; body `{node, drain}`, `drain` is true unless said.
@@ -39,7 +39,7 @@ class Drains:
                 raise NotFoundError(f"there is no node {name[:64]!r}; there are {names}")
             return Drain(name, is_drained, key)
 
-        done = taken(await self._service.write(key, look))
+        done = taken(await self._writes.write(key, look))
         if is_drained and name == self._node:
             await leave_lead(self._node, self._machine, self._log)
         return done

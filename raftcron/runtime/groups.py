@@ -11,16 +11,17 @@ from raftcron.core.model import Group, Key
 from raftcron.core.state import State
 from raftcron.errors import Fault, InvalidError, NotFoundError
 from raftcron.runtime.machine import Machine
-from raftcron.runtime.service import Precondition, Service, taken
+from raftcron.runtime.small_bodies import counted
 from raftcron.runtime.views import instant
+from raftcron.runtime.writes import Precondition, Writes, taken
 
 
 class Groups:
     """All writes of groups of one node; they run on the leader."""
 
-    def __init__(self, *, machine: Machine, service: Service) -> None:
+    def __init__(self, *, machine: Machine, writes: Writes) -> None:
         self._machine = machine
-        self._service = service
+        self._writes = writes
 
     async def put(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """Create (201) or replace (200).  Raises InvalidError, RevisionError, ConflictError."""
@@ -28,15 +29,14 @@ class Groups:
         if (problem := name_fault(name)) is not None:
             faults = (Fault("/name", f"of the path: {problem}"), *faults)
         if faults:
-            count = f"{len(faults)} fault" + ("" if len(faults) == 1 else "s")
-            raise InvalidError(f"the group has {count}; nothing was written", faults)
+            raise InvalidError(f"the group has {counted(len(faults))}; nothing was written", faults)
 
         def look() -> Command:
             group = self._machine.state.groups.get(name)
             precondition.check(name, group, "group")
             return PutGroup(name, max_running, None if group is None else group.revision, key)
 
-        return taken(await self._service.write(key, look))
+        return taken(await self._writes.write(key, look))
 
     async def delete(self, name: str, precondition: Precondition, key: Key | None) -> Done:
         """Raises NotFoundError, RevisionError, and ConflictError while a job names it."""
@@ -48,7 +48,7 @@ class Groups:
                 raise NotFoundError(f"there is no group {name[:200]!r}")
             return DeleteGroup(name, group.revision, key)
 
-        return taken(await self._service.write(key, look))
+        return taken(await self._writes.write(key, look))
 
 
 def group_view(group: Group, state: State) -> dict[str, Any]:

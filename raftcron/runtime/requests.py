@@ -1,27 +1,28 @@
-"""The use-cases of runs that somebody asks for or speaks of: again, a span of the past, and the word of a target.
-
-A run by hand and a cancel are in service.py.
-"""
+"""The use-cases of runs that somebody asks for or speaks of: now, again, of the past; cancelled, ended by a target."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from raftcron.core.apply.remote import CONCLUSIONS
 from raftcron.core.apply.requests import BACKFILL_MAX
-from raftcron.core.commands import Backfill, Command, Conclude, Done, Hear, Rerun
+from raftcron.core.commands import Backfill, Cancel, Command, Conclude, Done, Hear, Rerun, Trigger
 from raftcron.core.fields import kind_of
 from raftcron.core.instant import parse_rfc3339, rfc3339, shown
 from raftcron.core.model import Job, Key
 from raftcron.core.times import Times
-from raftcron.errors import ConflictError, Fault
+from raftcron.errors import ConflictError, Fault, NotFoundError, TooLargeError
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.forecast import in_turns
 from raftcron.runtime.machine import Machine
-from raftcron.runtime.service import LOOKS_MAX, Service, taken
+from raftcron.runtime.service import Service
 from raftcron.runtime.small_bodies import fields_of, flag_of, invalid, overlap_of, refuse_any
+from raftcron.runtime.writes import LOOKS_MAX, taken
 
+ARGS_BYTES_MAX = 64 << 10  # a command gets them as one environment variable, of which Linux takes 128 KiB
 MESSAGE_BYTES_MAX = 4_096  # of a target's last word, which is kept as the tail of the run's output
 SPAN_DAYS_MAX = 3_660  # of a backfill: counting its times looks at each day, some 20 ms in all
 DAY_MS = 86_400_000
@@ -51,6 +52,30 @@ class Requests:
         self._time = time
         self._service = service
 
+    async def run(self, name: str, body: Any, key: Key | None) -> Done:
+        """Run now; body `{args, overlap}`.  `subject` is the run's id.  Raises InvalidError, NotFoundError."""
+        fields, faults = fields_of(body, {"args", "overlap"})
+        overlap = overlap_of(fields, faults)
+        refuse_any(faults)
+        args = None if fields.get("args") is None else msgspec.msgpack.encode(fields["args"])
+        if args is not None and len(args) > ARGS_BYTES_MAX:
+            raise TooLargeError(f"the args take {len(args)} bytes, at most {ARGS_BYTES_MAX} are taken")
+
+        def look() -> Command:
+            self._service.found(name, self._machine.state.jobs.get(name))
+            return Trigger(name, self._service.place(), args, overlap, key)
+
+        return taken(await self._service.write(key, look))
+
+    async def cancel(self, run_id: str, key: Key | None) -> Done:
+        """Cancel an active run.  Raises NotFoundError, ConflictError where it has ended."""
+
+        def look() -> Command:
+            self._known(run_id)
+            return Cancel(run_id, key)
+
+        return taken(await self._service.write(key, look))
+
     async def rerun(self, run_id: str, body: Any, key: Key | None) -> Done:
         """A new run of what an ended run was for; body `{overlap}`.  `subject` is the new run's id.
 
@@ -61,7 +86,7 @@ class Requests:
         refuse_any(faults)
 
         def look() -> Command:
-            self._service.known_run(run_id)
+            self._known(run_id)
             return Rerun(run_id, self._service.place(), overlap, key)
 
         return taken(await self._service.write(key, look))
@@ -85,7 +110,7 @@ class Requests:
         refuse_any(faults)
 
         def look() -> Command:
-            self._service.known_run(run_id)
+            self._known(run_id)
             return Conclude(run_id, token, str(state), message or "", key)
 
         return taken(await self._service.write(key, look))
@@ -97,7 +122,7 @@ class Requests:
         refuse_any(faults)
 
         def look() -> Command:
-            self._service.known_run(run_id)
+            self._known(run_id)
             return Hear(run_id, token, key)
 
         return taken(await self._service.write(key, look))
@@ -131,6 +156,11 @@ class Requests:
             f"the job changed {LOOKS_MAX} times while this request looked at it: nothing was written; repeat it",
             retry_after_seconds=1.0,
         )
+
+    def _known(self, run_id: str) -> None:
+        """Raises NotFoundError."""
+        if run_id not in self._machine.state.runs:
+            raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
 
     async def _times_in(self, job: Job, span: Span) -> list[int]:
         """The times of the job in a span, if there are no more than one request may have."""

@@ -10,9 +10,10 @@ from raftcron.core.model import Key
 from raftcron.core.vault import SECRET_BYTES_MAX, Secret
 from raftcron.errors import Fault, InvalidError, NotFoundError, TooLargeError
 from raftcron.runtime.machine import Machine
-from raftcron.runtime.service import Service, taken
+from raftcron.runtime.small_bodies import counted
 from raftcron.runtime.vault import Vault, place_of
 from raftcron.runtime.views import instant
+from raftcron.runtime.writes import Writes, taken
 
 FIELDS = ("value",)
 
@@ -20,9 +21,9 @@ FIELDS = ("value",)
 class Secrets:
     """All writes of secrets of one node; they run on the leader."""
 
-    def __init__(self, *, machine: Machine, service: Service, vault: Vault) -> None:
+    def __init__(self, *, machine: Machine, writes: Writes, vault: Vault) -> None:
         self._machine = machine
-        self._service = service
+        self._writes = writes
         self._vault = vault
 
     async def put(self, name: str, body: Any, key: Key | None) -> Done:
@@ -35,7 +36,7 @@ class Secrets:
             sealed = self._vault.seal_again(value, place_of(name), None if known is None else known.sealed)
             return PutSecret(name, sealed, 0 if known is None else known.revision, key)
 
-        return taken(await self._service.write(key, look))
+        return taken(await self._writes.write(key, look))
 
     async def delete(self, name: str, key: Key | None) -> Done:
         """Raises NotFoundError."""
@@ -45,7 +46,7 @@ class Secrets:
                 raise NotFoundError(f"there is no secret {name[:200]!r}")
             return DeleteSecret(name, key)
 
-        return taken(await self._service.write(key, look))
+        return taken(await self._writes.write(key, look))
 
 
 def _read(name: str, body: Any) -> str:
@@ -66,8 +67,7 @@ def _read(name: str, body: Any) -> str:
         elif not value:
             faults.append(Fault("/value", "is empty: DELETE removes a secret"))
     if faults:
-        count = f"{len(faults)} fault" + ("" if len(faults) == 1 else "s")
-        raise InvalidError(f"the secret has {count}; nothing was written", tuple(faults))
+        raise InvalidError(f"the secret has {counted(len(faults))}; nothing was written", tuple(faults))
     assert isinstance(value, str), "anything else is a fault"
     if len(value.encode()) > SECRET_BYTES_MAX:
         raise TooLargeError(f"the secret takes {len(value.encode())} bytes, at most {SECRET_BYTES_MAX} are taken")

@@ -1,47 +1,36 @@
-"""The use-cases of the HTTP interface that write: look at the state, make one command, propose it, say what it did.
+"""The use-cases of jobs that write: put, patch, delete, pause, resume, skip; and what is wrong with a job as written.
 
-They run on the leader.  What a command says of the calendar is worked out here, what depends on the state is judged in
-`apply` at the entry's place in the log; where the state has moved on meanwhile the use-case looks again.
+They run on the leader; how a write goes is in writes.py, many jobs at once in bulk.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any, NamedTuple
-
-import msgspec
+from collections.abc import Container, Mapping
+from typing import Any
 
 from raftcron.core import chains, definition, planner
-from raftcron.core.apply.context import replay
 from raftcron.core.apply.jobs import SKIPS_MAX
-from raftcron.core.coming import Coming, ahead_of, coming_of
+from raftcron.core.coming import coming_of
 from raftcron.core.commands import (
-    Cancel,
     Command,
-    Decide,
     Decision,
     DeleteJob,
     Done,
     Note,
     PauseJob,
-    Place,
     PutJob,
-    Refused,
     ResumeJob,
     SkipNext,
     Summary,
-    Trigger,
 )
 from raftcron.core.fields import kind_of, name_fault, near
 from raftcron.core.instant import parse_rfc3339, shown
 from raftcron.core.judge import ScheduleJudge, never_fires
-from raftcron.core.model import Calendar, Group, Job, Key, Policy
+from raftcron.core.model import Job, Key
 from raftcron.core.schedule import ScheduleError
 from raftcron.core.times import Times, schedules_of
-from raftcron.core.vault import carried, differing, has_plain, plain, references
-from raftcron.core.why import Answer
+from raftcron.core.vault import carried, has_plain, plain, references
 from raftcron.errors import (
     ConfigurationError,
     ConflictError,
@@ -50,64 +39,26 @@ from raftcron.errors import (
     InvalidError,
     NotFoundError,
     NotYetSupportedError,
-    RaftcronError,
     RevisionError,
     TooLargeError,
-    TooManyError,
     UnavailableError,
 )
 from raftcron.executors.registry import Registry
-from raftcron.runtime import forecast
 from raftcron.runtime.clocks import Clocks, TrustedTime
-from raftcron.runtime.forecast import Shift
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.origin import asking, prefix
+from raftcron.runtime.patches import merged
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
-from raftcron.runtime.small_bodies import fields_of, flag_of, invalid, overlap_of, refuse_any
+from raftcron.runtime.small_bodies import counted, fields_of, flag_of, invalid, refuse_any
 from raftcron.runtime.vault import Vault
-from raftcron.runtime.views import job_fields
-from raftcron.runtime.why import why
+from raftcron.runtime.writes import Precondition, Writes, refuse, taken
 
-LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
-ARGS_BYTES_MAX = 64 << 10  # a command gets them as one environment variable, of which Linux takes 128 KiB
 NOTE_MAX = 1_000  # characters of a pause's note
-NEXT_SHOWN = 10  # coming times that a dry run shows
-DEFINITION_BYTES_MAX = definition.DEFINITION_BYTES_MAX
 
 
-class Precondition(NamedTuple):
-    """What the request demands of the revision of a job, calendar or group: If-Match, If-None-Match.  None: nothing."""
-
-    match: frozenset[int] | None = None
-    must_exist: bool = False  # If-Match: *
-    none_match: frozenset[int] = frozenset()
-    must_create: bool = False  # If-None-Match: *
-
-    def check(self, name: str, record: Job | Calendar | Group | None, kind: str = "job") -> None:
-        """Raises RevisionError where the record, as it is, does not meet it."""
-        there = f"there is no such {kind}" if record is None else f"it is at revision {record.revision}"
-        if self.must_exist and record is None:
-            raise RevisionError(f"If-Match: * asks for a {kind} {name!r}: {there}")
-        if self.match is not None and (record is None or record.revision not in self.match):
-            asked = ", ".join(map(str, sorted(self.match))) or "one of another kind"
-            raise RevisionError(f"{kind} {name!r} is not at revision {asked}: {there}; get it again and merge")
-        if record is not None and (self.must_create or record.revision in self.none_match):
-            raise RevisionError(f"If-None-Match forbids to replace {kind} {name!r}: {there}")
-
-
-class Preview(NamedTuple):
-    """What a PUT would do."""
-
-    result: str  # created, replaced, or unchanged
-    job: dict[str, Any]
-    next: list[int]
-    changes: list[dict[str, Any]]
-    shift: Shift  # of the times to come; nothing is gained by a job that is new
-
-
-class Service:
-    """All writes of one node."""
+class Service(Writes):
+    """All writes of jobs of one node."""
 
     def __init__(
         self,
@@ -121,16 +72,9 @@ class Service:
         vault: Vault | None = None,
     ) -> None:
         """Without a `vault` no job is taken that holds a secret."""
-        self._node = node
-        self._machine = machine
-        self._proposer = proposer
-        self._time = time
-        self._reads = reads
+        super().__init__(node=node, machine=machine, proposer=proposer, time=time, reads=reads)
         self._registry = registry
         self._vault = vault
-        self._running: dict[str, bytes] = {}  # idempotency keys of requests that are under way here, with body hashes
-
-    # ---- jobs
 
     async def put_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """Create (201) or replace (200).  Raises InvalidError, RevisionError, ConflictError."""
@@ -144,7 +88,7 @@ class Service:
 
         await self.ready_for(body)
         done = await self.write(key, look)
-        return done if isinstance(done, Done) else _refuse(done, exists=RevisionError)
+        return done if isinstance(done, Done) else refuse(done, exists=RevisionError)
 
     async def create_job(self, body: Any, key: Key | None) -> Done:
         """Create (201); the body carries the name.  Raises InvalidError, ConflictError where it exists."""
@@ -274,87 +218,7 @@ class Service:
             raise invalid(Fault("/count", f"times `from last_end` are known one at a time: use at most {len(found)}"))
         return found
 
-    async def preview_job(self, name: str, body: Any, precondition: Precondition) -> Preview:
-        """What a PUT would do now; writes nothing, so any node can tell.  Raises as put_job."""
-        job = self._machine.state.jobs.get(name)
-        precondition.check(name, job)
-        checked = self.checked(body, name, job)
-        stored = definition.canonical(checked.written)
-        before = {} if job is None else job_fields(name, job.definition, job.paused)
-        paused = (False if job is None else job.paused) if checked.paused is None else checked.paused
-        after = job_fields(name, stored, paused)
-        changes = [
-            {"pointer": f"/{field}", "from": before.get(field), "to": value}
-            for field, value in after.items()
-            if job is not None and before[field] != value
-        ]
-        if job is not None:
-            former, latter = definition.executor_of(job.definition), checked.written["executor"]
-            changes += [{"pointer": f"/executor{at}", "from": None, "to": None} for at in differing(former, latter)]
-        result = "created" if job is None else "replaced" if changes else "unchanged"
-        policy, now = definition.policy_of(stored), self._time.shown_ms()
-        if job is None:
-            ahead = forecast.begin(self._machine.state, name, policy, now)
-            return Preview(result, after, [] if paused else _scheduled(ahead), changes, forecast.UNMOVED)
-        old = None if job.paused else self._known(job)
-        new = None
-        if not paused:
-            future, times = forecast.edited(self._machine.state, job, policy, now)
-            new = (future, policy, times)
-        found = [] if new is None else _scheduled(ahead_of(*new, now))
-        moved = await forecast.shift(old, new, now) if changes else forecast.UNMOVED
-        return Preview(result, after, found, changes, moved)
-
-    async def coming(self, name: str, count: int) -> list[Coming]:
-        """The next `count` times of a job, as far as they are known; none while it is paused.
-
-        Raises NotFoundError; ConflictError where this node cannot tell its times.
-        """
-        job = self.found(name, self._machine.state.jobs.get(name))
-        if job.paused:
-            return []
-        policy, times = self._machine.state.policy(job.uid), self.times(job)
-        return await forecast.in_turns(ahead_of(job, policy, times, self._time.shown_ms()), count)
-
-    async def why(self, name: str, at: int) -> Answer:
-        """Why the job fired, or did not, or will, at an instant.
-
-        Raises NotFoundError; ConflictError where this node cannot tell its times.
-        """
-        machine = self._machine
-        job = self.found(name, machine.state.jobs.get(name))
-        try:
-            return await why(machine.state, machine.timeline, job, at, self._time.shown_ms())
-        except ScheduleError as error:
-            raise ConflictError(f"the times of job {job.name!r} cannot be told: {error}") from None
-
-    # ---- runs
-
-    async def run_job(self, name: str, body: Any, key: Key | None) -> Done:
-        """Run now; body `{args, overlap}`.  `subject` is the run's id.  Raises InvalidError, NotFoundError."""
-        fields, faults = fields_of(body, {"args", "overlap"})
-        overlap = overlap_of(fields, faults)
-        refuse_any(faults)
-        args = None if fields.get("args") is None else msgspec.msgpack.encode(fields["args"])
-        if args is not None and len(args) > ARGS_BYTES_MAX:
-            raise TooLargeError(f"the args take {len(args)} bytes, at most {ARGS_BYTES_MAX} are taken")
-
-        def look() -> Command:
-            self.found(name, self._machine.state.jobs.get(name))
-            return Trigger(name, self.place(), args, overlap, key)
-
-        return taken(await self.write(key, look))
-
-    async def cancel_run(self, run_id: str, key: Key | None) -> Done:
-        """Cancel an active run.  Raises NotFoundError, ConflictError where it has ended."""
-
-        def look() -> Command:
-            self.known_run(run_id)
-            return Cancel(run_id, key)
-
-        return taken(await self.write(key, look))
-
-    # ---- the time
+    # ---- the time, which is no job but is written the same way
 
     async def accept_time(self, clocks: Clocks) -> int:
         """An operator says that this leader's clock is right; the index at which cluster time follows it.
@@ -366,68 +230,6 @@ class Service:
         said = Note(f"the clock of {self._node} is accepted")
         taken(await self._proposer.propose(said, asking.get()))  # at its time, so that a restart need not ask again
         return self._machine.state.index
-
-    # ---- the audit trail
-
-    async def note(self, text: str) -> Done:
-        """What the audit trail has to hold though no command says it."""
-        return taken(await self.write(None, lambda: Note(text)))
-
-    # ---- the way of a write
-
-    async def write(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
-        """Look, propose, and look again where the state has moved on meanwhile.
-
-        A refusal that rests on a look alone is given only after a quorum has confirmed what was looked at: a leader
-        that was deposed without knowing would refuse what the cluster has.
-        """
-        if key is None:
-            return await self._repeat(None, look)
-        under_way = self._running.get(key.scope)
-        if under_way is not None:
-            if under_way != key.body_hash:
-                raise ConflictError("this Idempotency-Key is in use with another body: use a new key for a new request")
-            raise ConflictError(
-                "a request with this Idempotency-Key is still under way: repeat it a little later",
-                retry_after_seconds=1.0,
-            )
-        self._running[key.scope] = key.body_hash
-        try:
-            return await self._repeat(key, look)
-        finally:
-            del self._running[key.scope]
-
-    async def confirm(self) -> None:
-        """A quorum confirms that what this node sees is what the cluster has."""
-        await self._reads.confirm()
-
-    async def _repeat(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
-        confirmed = False
-        for _ in range(LOOKS_MAX):
-            await self._time.settled()
-            replayed = replay(self._machine.state, key)
-            if replayed is not None:
-                return replayed
-            try:
-                command = look()
-            except RaftcronError:
-                if confirmed:
-                    raise
-                await self._reads.confirm()
-                confirmed = True
-                continue
-            owed = getattr(command, "decisions", [])
-            if planner.is_part(owed):  # more is owed than one entry takes: decide this part, then look again
-                await self._proposer.propose(Decide(self.place(), owed))
-                continue
-            outcome = await self._proposer.propose(command, asking.get())
-            if not isinstance(outcome, Refused) or outcome.code != "stale":
-                return outcome
-            confirmed = True
-        raise ConflictError(
-            f"the job changed {LOOKS_MAX} times while this request looked at it: nothing was written; repeat it",
-            retry_after_seconds=1.0,
-        )
 
     # ---- details
 
@@ -450,8 +252,8 @@ class Service:
                 raise UnavailableError("this node keeps no secrets")
             written["executor"] = self._vault.sealed_executor(name, written["executor"], before)
         stored = definition.canonical(written)
-        if len(stored) > DEFINITION_BYTES_MAX:
-            raise TooLargeError(f"the job takes {len(stored)} bytes, at most {DEFINITION_BYTES_MAX} are taken")
+        if len(stored) > (most := definition.DEFINITION_BYTES_MAX):
+            raise TooLargeError(f"the job takes {len(stored)} bytes, at most {most} are taken")
         through: int | None = now
         resumed: Summary | None = None
         if job is None:
@@ -483,14 +285,6 @@ class Service:
         machine = self._machine
         policy = machine.state.policy(job.uid)
         return planner.paused_summary(job, policy, now, machine.timeline.times(job, policy))
-
-    def place(self) -> Place:
-        return Place(self._node, self._machine.incarnation)
-
-    def known_run(self, run_id: str) -> None:
-        """Raises NotFoundError."""
-        if run_id not in self._machine.state.runs:
-            raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
 
     @staticmethod
     def found(name: str, job: Job | None) -> Job:
@@ -545,12 +339,12 @@ class Service:
                 faults |= {} if fault is None else {fault: None}
         if faults:
             raise InvalidError(
-                f"the job has {_counted(len(faults))}; nothing was written",
+                f"the job has {counted(len(faults))}; nothing was written",
                 (*faults, *(fault for fault in not_yet if fault not in faults)),
             )
         if not_yet:
             raise NotYetSupportedError(
-                f"the job asks for {_counted(len(not_yet), 'thing')} that this version does not build yet; "
+                f"the job asks for {counted(len(not_yet), 'thing')} that this version does not build yet; "
                 "nothing was written",
                 tuple(not_yet),
             )
@@ -580,62 +374,8 @@ class Service:
         except ScheduleError as error:
             raise ConflictError(f"the times of job {job.name!r} cannot be told: {error}") from None
 
-    def _known(self, job: Job) -> tuple[Job, Policy, Times] | None:
-        """A job with its times; None where this node cannot tell them."""
-        with contextlib.suppress(ConflictError):
-            return job, self._machine.state.policy(job.uid), self.times(job)
-        return None
-
-
-def _scheduled(ahead: Iterable[Coming]) -> list[int]:
-    return [one.scheduled_time for one in itertools.islice(ahead, NEXT_SHOWN)]
-
 
 def _name_in(body: Any) -> str:
     """The name that a body carries, as far as it can be one."""
     name = body.get("name") if isinstance(body, dict) else None
     return name if isinstance(name, str) else ""
-
-
-def merged(job: Job, patch: Any) -> Any:
-    """What was written of a job with a merge patch (RFC 7396) taken in."""
-    base: dict[str, Any] = definition.written_of(job.definition)
-    base["paused"] = job.paused
-    if job.owner is not None:
-        base["owner"] = job.owner
-    if isinstance(patch, dict):
-        patch = {key: value for key, value in patch.items() if key not in definition.SERVER_SET}
-    return _merge(base, patch)
-
-
-def _merge(target: Any, patch: Any) -> Any:
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = _merge(result.get(key), value)
-    return result
-
-
-def _counted(count: int, noun: str = "fault") -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def taken(outcome: Done | Refused) -> Done:
-    """What took effect, or the error that a refusal stands for."""
-    return outcome if isinstance(outcome, Done) else _refuse(outcome)
-
-
-def _refuse(refused: Refused, exists: type[RaftcronError] = ConflictError) -> Done:
-    kinds: dict[str, type[RaftcronError]] = {
-        "exists": exists,
-        "not_found": NotFoundError,
-        "revision": RevisionError,
-        "key_conflict": ConflictError,
-        "conflict": ConflictError,
-        "too_many": TooManyError,
-    }
-    raise kinds.get(refused.code, ConflictError)(refused.message)

@@ -53,5 +53,9 @@ def refuse_any(faults: list[Fault]) -> None:
 
 
 def invalid(*faults: Fault) -> InvalidError:
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return InvalidError(f"the body has {count}; nothing was done", faults)
+    return InvalidError(f"the body has {counted(len(faults))}; nothing was done", faults)
+
+
+def counted(count: int, noun: str = "fault") -> str:
+    """`1 fault`, `2 faults`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")

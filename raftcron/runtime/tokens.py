@@ -12,8 +12,9 @@ from raftcron.core.model import Key
 from raftcron.errors import Fault, InvalidError, NotFoundError
 from raftcron.ports import Entropy
 from raftcron.runtime.machine import Machine
-from raftcron.runtime.service import Service, taken
+from raftcron.runtime.small_bodies import counted
 from raftcron.runtime.views import instant
+from raftcron.runtime.writes import Writes, taken
 
 FIELDS = ("name", "role", "prefix")
 
@@ -33,9 +34,9 @@ def new_token(name: str, entropy: Entropy) -> str:
 class Tokens:
     """All writes of tokens of one node; they run on the leader."""
 
-    def __init__(self, *, machine: Machine, service: Service, entropy: Entropy) -> None:
+    def __init__(self, *, machine: Machine, writes: Writes, entropy: Entropy) -> None:
         self._machine = machine
-        self._service = service
+        self._writes = writes
         self._entropy = entropy
 
     async def create(self, body: Any, created_by: str, key: Key | None) -> Made:
@@ -43,7 +44,7 @@ class Tokens:
         name, role, prefix = _read(body)
         text = new_token(name, self._entropy)
         done = taken(
-            await self._service.write(
+            await self._writes.write(
                 key, lambda: CreateToken(name, token_hash(text), role, prefix, created_by, False, key)
             )
         )
@@ -57,7 +58,7 @@ class Tokens:
                 raise NotFoundError(f"there is no token {name[:200]!r}")
             return DeleteToken(name, key)
 
-        return taken(await self._service.write(key, look))
+        return taken(await self._writes.write(key, look))
 
 
 def _read(body: Any) -> tuple[str, str, str]:
@@ -75,8 +76,7 @@ def _read(body: Any) -> tuple[str, str, str]:
     if prefix != "" and (problem := name_fault(prefix)) is not None:
         walk.fault("/prefix", f"{problem}; it is what the names of jobs begin with, and empty for all")
     if walk.faults:
-        count = f"{len(walk.faults)} fault" + ("" if len(walk.faults) == 1 else "s")
-        raise InvalidError(f"the token has {count}; nothing was written", tuple(walk.faults))
+        raise InvalidError(f"the token has {counted(len(walk.faults))}; nothing was written", tuple(walk.faults))
     return str(name), str(role), str(prefix)
 
 

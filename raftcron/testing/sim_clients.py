@@ -15,7 +15,9 @@ from raftcron.core.codec import encode_entry
 from raftcron.core.commands import Command, Done, Entry, Finish, Finished, PutGroup, Trigger
 from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, ENDED, STARTED, SUCCEEDED, Key
 from raftcron.errors import ConflictError, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
-from raftcron.runtime.service import Precondition, Service, taken
+from raftcron.runtime.requests import Requests
+from raftcron.runtime.service import Service
+from raftcron.runtime.writes import Precondition, taken
 from raftcron.testing import sim_checks
 from raftcron.testing.chance import Chance
 from raftcron.testing.sim_checks import Checks
@@ -139,7 +141,7 @@ class Clients:
             and (active := [run.id for run in state.runs.values() if run.state not in ENDED])
         ):
             run = dice.choice(active)
-            operation = lambda service, key: service.cancel_run(run, key)  # noqa: E731
+            operation = lambda service, key: _requests(service).cancel(run, key)  # noqa: E731
         else:
             operation = self._run(name)
         self._write(life, name if what < 0.7 else "", operation)  # of the others not each changes the revision
@@ -186,7 +188,7 @@ class Clients:
         """Most writes are small; some fill a batch of the log's, or several."""
         is_large = self._dice.random() < self._large_share
         args = {"args": "x" * self._dice.choice([2_000, 20_000, 60_000])} if is_large else None
-        return lambda service, key: service.run_job(name, args, key)
+        return lambda service, key: _requests(service).run(name, args, key)
 
     async def _propose_odd(self, life: Life) -> None:
         """What a leader does not put into its log: no command, one of another epoch, the report of an older attempt."""
@@ -273,3 +275,7 @@ class Clients:
         job = life.machine.state.jobs.get(name)
         revision = None if job is None else job.revision
         self._checks.read(before, index, life.log.status().applied_index, name, written, revision)
+
+
+def _requests(service: Service) -> Requests:
+    return Requests(machine=service._machine, time=service._time, service=service)

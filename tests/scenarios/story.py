@@ -31,7 +31,7 @@ from raftcron.errors import RaftcronError
 from raftcron.ports import Ending
 from raftcron.runtime.groups import Groups
 from raftcron.runtime.requests import Requests, Span
-from raftcron.runtime.service import Precondition
+from raftcron.runtime.writes import Precondition
 from raftcron.testing.scripted_executor import Script
 from tests.scenarios.scene import START_MS, Scene, play
 
@@ -181,14 +181,14 @@ class Teller:
         await self.service.skip_next(name, {"count": int(count)}, ANY, None)
 
     async def run(self, name: str, allow: str | None) -> None:
-        await self.service.run_job(name, {"overlap": "allow"} if allow else None, None)
+        await self.requests.run(name, {"overlap": "allow"} if allow else None, None)
 
     async def cancel(self, name: str, label: str) -> None:
         [run] = [row for row in self.rows(name) if self.label(row) == label]
-        await self.service.cancel_run(run.id, None)
+        await self.requests.cancel(run.id, None)
 
     async def group(self, name: str, most: str) -> None:
-        groups = Groups(machine=self.scene.leader.machine, service=self.service)
+        groups = Groups(machine=self.scene.leader.machine, writes=self.service)
         await groups.put(name, {"max_running": int(most)}, ANY, None)
 
     async def backfill(self, name: str, begin: str, through: str) -> None:

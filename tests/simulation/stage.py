@@ -19,7 +19,7 @@ from raftcron.errors import DamagedError, RaftcronError
 from raftcron.ports import Attempt
 from raftcron.raft.settings import CompactionSettings
 from raftcron.runtime.leases import LeaseTimes
-from raftcron.runtime.service import Precondition
+from raftcron.runtime.writes import Precondition
 from raftcron.testing import sim_checks
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_loop import START_WALL

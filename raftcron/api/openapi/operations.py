@@ -17,7 +17,7 @@ from raftcron.api.output import ATTEMPT_MAX
 from raftcron.api.query import INDEX_MAX
 from raftcron.runtime.forecast import AHEAD_MAX
 from raftcron.runtime.listing import JOB_STATES, PAGE_DEFAULT, PAGE_MAX, SORTS
-from raftcron.runtime.service import NEXT_SHOWN
+from raftcron.runtime.previews import NEXT_SHOWN
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""The way of every write: look at the state, make one command, propose it, and look again where the state has moved on.
+
+It runs on the leader.  What a command says of the calendar is worked out by whoever makes it, what depends on the state
+is judged in `apply` at the entry's place in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from raftcron.core import planner
+from raftcron.core.apply.context import replay
+from raftcron.core.commands import Command, Decide, Done, Note, Place, Refused
+from raftcron.core.model import Calendar, Group, Job, Key
+from raftcron.errors import ConflictError, NotFoundError, RaftcronError, RevisionError, TooManyError
+from raftcron.runtime.clocks import TrustedTime
+from raftcron.runtime.machine import Machine
+from raftcron.runtime.origin import asking
+from raftcron.runtime.proposer import Proposer
+from raftcron.runtime.reads import Reads
+
+LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
+
+
+class Precondition(NamedTuple):
+    """What the request demands of the revision of a job, calendar or group: If-Match, If-None-Match.  None: nothing."""
+
+    match: frozenset[int] | None = None
+    must_exist: bool = False  # If-Match: *
+    none_match: frozenset[int] = frozenset()
+    must_create: bool = False  # If-None-Match: *
+
+    def check(self, name: str, record: Job | Calendar | Group | None, kind: str = "job") -> None:
+        """Raises RevisionError where the record, as it is, does not meet it."""
+        there = f"there is no such {kind}" if record is None else f"it is at revision {record.revision}"
+        if self.must_exist and record is None:
+            raise RevisionError(f"If-Match: * asks for a {kind} {name!r}: {there}")
+        if self.match is not None and (record is None or record.revision not in self.match):
+            asked = ", ".join(map(str, sorted(self.match))) or "one of another kind"
+            raise RevisionError(f"{kind} {name!r} is not at revision {asked}: {there}; get it again and merge")
+        if record is not None and (self.must_create or record.revision in self.none_match):
+            raise RevisionError(f"If-None-Match forbids to replace {kind} {name!r}: {there}")
+
+
+class Writes:
+    """The way of the writes of one node."""
+
+    def __init__(self, *, node: str, machine: Machine, proposer: Proposer, time: TrustedTime, reads: Reads) -> None:
+        self._node = node
+        self._machine = machine
+        self._proposer = proposer
+        self._time = time
+        self._reads = reads
+        self._running: dict[str, bytes] = {}  # idempotency keys of requests that are under way here, with body hashes
+
+    async def write(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
+        """Look, propose, and look again where the state has moved on meanwhile.
+
+        A refusal that rests on a look alone is given only after a quorum has confirmed what was looked at: a leader
+        that was deposed without knowing would refuse what the cluster has.
+        """
+        if key is None:
+            return await self._repeat(None, look)
+        under_way = self._running.get(key.scope)
+        if under_way is not None:
+            if under_way != key.body_hash:
+                raise ConflictError("this Idempotency-Key is in use with another body: use a new key for a new request")
+            raise ConflictError(
+                "a request with this Idempotency-Key is still under way: repeat it a little later",
+                retry_after_seconds=1.0,
+            )
+        self._running[key.scope] = key.body_hash
+        try:
+            return await self._repeat(key, look)
+        finally:
+            del self._running[key.scope]
+
+    async def _repeat(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
+        confirmed = False
+        for _ in range(LOOKS_MAX):
+            await self._time.settled()
+            replayed = replay(self._machine.state, key)
+            if replayed is not None:
+                return replayed
+            try:
+                command = look()
+            except RaftcronError:
+                if confirmed:
+                    raise
+                await self._reads.confirm()
+                confirmed = True
+                continue
+            owed = getattr(command, "decisions", [])
+            if planner.is_part(owed):  # more is owed than one entry takes: decide this part, then look again
+                await self._proposer.propose(Decide(self.place(), owed))
+                continue
+            outcome = await self._proposer.propose(command, asking.get())
+            if not isinstance(outcome, Refused) or outcome.code != "stale":
+                return outcome
+            confirmed = True
+        raise ConflictError(
+            f"the job changed {LOOKS_MAX} times while this request looked at it: nothing was written; repeat it",
+            retry_after_seconds=1.0,
+        )
+
+    async def confirm(self) -> None:
+        """A quorum confirms that what this node sees is what the cluster has."""
+        await self._reads.confirm()
+
+    async def note(self, text: str) -> Done:
+        """What the audit trail has to hold though no command says it."""
+        return taken(await self.write(None, lambda: Note(text)))
+
+    def place(self) -> Place:
+        return Place(self._node, self._machine.incarnation)
+
+
+def taken(outcome: Done | Refused) -> Done:
+    """What took effect, or the error that a refusal stands for."""
+    return outcome if isinstance(outcome, Done) else refuse(outcome)
+
+
+def refuse(refused: Refused, exists: type[RaftcronError] = ConflictError) -> Done:
+    """Raises the error that a refusal stands for; `exists` where something is there already."""
+    kinds: dict[str, type[RaftcronError]] = {
+        "exists": exists,
+        "not_found": NotFoundError,
+        "revision": RevisionError,
+        "key_conflict": ConflictError,
+        "conflict": ConflictError,
+        "too_many": TooManyError,
+    }
+    raise kinds.get(refused.code, ConflictError)(refused.message)
