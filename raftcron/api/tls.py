@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raftcron.errors import ConfigurationError
+from raftcron.raft.tls import stamps_of
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class HttpTls:
     def __init__(self, files: TlsFiles) -> None:
         """Raises ConfigurationError: which file, what is wrong with it."""
         self._files = files
-        self._seen = _stamps(files)
+        self._seen = stamps_of(files.all)
         self._contexts = _load(files)
         self._complaint = ""
         self._front = _load(files).listening
@@ -65,7 +66,7 @@ class HttpTls:
         connection.context = self._contexts.listening
 
     def _refresh(self) -> None:
-        stamps = _stamps(self._files)
+        stamps = stamps_of(self._files.all)
         if stamps == self._seen:
             return
         try:
@@ -77,19 +78,6 @@ class HttpTls:
         else:
             self._seen, self._complaint = stamps, ""
             log.info("certificate_read certificate=%s", self._files.certificate)
-
-
-def _stamps(files: TlsFiles) -> list[tuple[int, int, int] | None]:
-    """What differs once a file does; looked at before the files are read, so that no change is missed."""
-    stamps: list[tuple[int, int, int] | None] = []
-    for path in files.all:
-        try:
-            status = path.stat()
-        except OSError:
-            stamps.append(None)
-        else:
-            stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
-    return stamps
 
 
 def _load(files: TlsFiles) -> _Contexts:

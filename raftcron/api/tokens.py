@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import bisect
-
-import msgspec
 from aiohttp import web
 
 from raftcron.api import bodies, respond
 from raftcron.api.auth import principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import write
-from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid
-from raftcron.core.fields import name_fault
-from raftcron.runtime.listing import Page
+from raftcron.api.named import page_by_name
+from raftcron.api.query import Query, idempotency_key
 from raftcron.runtime.tokens import token_view
 
 
 async def list_(request: web.Request) -> web.Response:
     """All of them by name; a cursor is the last name of the page before."""
-    query = Query(request, (*READ, *PAGE))
-    limit, after = query.limit, query.text("cursor")
-    if after is not None and name_fault(after) is not None:
-        raise invalid("cursor", "is none of this list: use `next_cursor` of the page before")
-    point = await respond.read_point(request, query)
-    tokens = request.app[NODE].machine.state.tokens
-    names = sorted(tokens)
-    place = 0 if after is None else bisect.bisect_right(names, after)
-    shown = names[place : place + limit]
-    items = [msgspec.json.encode(token_view(tokens[name])) for name in shown]
-    return respond.page(Page(items, shown[-1] if place + limit < len(names) else None, len(names)), point)
+    return await page_by_name(request, lambda state: state.tokens, lambda token, _: token_view(token))
 
 
 async def create(request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ class Credentials:
         """Raises ConfigurationError: which file, what is wrong with it, what to do."""
         self._tls = tls
         self._name = name
-        self._seen = _stamps(tls)
+        self._seen = stamps_of((tls.certificate, tls.key, tls.ca))
         self._contexts = _load(tls, name)
         self._complaint = ""  # as last logged
 
@@ -113,7 +114,7 @@ class Credentials:
         return Channel(dialling if is_dialling else listening, is_dialling=is_dialling)
 
     def _refresh(self) -> None:
-        stamps = _stamps(self._tls)
+        stamps = stamps_of((self._tls.certificate, self._tls.key, self._tls.ca))
         if stamps == self._seen:
             return
         try:
@@ -137,10 +138,10 @@ class _UnreadableError(ConfigurationError):
     """A file cannot be opened."""
 
 
-def _stamps(tls: PeerTls) -> list[tuple[int, int, int] | None]:
+def stamps_of(paths: Iterable[Path]) -> list[tuple[int, int, int] | None]:
     """What differs once a file does; looked at before the files are read, so that no change is missed."""
     stamps: list[tuple[int, int, int] | None] = []
-    for path in (tls.certificate, tls.key, tls.ca):
+    for path in paths:
         try:
             status = path.stat()
         except OSError:

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from raftcron.api import app as app_module
-from raftcron.api import bodies
+from raftcron.api import bodies, named
 from raftcron.api.app import ROUTES
 from raftcron.api.openapi.answered import components, error_kinds
 from raftcron.api.openapi.document import described, document
@@ -165,7 +165,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
     monkeypatch.setattr(Query, "__init__", noting_query)
     monkeypatch.setattr(bodies, "check_head", noting_head)
-    for module in vars(app_module).values():
+    for module in [*vars(app_module).values(), named]:
         for name, headers in (
             ("idempotency_key", ("Idempotency-Key",)),
             ("precondition", ("If-Match", "If-None-Match")),
