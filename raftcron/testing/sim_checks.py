@@ -18,6 +18,7 @@ from raftcron.core.codec import decode_entry
 from raftcron.core.ledger import count
 from raftcron.core.model import (
     AT_MOST_ONCE,
+    CAUSE_CHAIN,
     COUNTED_CAUSES,
     ENDED,
     FAILED,
@@ -136,6 +137,7 @@ class Checks:
         self._refused: dict[int, str] = {}  # token -> who refused it
         self._running: dict[str, tuple[int, str, NodeLoop]] = {}  # run -> token, node and process of its user code
         self._whole: dict[str, tuple[int, str]] = {}  # run or part of one -> its job, and the run
+        self._limits: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # job -> (from which index, limit)
         self._forced: set[str] = set()  # runs by hand that overlap does not judge
         self._kept: set[str] = set()
 
@@ -302,6 +304,8 @@ class Checks:
                         self.fail(I4, f"entry {index} moves {job.name} past {owed} times and decides {decided[uid]}")
             edited_at = job.decided_through if is_edit or known is None else known.edited_at
             schedules = schedules_of(state.policies[uid], job.name)
+            if known is None or job.revision == index:
+                self._limits[uid].append((index, state.policies[uid].max_running))
             self._jobs[uid] = _Known(job.decided_through, job.paused, schedules, job.anchor, edited_at)
             self._uids[job.name] = uid
 
@@ -369,6 +373,7 @@ class Checks:
             if run.part.node not in (None, node):
                 self.fail(MOVED, f"{attempt.run_id} starts on {node}, a part of a broadcast to {run.part.node}")
         self.counts["starts away from the leader"] += node != newest.leader
+        self.counts["starts of what follows"] += run.cause == CAUSE_CHAIN
         if attempt.attempt > 1:
             self.counts["retries started"] += 1
             policy = newest.policies.get(run.uid)
@@ -377,7 +382,10 @@ class Checks:
                 self.fail(I2, f"{attempt.run_id} is tried again, its attempt {attempt.attempt - 1} ended {ended}")
 
     def _started_among(self, node: str, run: Run, newest: State) -> None:
-        """Of one job no more runs are at work than may be, also beyond a cut (I9); processes that stand still aside."""
+        """Of one job no more runs are at work than may be, also beyond a cut (I9); processes that stand still aside.
+
+        An edit that allows fewer ends nothing, so that the widest limit counts that any of them has lived under.
+        """
         whole = run.id if run.part is None else run.part.parent
         self._whole[run.id] = (run.uid, whole)
         policy = newest.policies.get(run.uid)
@@ -390,7 +398,10 @@ class Checks:
             for uid, other in [self._whole.get(run_id, (0, ""))]
             if uid == run.uid and other != whole
         }
-        if len(others) >= policy.max_running:
+        since = min((self._rows[run_id].log_index for run_id in (whole, *others) if run_id in self._rows), default=0)
+        earlier = [limit for at, limit in self._limits[run.uid] if at < since][-1:]
+        limits = [policy.max_running, *earlier, *(limit for at, limit in self._limits[run.uid] if at >= since)]
+        if UNLIMITED not in limits and len(others) >= max(limits):
             self.fail(I9, f"{run.id} of {run.job} starts on {node} beside {sorted(others)}")
 
     # ---- what clients were told

@@ -43,6 +43,20 @@ PLACEMENTS: tuple[dict[str, Any], ...] = (
     {"on": "all"},
     {"shards": 3},
 )
+OVERLAPS: tuple[dict[str, Any], ...] = (
+    {"policy": "queue", "queue": 3},
+    {"policy": "replace"},
+    {"policy": "skip"},
+    {"policy": "allow", "max_running": 2},
+    {},
+)
+MISFIRES: tuple[dict[str, Any], ...] = (
+    {"policy": "skip", "grace": "1s"},
+    {"policy": "all", "grace": "1s", "max": 5},
+    {},
+)
+PARENT, CHAINED = "every-a", "then-a"
+CHAINS = ("success", "failure", "any")  # which ends of the parent it follows
 GROUP = "few"  # of the firing jobs, where runs are placed at all
 STILL = tuple(f"still-{number}" for number in range(8))  # jobs that never fire by themselves
 SCHEDULES = ("@every 1s", "@every 1s", "@every 2s", "*/3 * * * * *")
@@ -55,8 +69,10 @@ Operation = Callable[[Service, Key], Awaitable[Done]]
 class Clients:
     """All of them."""
 
-    def __init__(self, lives: dict[str, Life], checks: Checks, dice: Chance, places: Chance | None) -> None:
-        """`places` draws where runs go; None: on the leader."""
+    def __init__(
+        self, lives: dict[str, Life], checks: Checks, dice: Chance, places: Chance | None, mix: Chance | None
+    ) -> None:
+        """`places` draws where runs go; None: on the leader.  `mix` draws overlaps, misfires and chains, if any."""
         self.open_writes = 0
         self.is_calm = False  # leave the jobs that fire as they are
         self.counts: Counter[str] = checks.counts
@@ -64,6 +80,7 @@ class Clients:
         self._checks = checks
         self._dice = dice
         self._places = places
+        self._mix = mix
         self._large_share = dice.choice([0.0, 0.0, 0.03])
         self._markers = 0
         self._doubts: deque[tuple[str, str, Operation]] = deque(maxlen=DOUBTS_KEPT)
@@ -88,6 +105,8 @@ class Clients:
             for name in FIRING:
                 if name not in life.machine.state.jobs:
                     self._write(life, name, self._put(name))
+            if self._mix is not None and CHAINED not in life.machine.state.jobs and PARENT in life.machine.state.jobs:
+                self._write(life, "", self._chain(self._mix.choice(CHAINS)))
 
     def write_something(self) -> None:
         """A client writes on each node that believes to lead."""
@@ -166,6 +185,9 @@ class Clients:
             "description": str(self._markers),
             **FIRING.get(name, {}),
         }
+        if self._mix is not None and name in FIRING:
+            for field, choices in (("overlap", OVERLAPS), ("misfire", MISFIRES)):
+                body[field] = {**body.get(field, {}), **self._mix.choice(choices)}
         if self._places is None:
             return lambda service, key: service.put_job(name, body, ANY, key)
         body["placement"], is_grouped = self._places.choice(PLACEMENTS), self._places.random() < 0.5
@@ -175,6 +197,10 @@ class Clients:
             return service.put_job(name, body | grouped, ANY, key)
 
         return put
+
+    def _chain(self, end: str) -> Operation:
+        body = {"schedule": "@manual", "executor": {"type": "noop"}, "after": [{"job": PARENT, "on": end}]}
+        return lambda service, key: service.put_job(CHAINED, body, ANY, key)
 
     @staticmethod
     async def _put_group(service: Service, key: Key) -> Done:

@@ -55,8 +55,9 @@ class Cluster:
         times: LeaseTimes,
         trace: Callable[[str], None] | None = None,
         places: Chance | None = None,
+        mix: Chance | None = None,
     ) -> None:
-        """`places` draws where the jobs' runs go; None: all on the leader."""
+        """`places` draws where the jobs' runs go; None: all on the leader.  `mix`: see Clients."""
         self.seed = seed
         machines = [f"n{number}" for number in range(1, size + 1 + SPARE_MACHINES)]
         self.names = machines[:size]  # of those that belong to the cluster, or should
@@ -82,7 +83,7 @@ class Cluster:
         self._trace = trace
         self._hash = blake2b(digest_size=8)
         dice = chance(seed, "clients")
-        self.clients = Clients(self.lives, self.checks, dice, places)
+        self.clients = Clients(self.lives, self.checks, dice, places, mix)
         self._batch_entries = dice.choice([seam.BATCH_ENTRIES, 16, 3])  # small ones are often in the middle
         self._setting = Setting(
             seed,

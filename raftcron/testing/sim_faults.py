@@ -28,6 +28,7 @@ READ_SECONDS = 0.15
 CONSERVE_SECONDS = 0.7
 LAG_SECONDS = 10.0  # at most, until the others have forgotten what a node lacks
 LAST_CHANGE_SECONDS = 5.0  # before the faults end
+MIXED_SHARE = 0.5  # of the seeds in which runs go anywhere: their jobs overlap, miss and follow in all ways
 MEMBERS_SHARE = 0.35  # of the seeds, in which members change
 
 ENOUGH_ACKNOWLEDGED = 200
@@ -62,6 +63,7 @@ ALWAYS_SEEN = (
     "starts",
     "retries started",
     "starts of parts",
+    "starts of what follows",
     "starts away from the leader",
     "starts refused by the gate",
     "runs lost",
@@ -123,7 +125,9 @@ class Story:
         self._script = script
         places = chance(seed, "places")
         is_spread = places.random() < 2 / 3 and script is None  # else all runs are on the leader, as most will be
-        self.cluster = Cluster(seed, size, times, trace, places if is_spread else None)
+        mix = chance(seed, "mix")
+        is_mixed = is_spread and mix.random() < MIXED_SHARE
+        self.cluster = Cluster(seed, size, times, trace, places if is_spread else None, mix if is_mixed else None)
         self.clients = self.cluster.clients
         self.cluster.died = self._ended_by_itself
         self.kinds: dict[str, int] = {}  # kind of fault -> how often it happened
