@@ -27,6 +27,7 @@ from raftcron.raft.snapshot import SnapshotInfo, SnapshotStore
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = (5.0, 300.0)  # after a snapshot that could not be written: the first pause, doubled up to the last
+LOOK_SECONDS = 60.0  # at least, from one look at a snapshot that is in doubt to the next
 PATIENCE_SECONDS = 60.0  # so long the log is kept behind a snapshot that somebody fetches, after its last step
 
 
@@ -127,13 +128,23 @@ class Compaction:
         self._loop = loop
         self._clock = clock
         self._pulls = Pulls(
-            store, peers=peers, send=send, connected=connected, clock=clock, received=self._fetched, loop=loop
+            store,
+            peers=peers,
+            send=send,
+            connected=connected,
+            clock=clock,
+            received=self._fetched,
+            doubted=self._doubt,
+            loop=loop,
         )
         self.kinds = self._pulls.kinds
         self._entries = 0  # applied since the last snapshot, and
         self._bytes = 0  # the bytes of their commands
         self._writing: asyncio.Task[None] | None = None
         self._installing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._look_at = 0.0  # on the monotonic clock, not before
+        self._is_wanted = False  # a snapshot, whatever has applied since: the newest one was damaged
         self._failures = 0
         self._retry_at = 0.0  # on the monotonic clock
         self._offers: dict[str, SnapshotInfo] = {}  # what each lagging peer was offered
@@ -149,7 +160,8 @@ class Compaction:
     def _is_due(self) -> bool:
         newest, settings = self._store.newest, self._settings
         least = max(settings.bytes, 0 if newest is None else newest.size)
-        if self._bytes < least or (self._entries < settings.entries and self._bytes < 4 * least):
+        is_small = self._bytes < least or (self._entries < settings.entries and self._bytes < 4 * least)
+        if is_small and not self._is_wanted:
             return False
         return self._writing is None and self._clock.monotonic() >= self._retry_at and self._cluster_id() is not None
 
@@ -182,6 +194,7 @@ class Compaction:
             logger.warning("snapshot_failed index=%d retry_seconds=%g error=%s", index, pause, error)
         else:
             self._failures = 0
+            self._is_wanted = False
             self._entries = max(self._entries - before[0], 0)  # a fetched one may have been installed meanwhile
             self._bytes = max(self._bytes - before[1], 0)
             self.counts["written"] += 1
@@ -222,6 +235,26 @@ class Compaction:
             self.counts["offered"] += 1
         self._served_at[peer] = self._clock.monotonic()
         return Offer(0, 0, info.id, info.index, info.term, info.size, info.cluster_id, info.configuration)
+
+    def _doubt(self, snapshot_id: str) -> None:
+        """A peer has been given a wrong file: is it so here?"""
+        now = self._clock.monotonic()
+        if self._looking is None and now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._looking = self._task(self._look(snapshot_id))
+
+    async def _look(self, snapshot_id: str) -> None:
+        """A rotten snapshot helps nobody, and would not let this node start again: write another one at once."""
+        try:
+            for _ in self._store.look_again(snapshot_id):
+                await asyncio.sleep(0)
+            if not self._store.holds(snapshot_id) and self._store.newest is None:
+                self.counts["found damaged"] += 1
+                self._is_wanted = True
+        except OSError as error:
+            logger.warning("snapshot_unreadable id=%s error=%s", snapshot_id, error)
+        finally:
+            self._looking = None
 
     # ---- fetching ------------------------------------------------------------------------------------------------
 
@@ -270,7 +303,7 @@ class Compaction:
         """What is being written or decoded is left undone."""
         self._scribe.stop()
         self._pulls.stop()
-        for task in (self._writing, self._installing):
+        for task in (self._writing, self._installing, self._looking):
             if task is not None:
                 task.cancel()
 

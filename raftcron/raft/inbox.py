@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[str, Any], None]
 
-OWN_KINDS = frozenset({"raft", "prevote", "prevoted", "round", "echo", "read", "index", "pull", "piece", "members"})
+OWN_KINDS = frozenset(
+    {"raft", "prevote", "prevoted", "round", "echo", "read", "index", "pull", "piece", "doubt", "members"}
+)
 
 
 class Inbox:

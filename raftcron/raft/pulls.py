@@ -2,6 +2,7 @@
 
     pull   {id, offset, count}   please send me these bytes
     piece  {id, offset, data}    here they are; data None: I do not hold that snapshot
+    doubt  {id}                  what you gave of it was part of a wrong file: look at yours
 
 The one that needs it asks, so that at most WINDOW pieces are under way and a heartbeat waits behind no more than those.
 What has come stays: over a broken connection, a change of leader, and a restart of this process, as long as anybody
@@ -63,7 +64,7 @@ class Pulls:
     """Both sides of it: fetches at most one snapshot at a time, and gives pieces of those that are held.
 
     `send(peer, kind, message)` and `connected(peer)` are the transport's; `received` is told of a snapshot that has
-    come whole, is durable and is now the store's newest.
+    come whole, is durable and is now the store's newest; `doubted` of one that is held here and may be damaged.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Pulls:
         connected: Callable[[str], bool],
         clock: Clock,
         received: Callable[[SnapshotInfo], None],
+        doubted: Callable[[str], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._store = store
@@ -83,12 +85,17 @@ class Pulls:
         self._connected = connected
         self._clock = clock
         self._received = received
+        self._doubted = doubted
         self._loop = loop
         self._pull: _Pull | None = None
         self._failures = 0  # in a row
         self._retry_at = 0.0
         self._suspects: set[str] = set()  # whose pieces were part of a wrong file; asked only if nobody else has it
-        self.kinds: dict[str, Callable[[str, Any], None]] = {"pull": self._on_pull, "piece": self._on_piece}
+        self.kinds: dict[str, Callable[[str, Any], None]] = {
+            "pull": self._on_pull,
+            "piece": self._on_piece,
+            "doubt": self._on_doubt,
+        }
 
     @property
     def progress(self) -> tuple[str, int, int] | None:
@@ -162,6 +169,11 @@ class Pulls:
             raise BadMessageError(f"count: {count} is over the limit of {PIECE_BYTES}")
         data = self._store.piece(snapshot_id, offset, count)
         self._send(peer, "piece", {"id": snapshot_id, "offset": offset, "data": data})
+
+    def _on_doubt(self, _peer: str, message: Any) -> None:
+        snapshot_id = guard.text(guard.fields(message), "id")
+        if self._store.holds(snapshot_id):
+            self._doubted(snapshot_id)
 
     # ---- fetching ------------------------------------------------------------------------------------------------
 
@@ -259,6 +271,8 @@ class Pulls:
     def _fail(self, pull: _Pull, error: Exception) -> None:
         if isinstance(error, FatalError):
             self._suspects |= pull.senders
+            for peer in sorted(pull.senders):
+                self._send(peer, "doubt", {"id": pull.info.id})
         self._end(pull)
         self._failed(pull.info, error)
 

@@ -303,6 +303,24 @@ class SnapshotStore:
         except Fault as fault:
             raise self._damaged(info.id, fault) from None
 
+    def look_again(self, snapshot_id: str) -> Iterator[None]:
+        """Read one that is held from end to end, a slice each step; if it is damaged it is set aside.
+
+        Then there is no newest one until another is written: older ones are there for a start alone.
+        """
+        try:
+            reading = Reading(self.device, self._path(snapshot_id))
+            for _ in reading.blocks():
+                yield
+            if reading.info.id != snapshot_id:
+                raise Fault(0, f"it is snapshot {reading.info.id} under another name")
+        except Fault as fault:
+            if snapshot_id in self._held:  # it may have gone meanwhile, for newer ones
+                self._held.discard(snapshot_id)
+                if self.newest is not None and self.newest.id == snapshot_id:
+                    self.newest = None
+                self._set_aside(snapshot_id, fault)
+
     def holds(self, snapshot_id: str) -> bool:
         """Whether it can be read and given to others."""
         return snapshot_id in self._held

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from hashlib import blake2b
 
 from raftcron.core.state import State
-from raftcron.errors import NewerVersionError
+from raftcron.errors import DamagedError, NewerVersionError
 from raftcron.ports import Role
 from raftcron.raft import seam
 from raftcron.raft.scribe import Scribe, SlicedScribe
@@ -225,6 +225,8 @@ class Cluster:
         if isinstance(life.fatal, NewerVersionError) and LATER in self.releases.values():
             self.counts["later releases refused"] += 1
             self.releases[name] = LATER  # as its last words say
+        elif isinstance(life.fatal, DamagedError) and self.disks[name].rotten is not None:
+            self.counts["rot refused"] += 1
         elif life.fatal is not None and name not in self.may_fail | self.leaving:
             self.checks.fail(sim_checks.FATAL, f"{name} ends: {life.fatal!r}")
         self.counts["ends by disk" if by_itself else "ends in order" if life.is_ending else "deaths in a write"] += 1

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from raftcron.testing import sim_checks
 from raftcron.testing.chance import Chance
+from raftcron.testing.sim_disk import Disk
+from raftcron.testing.sim_durable import index_of
 from raftcron.testing.sim_node import JOURNAL, SNAPSHOTS
 
 if TYPE_CHECKING:
@@ -73,17 +75,22 @@ class Damage:
         if name is None:
             return
         disk = self._cluster.disks[name]
-        sure = [path for path in disk.files if path.parent == SNAPSHOTS and disk.is_sure_of(path)]
-        snapshots = [path for path in sure if path.suffix == ".snapshot"]
-        if not snapshots:
+        path = _newest_snapshot(disk)
+        if path is None:
             return
         self._begin("rotten snapshot", name)
-        path = disk.rotten = max(snapshots, key=lambda path: int(path.stem.split("-")[0]))
-        offset, bit = self._dice.randrange(0, len(disk.files[path].durable)), self._dice.randrange(8)
-        disk.flip(path, offset, bit)
+        file, offset, bit = self._rot(disk, path)
         disk.is_aside = False  # what is written from now on counts, if it starts
         self._cluster.boot(name)
-        self._cluster.conductor.after(MEND_SECONDS, self._mend_snapshot, name, disk.files[path], offset, bit)
+        self._cluster.conductor.after(MEND_SECONDS, self._mend_snapshot, name, file, offset, bit)
+
+    def _rot(self, disk: Disk, path: Path) -> tuple[Any, int, int]:
+        """A bit of a snapshot flips; what to flip back."""
+        file = disk.files[path]
+        offset, bit = self._dice.randrange(0, len(file.durable)), self._dice.randrange(8)
+        disk.rotten = path
+        disk.flip(path, offset, bit)
+        return file, offset, bit
 
     def _mend_snapshot(self, name: str, file: Any, offset: int, bit: int) -> None:
         cluster = self._cluster
@@ -101,6 +108,46 @@ class Damage:
         disk.rotten = None
         disk.rewrites += 1
         self._end(name)
+
+    def rotting_snapshot(self) -> None:
+        """The same of a node that is up: whoever is given it refuses it, and the node finds out and writes another.
+
+        If nothing comes of it the byte is put right after a while; so it is if the node starts anew and refuses.
+        """
+        name = self._someone()
+        if name is None:
+            return
+        disk = self._cluster.disks[name]
+        path = _newest_snapshot(disk)
+        if path is None:
+            return
+        self._happened("rotting snapshot", name)
+        file, offset, bit = self._rot(disk, path)
+        seconds = self._dice.choice([0.5, 3.0, 10.0])
+        self._cluster.conductor.after(seconds, self._stop_rot, name, path, file, offset, bit)
+
+    def _stop_rot(self, name: str, path: Path, file: Any, offset: int, bit: int) -> None:
+        cluster = self._cluster
+        disk, life = cluster.disks[name], cluster.lives.get(name)
+        if disk.rotten != path:
+            return  # the machine has another disk
+        is_there = disk.files.get(path) is file
+        newest = _newest(disk)
+        if (
+            name in self._held
+            or (life is not None and not life.is_started)
+            or (life is not None and not is_there and (newest is None or index_of(newest) < index_of(path)))
+        ):  # something else is done to it, or it has not come to an end with this
+            cluster.conductor.after(MEND_SECONDS, self._stop_rot, name, path, file, offset, bit)
+            return
+        if is_there or life is None:
+            disk.files.pop(path.with_suffix(".damaged"), None)
+            disk.files[path] = file
+            disk.flip(path, offset, bit)
+        else:
+            cluster.counts["rotting snapshots found out"] += 1
+        disk.rotten = None
+        disk.rewrites += 1
 
     def wiped_disk(self) -> None:
         """A node comes back with an empty directory: the others take it for a stranger."""
@@ -138,3 +185,13 @@ class Damage:
         self._held.discard(name)
         cluster.may_fail.discard(name)
         self._up_later(name, 0.2)
+
+
+def _newest_snapshot(disk: Disk) -> Path | None:
+    """That is durable; none if one rots already."""
+    return None if disk.rotten is not None else _newest(disk)
+
+
+def _newest(disk: Disk) -> Path | None:
+    sure = [path for path in disk.files if path.parent == SNAPSHOTS and disk.is_sure_of(path)]
+    return max((path for path in sure if path.suffix == ".snapshot"), key=index_of, default=None)

@@ -110,6 +110,7 @@ class Disk:
         self.rewrites += 1
         self.named += 1
         self.files = {}
+        self.rotten = None
         self.gone.clear()
         self.renames.clear()
         self.is_aside = False

@@ -18,7 +18,7 @@ _FOOTER_BYTES = 33  # of a snapshot: what its id does not count
 _VOTE, _ENTRY, _CUT, _BASE, _SEALED, _BEGINNING = 3, 4, 5, 7, 9, 10
 
 
-def _index_of(path: Path) -> int:
+def index_of(path: Path) -> int:
     """Of the last entry that is in a snapshot."""
     return int(path.stem.split("-")[0])
 
@@ -94,10 +94,10 @@ class DurableLog:
             if path not in whole and disk.is_sure_of(path):
                 digest = path.stem.split("-")[2]
                 data = disk.files[path].durable[:-_FOOTER_BYTES]
-                whole[path] = _index_of(path) if blake2b(data, digest_size=16).hexdigest() == digest else 0
+                whole[path] = index_of(path) if blake2b(data, digest_size=16).hexdigest() == digest else 0
         self.snapshot = max(whole.values(), default=0)
         if disk.rotten is not None:  # it counts until its machine has found out that it can do without
-            self.snapshot = max(self.snapshot, _index_of(disk.rotten))
+            self.snapshot = max(self.snapshot, index_of(disk.rotten))
 
     def _is_followed(self) -> bool:
         """Whether the next segment says that this one ends here: it is made durable before this one is sealed."""

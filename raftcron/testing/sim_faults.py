@@ -58,6 +58,7 @@ ALWAYS_SEEN = (
     "damage refused",
     "rotten snapshots done without",
     "rotten snapshots refused",
+    "snapshots found damaged",
     "later releases refused",
     "decisions",
     "starts",
@@ -167,6 +168,7 @@ class Story:
             "flipped bit": self.damage.flipped_bit,
             "wiped disk": self.damage.wiped_disk,
             "rotten snapshot": self.damage.rotten_snapshot,
+            "rotting snapshot": self.damage.rotting_snapshot,
             "lagging node": self._lagging_node,
             "upgrade": self._upgrade,
         }

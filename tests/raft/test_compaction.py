@@ -163,3 +163,51 @@ async def test_a_leader_keeps_what_a_living_follower_still_takes(tmp_path: Path,
     stage.compaction.beat()
     await until(stage.count("written"))
     assert stage.progress.first_index == first
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+async def test_a_snapshot_that_has_rotted_is_found_out_when_a_peer_was_given_it(tmp_path: Path) -> None:
+    """It is set aside and another one written at once, or nobody could be helped, and this node not start again."""
+    stage = Stage(tmp_path)
+    stage.scribe.may.set()
+    stage.apply(1_000)
+    stage.compaction.beat()
+    await until(stage.count("written"))
+    rotten = stage.store.newest
+    assert rotten is not None
+    flip_a_byte(tmp_path / f"{rotten.id}.snapshot")
+    stage.compaction.kinds["doubt"]("n2", {"id": rotten.id})
+    await until(stage.count("found damaged"))
+    assert stage.store.newest is None
+    assert stage.compaction.offer("n2") is None
+    stage.compaction.beat()
+    await until(lambda: stage.count("written")() == 2)
+    assert stage.store.newest == rotten  # of the same state
+    assert list(stage.store.blocks(rotten))
+    assert (tmp_path / f"{rotten.id}.damaged").exists()
+    assert stage.ends == []
+
+
+async def test_a_doubt_about_a_good_snapshot_changes_nothing(tmp_path: Path) -> None:
+    """However often a peer says so it is looked at once a minute."""
+    stage = Stage(tmp_path)
+    stage.scribe.may.set()
+    stage.apply(1_000)
+    stage.compaction.beat()
+    await until(stage.count("written"))
+    good = stage.store.newest
+    assert good is not None
+    for _ in range(3):
+        stage.compaction.kinds["doubt"]("n2", {"id": good.id})
+    looking = stage.compaction._looking
+    assert looking is not None
+    await looking
+    assert stage.store.newest == good
+    flip_a_byte(tmp_path / f"{good.id}.snapshot")
+    stage.compaction.kinds["doubt"]("n2", {"id": good.id})
+    assert stage.compaction._looking is None

@@ -41,6 +41,7 @@ class Node:
         self.name = name
         self.disk = Disk(chance(world.seed, name))
         self.received: list[SnapshotInfo] = []
+        self.doubted: list[str] = []
         self._world = world
         self.begin()
 
@@ -55,6 +56,7 @@ class Node:
             connected=lambda peer: world.is_connected(name, peer),
             clock=world.clock,
             received=self.received.append,
+            doubted=self.doubted.append,
             loop=world.loop,
         )
 
@@ -609,6 +611,7 @@ def test_wrong_bytes_never_count_and_another_holder_is_asked_first() -> None:
         assert node.files == [f"{former.id}.snapshot"]
         await world.until(lambda: world.came(info))
         assert world.bytes_from("n1") == world.bytes_from("n2") == info.size
+        assert [world.nodes[name].doubted for name in NAMES] == [[info.id], [], []]  # who gave them is told
 
     play(story)
 
