@@ -75,6 +75,7 @@ class Cluster:
         self.may_fail: set[str] = set()  # whose disk was made to fail
         self.leaving: set[str] = set()  # who ends by itself as soon as it hears that it has no place any more
         self.releases = defaultdict[str, int](lambda: THIS)  # of each node's next life
+        self.latest_release = THIS  # that has ever run
         self.on_power_cut: set[str] = set()  # who dies of a power cut, if in the middle of a write
         self.died: Callable[[str], None] = lambda _name: None  # a process has ended by itself
         self.applied: Callable[[Life], None] = lambda _life: None  # a batch has, in the midst of a turn
@@ -174,6 +175,7 @@ class Cluster:
             release=self.releases[name],
         )
         self.conductor.loops[name] = loop
+        self.latest_release = max(life.release, self.latest_release)
         life.begin()
 
     def _scribe(self, name: str, loop: NodeLoop) -> Scribe:
@@ -222,7 +224,7 @@ class Cluster:
         """A process has ended in its own turn."""
         life = self.lives[name]
         by_itself = life.fatal is not None
-        if isinstance(life.fatal, NewerVersionError) and LATER in self.releases.values():
+        if isinstance(life.fatal, NewerVersionError) and life.release < self.latest_release:
             self.counts["later releases refused"] += 1
             self.releases[name] = LATER  # as its last words say
         elif isinstance(life.fatal, DamagedError) and self.disks[name].rotten is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raftcron.testing import sim_checks
 from raftcron.testing.chance import Chance
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from raftcron.testing.sim_cluster import Cluster
 
 MEND_SECONDS = 0.3  # from the start of the process that meets the damage
+
+
+class _Rot(NamedTuple):
+    """A flipped bit of a snapshot."""
+
+    path: Path
+    file: Any
+    offset: int
+    bit: int
 
 
 class Damage:
@@ -41,6 +50,7 @@ class Damage:
         self._someone = someone
         self._happened = happened
         self._up_later = up_later
+        self._rots: dict[str, _Rot] = {}  # by node that is up, or was when it began
 
     def flipped_bit(self) -> None:
         """A bit of what was synced long ago rots: the node refuses to start, until the byte is as it was."""
@@ -122,15 +132,23 @@ class Damage:
         if path is None:
             return
         self._happened("rotting snapshot", name)
-        file, offset, bit = self._rot(disk, path)
-        seconds = self._dice.choice([0.5, 3.0, 10.0])
-        self._cluster.conductor.after(seconds, self._stop_rot, name, path, file, offset, bit)
+        rot = self._rots[name] = _Rot(path, *self._rot(disk, path))
+        self._cluster.conductor.after(self._dice.choice([0.5, 3.0, 10.0]), self._stop_rot, name, rot)
 
-    def _stop_rot(self, name: str, path: Path, file: Any, offset: int, bit: int) -> None:
+    def end_rot(self) -> None:
+        """Everywhere, as far as it can be now."""
+        for name, rot in list(self._rots.items()):
+            self._stop_rot(name, rot)
+
+    def _stop_rot(self, name: str, rot: _Rot) -> None:
         cluster = self._cluster
         disk, life = cluster.disks[name], cluster.lives.get(name)
-        if disk.rotten != path:
-            return  # the machine has another disk
+        path, file, offset, bit = rot
+        if self._rots.get(name) is not rot:
+            return
+        if disk.rotten != path:  # the machine has another disk
+            del self._rots[name]
+            return
         is_there = disk.files.get(path) is file
         newest = _newest(disk)
         if (
@@ -138,8 +156,9 @@ class Damage:
             or (life is not None and not life.is_started)
             or (life is not None and not is_there and (newest is None or index_of(newest) < index_of(path)))
         ):  # something else is done to it, or it has not come to an end with this
-            cluster.conductor.after(MEND_SECONDS, self._stop_rot, name, path, file, offset, bit)
+            cluster.conductor.after(MEND_SECONDS, self._stop_rot, name, rot)
             return
+        del self._rots[name]
         if is_there or life is None:
             disk.files.pop(path.with_suffix(".damaged"), None)
             disk.files[path] = file

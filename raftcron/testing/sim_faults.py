@@ -58,7 +58,6 @@ ALWAYS_SEEN = (
     "damage refused",
     "rotten snapshots done without",
     "rotten snapshots refused",
-    "snapshots found damaged",
     "later releases refused",
     "decisions",
     "starts",
@@ -332,6 +331,7 @@ class Story:
         self.wrong_clocks.right()
         for disk in cluster.disks.values():
             disk.free_bytes, disk.failing_syncs, disk.death_in, disk.sync_seconds = None, 0, None, 0.0002
+        self.damage.end_rot()
         for life in cluster.lives.values():
             life.loop.resume()
         for name in cluster.names:

@@ -175,7 +175,10 @@ MUTANTS: dict[str, Mutant] = {
         [(snapshot.SnapshotStore, "__init__", off_log.store_that_never_syncs)], {sim_checks.COVERED}
     ),
     "an offer is not answered": Mutant(
-        [(seam.Core, "_take_offer", off_log.offer_without_an_answer)], {sim_checks.LIVENESS}
+        [(seam.Core, "_take_offer", off_log.offer_without_an_answer)],
+        {sim_checks.LIVENESS},
+        scripts.offer_to_a_stale_tail,
+        size=3,
     ),
     "what a later release wrote is taken": Mutant(
         [(machine, "decode_entry", off_log.decoded_of_any_version)],
