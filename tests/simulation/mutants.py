@@ -112,6 +112,8 @@ MUTANTS: dict[str, Mutant] = {
             (membership.Membership, "may_vote", off_log.anybody_votes),
         ],
         {sim_checks.FATAL, *LOG},
+        scripts.a_wiped_voter,
+        size=3,
     ),
     "a replaced node believes its own count of lives": Mutant(
         [(shipped_node.Node, "start", off_runs.sure_of_its_life)],

@@ -200,6 +200,32 @@ def replace_in_the_midst(story: Story) -> None:
         story.cluster.run(2.0)
 
 
+def a_wiped_voter(story: Story) -> None:
+    """Of what a leader and one other hold, the other has lost its disk; the leader is down, and the third comes."""
+    cluster = story.cluster
+    story.form()
+    leader, (late, wiped) = _leader(story).name, _followers(story)
+    cluster.kill(late)
+    story.clients.run_many(40)
+    cluster.run(0.5)
+    cluster.kill(wiped)
+    cluster.kill(leader)
+    disk = cluster.disks[wiped]
+    cluster.checks.durable[wiped].read()
+    disk.is_aside = True
+    kept, disk.files = disk.files, {}
+    cluster.may_fail.add(wiped)
+    cluster.boot(late)
+    cluster.boot(wiped)
+    cluster.run(4.0)
+    cluster.kill(wiped)
+    disk.files, disk.is_aside = kept, False
+    cluster.may_fail.discard(wiped)
+    cluster.boot(leader)
+    cluster.boot(wiped)
+    cluster.run(2.0)
+
+
 def flip_bits(story: Story) -> None:
     """One node after the other is stopped, a bit of its old bytes rots, and it starts again."""
     story.form()
