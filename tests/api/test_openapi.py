@@ -243,6 +243,34 @@ async def test_examples_are_right(three: Bench, method: str, path: str, name: st
         validator(closed(content["schema"])).validate(answer.json)
 
 
+@pytest.mark.parametrize(
+    ("name", "schedule"), [("backup-db", "*/7 * * * *"), ("backup-db", "*/5 * * * *"), ("new", "@daily")]
+)
+async def test_dry_runs_are_described(three: Bench, name: str, schedule: str) -> None:
+    """Of jobs that change, that stay, and that are new."""
+    body = {"schedule": schedule, "executor": {"type": "noop"}, "labels": {"team": "db"}}
+    answer = (await three.ask("PUT", f"/v1/jobs/{name}?dry_run=1", body)).expect(200)
+    validator(closed({"$ref": "#/components/schemas/JobPreview"})).validate(answer.json)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("PUT", "/v1/jobs/a", {"schedule": "never"}, 422),
+        ("PUT", "/v1/jobs/a", [], 422),
+        ("GET", "/v1/jobs/nobody", None, 404),
+        ("GET", "/v1/runs?limit=0", None, 422),
+        ("POST", "/v1/tokens", {"name": "ci", "role": "read"}, 409),
+        ("POST", "/v1/jobs:apply", {"jobs": [{"name": "a"}]}, 422),
+    ],
+)
+async def test_problems_are_described(three: Bench, method: str, path: str, body: Any, status: int) -> None:
+    """Each with the codes that its status may have."""
+    document = (await three.ask(method, path, body)).problem(status)
+    schema = DOCUMENT["components"]["responses"][f"Problem{status}"]["content"]["application/problem+json"]["schema"]
+    validator(schema).validate(document)
+
+
 async def prepare(made: Bench) -> None:
     """What the examples speak of."""
     await made.put("backup-db", schedule="*/5 * * * *", labels={"team": "db"})

@@ -157,7 +157,7 @@ def _jobs() -> dict[str, Schema]:
         "gained": several(INSTANT),
         "lost": several(INSTANT),
         "moved": several(record({"from": INSTANT, "to": INSTANT})),
-        "compared_through": INSTANT,
+        "compared_through": {**OR_INSTANT, "description": "null where nothing had to be compared"},
     }
     result = record(
         {

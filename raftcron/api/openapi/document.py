@@ -11,7 +11,7 @@ from raftcron.api import problems, respond
 from raftcron.api.auth import ALL, FREE, JOB, NAME, RULES, RUN, SEES, UNKNOWN, WHOLE
 from raftcron.api.openapi import answered, taken
 from raftcron.api.openapi.operations import OPERATIONS, Answer, Body, Operation, Parameter
-from raftcron.api.openapi.sketch import Schema
+from raftcron.api.openapi.sketch import Schema, nullable
 
 VERSION: Final = "3.1.0"
 _PATTERN: Final = re.compile(r"\{(\w+):[^{}]+\}")
@@ -169,10 +169,15 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 def _body(body: Body) -> dict[str, Any]:
     examples = {name: {"value": value} for name, value in body.examples.items()}
-    content = {media_type: {"schema": answered.ref(schema)} for media_type, schema in body.types.items()}
+    content = {media_type: {"schema": _bodied(body, schema)} for media_type, schema in body.types.items()}
     first = next(iter(content.values()))
     first["examples"] = examples
     return {"required": body.is_required, "content": content}
+
+
+def _bodied(body: Body, schema: str) -> Schema:
+    """Where a body may be left out, null says as much."""
+    return answered.ref(schema) if body.is_required else nullable(answered.ref(schema))
 
 
 def _problem(status: int) -> dict[str, Any]:
