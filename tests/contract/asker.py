@@ -158,9 +158,9 @@ class Asker:
 
 
 def is_sent_wrong(case: Any, sent: requests.PreparedRequest) -> bool:
-    """Whether what does not fit has gone out: an empty array leaves no trace in a URL, and some bodies are none."""
+    """Whether what does not fit has gone out: an empty array is not in a URL, and null may stand for no body."""
     wrong = {location for location, part in case.meta.components.items() if not part.mode.is_positive}
-    if not sent.body:
+    if not sent.body or case.body is None:
         wrong.discard(ParameterLocation.BODY)
     if not (case.query or {}).keys() <= set(URL(str(sent.url)).query):
         wrong.discard(ParameterLocation.QUERY)
