@@ -6,11 +6,9 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from raftcron.cli.importers import Imported, name_of, schedule_fault
-
-_DURATION: Final = re.compile(r"([0-9]+)(h|m|s|ms)")
 
 
 def read(documents: list[Any]) -> Imported:
