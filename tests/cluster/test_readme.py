@@ -125,7 +125,7 @@ def test_a_command_in_the_text_exists(command: str) -> None:
         argv = [sys.executable, str(script), *words[1:], "--help"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(word in done.stdout for word in words[1:] if not word.isdigit()), done.stdout
+    assert all(word in done.stdout for word in words[1:] if not word[0].isdigit()), done.stdout  # such a value is free
 
 
 def test_what_is_not_run_is_still_there() -> None:
