@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from raftcron.api import (
     audit,
+    backup,
     bulk,
     calendars,
     cluster,
@@ -88,6 +89,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/secrets", secrets.list_),
     ("PUT", "/v1/secrets/{name:[^/]+}", secrets.put),
     ("DELETE", "/v1/secrets/{name:[^/]+}", secrets.delete),
+    ("GET", "/v1/backup", backup.get),
+    ("POST", "/v1/restore", backup.restore),
     ("GET", "/livez", health.live),
     ("GET", "/readyz", health.ready),
     ("GET", "/metrics", metrics.get),

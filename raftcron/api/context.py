@@ -13,6 +13,7 @@ from raftcron.clock import Clock
 from raftcron.executors.kept_output import KeptOutput
 from raftcron.executors.registry import Registry
 from raftcron.ports import Entropy, Log
+from raftcron.runtime.backup import Backups
 from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.catch_up import CatchUp
@@ -84,6 +85,7 @@ class NodeContext:
     members: Members = field(init=False)
     tokens: Tokens = field(init=False)
     secrets: Secrets = field(init=False)
+    backups: Backups = field(init=False)
 
     def __post_init__(self) -> None:
         self.reads = Reads(self.log, self.machine, self.clock, self.fresh_at)
@@ -119,6 +121,15 @@ class NodeContext:
         self.groups = Groups(machine=self.machine, writes=self.service)
         self.secrets = Secrets(machine=self.machine, writes=self.service, vault=vault)
         self.drains = Drains(node=self.name, machine=self.machine, log=self.log, writes=self.service)
+        self.backups = Backups(
+            machine=self.machine,
+            proposer=self.proposer,
+            service=self.service,
+            time=self.time,
+            clock=self.clock,
+            vault=vault,
+            entropy=self.entropy,
+        )
 
 
 NODE = web.AppKey("node", NodeContext)

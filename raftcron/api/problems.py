@@ -30,7 +30,7 @@ TYPE_PREFIX = "urn:raftcron:problem:"
 RETRY_AFTER_SECONDS = 1.0  # of a 429 or 503 that names no other
 
 # What the contract has and this version has not.
-_LATER = re.compile(r"/|/v1/(backup|restore)")
+_LATER = re.compile(r"/")
 
 
 def problem(error: RaftcronError, **more: Any) -> web.Response:

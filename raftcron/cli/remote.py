@@ -101,13 +101,21 @@ def addresses(addr: Sequence[str]) -> Sequence[str]:
     return addr or named or DEFAULT_ADDRESSES
 
 
-def client(addr: Sequence[str]) -> Client:
+def client(addr: Sequence[str], timeout_seconds: float = 15.0) -> Client:
     """A client for the nodes of `--addr`, else of RAFTCRON_ADDR, else of a local cluster."""
     from raftcron.client import Client
 
     ca, cert = (_said(name) or os.environ.get(f"RAFTCRON_{name.upper()}") or None for name in ("cacert", "cert"))
     try:
-        made = Client(addresses(addr), token(), patience_seconds=0, discover=False, ca=ca, certificate=cert)
+        made = Client(
+            addresses(addr),
+            token(),
+            timeout_seconds=timeout_seconds,
+            patience_seconds=0,
+            discover=False,
+            ca=ca,
+            certificate=cert,
+        )
     except OSError as error:  # ssl.SSLError is one, too
         raise InvalidError(f"--cacert {ca}, --cert {cert}: one of them cannot be used: {error}") from error
     click.get_current_context().call_on_close(made.close)

@@ -97,6 +97,7 @@ _SAID: dict[type, str] = {
     c.PutSecret: "secret {} written",
     c.DeleteSecret: "secret {} deleted",
     c.Note: "{}",
+    c.Restore: "restored from a backup: {}",
     c.Requeue: "the leader's time accepted",  # nobody asks for one otherwise
 }
 

@@ -399,6 +399,32 @@ class Drain(Struct, array_like=True, frozen=True, tag=84):
     key: Key | None = None
 
 
+class Stage(Struct, array_like=True, frozen=True, tag=90):
+    """One more chunk of a restore; `rows` are those of core.archive, of one kind.  Number 0 drops what was staged."""
+
+    staging: str
+    number: int
+    kind: str
+    rows: bytes
+
+
+class Restore(Struct, array_like=True, frozen=True, tag=91):
+    """What is staged takes the place of all jobs, calendars and groups.
+
+    `decisions` are those of all jobs due until `through`.  The leader saw `seen_jobs` jobs, and `seen_revision` was the
+    newest of theirs.
+    """
+
+    staging: str
+    chunks: int
+    digest: bytes
+    through: int
+    seen_jobs: int
+    seen_revision: int
+    decisions: list[Decision] = []
+    key: Key | None = None
+
+
 Command = (
     Lead
     | Announce
@@ -437,6 +463,8 @@ Command = (
     | PutSecret
     | DeleteSecret
     | Backfill
+    | Stage
+    | Restore
 )
 
 

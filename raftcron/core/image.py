@@ -24,7 +24,7 @@ from raftcron.errors import DamagedError, NewerVersionError
 
 # Where it rises because the bytes of a record change, records of an older image have to be hashed anew once its own
 # digest has been found right: nodes compare digests of what this release would write.
-IMAGE_VERSION = 6
+IMAGE_VERSION = 7
 
 BLOCK_BYTES = 256 << 10  # of records, unless one of them alone is larger
 BLOCK_WORK = 500  # what a reader does for one block, counted in records of about 5 microseconds

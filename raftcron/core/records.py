@@ -15,6 +15,7 @@ import msgspec
 
 from raftcron.core import definition, placement
 from raftcron.core.access import AccessToken
+from raftcron.core.archive import StagedChunk
 from raftcron.core.audit import AuditChain, AuditItem
 from raftcron.core.model import HISTORY_BYTES_KEPT, Calendar, Edition, Group, Job, Key, Node, Policy, Run
 from raftcron.core.placement import Tags
@@ -25,7 +26,8 @@ MODULUS = 1 << 128
 
 encode = msgspec.msgpack.Encoder().encode
 
-Record = Job | Run | Node | Key | Calendar | Edition | Group | AccessToken | AuditItem | AuditChain | Secret | VaultKey
+Written = Job | Run | Node | Key | Calendar | Edition | Group | StagedChunk
+Record = Written | AccessToken | AuditItem | AuditChain | Secret | VaultKey
 TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times follow from goes before the jobs
     "editions": Edition,
     "calendars": Calendar,
@@ -39,6 +41,7 @@ TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times f
     "audit_chain": AuditChain,
     "secrets": Secret,
     "vault": VaultKey,
+    "staged": StagedChunk,
 }
 HASHERS = {kind: blake2b(digest_size=16, person=kind.__name__.encode()) for kind in TABLES.values()}
 
@@ -93,6 +96,7 @@ class Records:
         self.audit_chain: dict[str, AuditChain] = {}  # the one of `audit`, once there is an item
         self.secrets: dict[str, Secret] = {}
         self.vault: dict[str, VaultKey] = {}  # the one key, once something was to be sealed
+        self.staged: dict[int, StagedChunk] = {}  # of a restore that is on its way, in order
         # derived
         self.by_uid: dict[int, Job] = {}
         self.policies: dict[int, Policy] = {}

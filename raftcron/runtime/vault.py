@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from raftcron.core.commands import Done, KeepKey
@@ -92,16 +92,42 @@ class Vault:
             return None
         return self._opened[1]
 
-    def _unwrap(self, kept: VaultKey) -> AESGCM:
+    async def opener(self, wrapped: bytes, salt: bytes) -> Callable[[bytes, str], str | None] | None:
+        """What opens as `open` does, by another cluster's key; None: that is wrapped under another cluster secret."""
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        found = await asyncio.to_thread(self._unwrapped, wrapped, salt)
+        if found is None:
+            return None
+        key = AESGCM(found[0])
+
+        def opened(sealed: bytes, place: str) -> str | None:
+            try:
+                return _opened(key, sealed, place.encode()).decode()
+            except (InvalidTag, ValueError):
+                return None
+
+        return opened
+
+    def _unwrapped(self, wrapped: bytes, salt: bytes) -> tuple[bytes, int] | None:
+        """The raw key, and by which of this node's cluster secrets it came out."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         for place, secret in enumerate(self._secrets):
             try:
-                self._raw = _opened(AESGCM(_stretched(secret, kept.salt)), kept.wrapped, WRAPPED_FOR)
-            except InvalidTag:
+                return _opened(AESGCM(_stretched(secret, salt)), wrapped, WRAPPED_FOR), place
+            except (InvalidTag, ValueError):
                 continue
-            self._is_old = place > 0
+        return None
+
+    def _unwrap(self, kept: VaultKey) -> AESGCM:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        found = self._unwrapped(kept.wrapped, kept.salt)
+        if found is not None:
+            self._raw, self._is_old = found[0], found[1] > 0
             return AESGCM(self._raw)
         raise ConflictError(
             "the cluster's key was wrapped under another cluster secret: set RAFTCRON_PREVIOUS_CLUSTER_SECRET or "

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftcron.core import audit, definition, exclusion
+from raftcron.core import archive, audit, definition, exclusion
 from raftcron.core import commands as c
+from raftcron.core.apply import restore
 from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ENDED, ON_A_NODE, Key
 from raftcron.core.placement import lane_of, parts_of
 from raftcron.core.records import encoded
@@ -48,6 +50,14 @@ definitions = st.sampled_from(
 tags = st.sampled_from([{}, {"zone": "a"}])
 origins = st.none() | st.just(c.Origin("ci", "n1", "10.0.0.1", "PUT", "/v1/jobs/a"))
 keys = st.none() | st.builds(lambda scope: Key(scope, b"h", 0, 0, 0), st.sampled_from(["k1", "k2"]))
+
+
+def restore_of(state: State, decisions: list[c.Decision], through: int, key: Key | None) -> c.Restore:
+    """A swap of whatever is staged."""
+    chunks = list(state.staged.values())
+    staging = chunks[0].staging if chunks else "none"
+    digest = restore.digest_of([chunk.rows for chunk in chunks])
+    return c.Restore(staging, len(chunks), digest, through, *restore.seen(state), decisions, key)
 
 
 @st.composite
@@ -138,6 +148,17 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         lambda: c.KeepKey(b"wrapped", b"salt", draw(small)),
         lambda: c.PutSecret(name, b"sealed", secret.revision if secret else draw(small), key),
         lambda: c.DeleteSecret(name, key),
+        lambda: c.Stage(
+            draw(st.sampled_from(["s", "t"])),
+            draw(st.sampled_from([0, len(state.staged)])),
+            "jobs",
+            msgspec.msgpack.encode([archive.JobRow(name, draw(definitions), draw(st.booleans()), "note", due)]),
+        ),
+        lambda: c.Stage(
+            "s", len(state.staged), "groups", msgspec.msgpack.encode([archive.GroupRow("g", draw(st.integers(1, 6)))])
+        ),
+        lambda: restore_of(state, decisions, due, key),
+        lambda: restore_of(state, [], due, key),
     ]
     return draw(st.sampled_from(options))()
 

@@ -308,6 +308,17 @@ def _small() -> dict[str, Schema]:
         "Token": record(token),
         "NewToken": record({**token, "token": {**OR_TEXT, "description": "shown this once; null in a repeat"}}),
         "Audit": record(audit),
+        "Restored": record(
+            {
+                "jobs": WHOLE,
+                "calendars": WHOLE,
+                "groups": WHOLE,
+                "deleted": WHOLE,
+                "index": WHOLE,
+                "missing_secrets": {**several(TEXT), "description": "paths of what no key of this cluster opens"},
+                "dry_run": FLAG,
+            }
+        ),
         "Live": record({"status": {"const": "ok"}, "node": TEXT}),
         "Ready": record({"status": {"const": "ok"}, "node": TEXT, "leader": TEXT}),
     }

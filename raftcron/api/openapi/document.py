@@ -83,6 +83,7 @@ def document(routes: Iterable[tuple[str, str]], types: Iterable[str]) -> dict[st
             "schemas": {
                 **taken.components(types),
                 **answered.components(),
+                "Archive": {"type": "string", "format": "binary", "description": "what `GET /v1/backup` answers"},
                 "Lines": {"type": "string", "description": "a job a line, as JSON (NDJSON), of any length in all"},
             },
             "headers": {name: _header(name) for name in ANSWERED},

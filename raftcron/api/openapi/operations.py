@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from raftcron.api import bodies
+from raftcron.api.backup import ARCHIVE
 from raftcron.api.openapi.answered import STATES, WHOLE
 from raftcron.api.openapi.sketch import INSTANT, Schema
 from raftcron.api.openapi.taken import TEXT
@@ -566,6 +567,24 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         query=(*READ, LIMIT, Parameter("cursor", WHOLE, "`next_cursor` of the page before", example=1_000)),
         answers={200: _one("Audit", "a page of it", READ_HEADERS)},
         problems=SEES_READ,
+    ),
+    # ---- backups
+    ("GET", "/v1/backup"): Operation(
+        id="backup",
+        summary="All jobs, calendars, groups and sealed secrets as of one index, as a checked archive",
+        tag="cluster",
+        answers={200: Answer("the archive", {"type": "string", "format": "binary"}, ARCHIVE)},
+        problems=(*LOCAL, 422, 503),
+    ),
+    ("POST", "/v1/restore"): Operation(
+        id="restore",
+        summary="Put an archive in the place of all jobs, calendars and groups: all or nothing",
+        tag="cluster",
+        query=(_flag("dry_run", "check the archive, and say what would be done"),),
+        headers=KEY,
+        body=Body(types={ARCHIVE: "Archive"}, examples={}),
+        answers={200: _one("Restored", "what was done", WRITTEN)},
+        problems=WRITE,
     ),
     # ---- the node
     ("GET", "/livez"): Operation(

@@ -21,6 +21,7 @@ from raftcron.core.apply import (
     parts,
     remote,
     requests,
+    restore,
     runs,
     secrets,
     tokens,
@@ -67,6 +68,8 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.PutSecret: secrets.put,
     c.DeleteSecret: secrets.delete,
     c.Backfill: requests.backfill,
+    c.Stage: restore.stage,
+    c.Restore: restore.restore,
 }
 
 
@@ -97,6 +100,8 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
         chains.follow(state, Context(index, state.cluster_time))
     if state.backfills_due:
         requests.give_turns(state)
+    if state.staged:
+        restore.expire(state)
     state.index = index
     state.seal()
     return outcome

@@ -99,13 +99,13 @@ def change_put(state: State, context: Context, command: PutJob, place: int) -> i
     """Create (201) or replace (200); `place` is that of the job in its entry."""
     job = state.jobs.get(command.name)
     if job is None:
-        _create(state, context, command, place)
+        create(state, context, command, place << 48 | context.log_index)
         return 201
     _settle(state, context, job, command.decisions)
     paused = job.paused if command.paused is None else command.paused
     owner = job.owner if command.owner is None else command.owner
     if job.definition != command.definition or paused != job.paused or owner != job.owner:
-        _replace(state, context, job, command, paused, owner)
+        replace(state, context, job, command, paused, owner)
     return 200
 
 
@@ -139,8 +139,8 @@ def pause(state: State, context: Context, command: PauseJob) -> Outcome:
         return refusal
     _settle(state, context, job, command.decisions)
     if not job.paused or job.pause_note != command.note or job.pause_until != command.until:
-        _set_pause(state, job, True, command.note, command.until)
-        _stamp(state, context, job)
+        set_pause(state, job, True, command.note, command.until)
+        stamp(state, context, job)
     return remember(state, context, command.key, job.name, 200)
 
 
@@ -156,8 +156,8 @@ def resume(state: State, context: Context, command: ResumeJob) -> Outcome:
         if command.paused is not None and command.paused.first > job.decided_through:
             summarise(state, context, job, command.paused)
         job.decided_through = max(job.decided_through, command.through)
-        _set_pause(state, job, False)
-        _stamp(state, context, job)
+        set_pause(state, job, False)
+        stamp(state, context, job)
     return remember(state, context, command.key, job.name, 200)
 
 
@@ -222,29 +222,31 @@ def _settle(state: State, context: Context, job: Job, decisions: list[Decision])
             take(state, context, job, decision, None)
 
 
-def _create(state: State, context: Context, command: PutJob, place: int) -> None:
+def create(state: State, context: Context, command: PutJob, uid: int) -> Job:
+    """A new job, under an id that no other has had."""
     begin = context.at if command.decided_through is None else command.decided_through
     ends = definition.policy_of(command.definition).recurrence.end_intervals
-    state.add_job(
-        Job(
-            name=command.name,
-            uid=place << 48 | context.log_index,
-            revision=context.log_index,
-            created_at=context.at,
-            updated_at=context.at,
-            definition=command.definition,
-            anchor=_whole_second(context.at),
-            decided_through=begin,
-            counted_from=begin,
-            counted_index=context.log_index,
-            last_end=_whole_second(context.at) if ends else None,
-            paused=bool(command.paused),
-            owner=command.owner,
-        )
+    job = Job(
+        name=command.name,
+        uid=uid,
+        revision=context.log_index,
+        created_at=context.at,
+        updated_at=context.at,
+        definition=command.definition,
+        anchor=_whole_second(context.at),
+        decided_through=begin,
+        counted_from=begin,
+        counted_index=context.log_index,
+        last_end=_whole_second(context.at) if ends else None,
+        paused=bool(command.paused),
+        owner=command.owner,
     )
+    state.add_job(job)
+    return job
 
 
-def _replace(state: State, context: Context, job: Job, command: PutJob, paused: bool, owner: str | None) -> None:
+def replace(state: State, context: Context, job: Job, command: PutJob, paused: bool, owner: str | None) -> None:
+    """Another definition, pause or owner; what was due until now has been decided."""
     stored = command.definition
     if job.definition != stored:
         known = state.policies[job.uid]
@@ -267,21 +269,21 @@ def _replace(state: State, context: Context, job: Job, command: PutJob, paused: 
     if paused != job.paused:
         if command.resumed is not None and command.resumed.first > job.decided_through:
             summarise(state, context, job, command.resumed)
-        _set_pause(state, job, paused)
+        set_pause(state, job, paused)
     job.owner = owner
     if command.decided_through is not None:
         job.decided_through = max(job.decided_through, command.decided_through)
-    _stamp(state, context, job)
+    stamp(state, context, job)
 
 
-def _set_pause(state: State, job: Job, paused: bool, note: str = "", until: int | None = None) -> None:
+def set_pause(state: State, job: Job, paused: bool, note: str = "", until: int | None = None) -> None:
     """Begin or end a pause, which holds what is queued (semantics 6)."""
     job.paused, job.pause_note, job.pause_until = paused, note, until
     job.joined = ()
     state.hold(job)
 
 
-def _stamp(state: State, context: Context, job: Job) -> None:
+def stamp(state: State, context: Context, job: Job) -> None:
     """A changed job counts anew: what was owed before is no longer asked for."""
     job.revision = context.log_index
     job.updated_at = context.at
