@@ -148,6 +148,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.state = State()  # as far as it has come
+        self._version = 0  # of all blocks, once the first has come
         self._head: _Head | None = None
         self._end: _End | None = None
         # A large dictionary stops everything where it grows, and those of jobs all grow at the same number of jobs.  So
@@ -173,6 +174,9 @@ class Reader:
             )
         if version < 1:
             raise DamagedError(f"a block of a snapshot begins with version {version}, which no release has written")
+        if version != (self._version or version):
+            raise DamagedError(f"a block of a snapshot has version {version}, and those before it {self._version}")
+        self._version = version
         try:
             return self._take(block)
         except (msgspec.DecodeError, LookupError, ValueError, RecursionError) as error:

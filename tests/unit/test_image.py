@@ -37,7 +37,11 @@ def everything(size: int = 1) -> Hand:
     key = Key("scope", b"hash", 0, 0, 0)
     hand.done(PutJob("keyed", definition.canonical({"schedule": "@manual", "executor": NOOP}), None, key=key))
     origin = c.Origin("ci", "n1", "127.0.0.1", "POST", "/v1/tokens")
-    for command in (c.CreateToken("ci", bytes(32), "read", "", ""), c.KeepKey(b"w", b"s"), c.PutSecret("s", b"x", 0)):
+    for command in (
+        c.CreateToken("ci", bytes(32), "read", "", ""),
+        c.KeepKey(b"w", b"s"),
+        c.PutSecret("s", b"x", 0),
+    ):
         hand.write(command, origin=origin)
     hand.done(PutGroup("few", 5))
     hand.put("spared", schedule="0 6 * * *", exclude=["holidays"])
@@ -66,6 +70,7 @@ def everything(size: int = 1) -> Hand:
         hand.finish(fire(f"ended-{number}"))
     for _ in range(2):  # the second drops the first, which keeps its place among the output tails
         hand.finish(fire("forgetful", history={"runs": 1}), output_tail=b"tail")
+    hand.done(c.Stage("restore", 0, "jobs", b"\x90"))
     return hand
 
 

@@ -1,0 +1,76 @@
+"""`raftcron backup` and `restore`: what lands in the file, what is sent, and what is refused before it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from raftcron.core import archive
+from raftcron.core.archive import GroupRow, Head
+from tests.cli.conftest import call
+
+ARCHIVE = b"".join(archive.write(Head("c", 7, 1_000, {"groups": 1}), [("groups", [GroupRow("g", 2)])]))
+ANSWER = {"jobs": 0, "calendars": 0, "groups": 1, "deleted": 3, "index": 9, "missing_secrets": ["/secrets/a"]}
+
+
+async def served(body: bytes, taken: list[tuple[str, str, bytes]]) -> TestServer:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        taken.append((request.path_qs, request.content_type, await request.read()))
+        if request.method == "GET":
+            return web.Response(body=body, content_type="application/vnd.raftcron.backup")
+        return web.json_response(ANSWER)
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", handle)
+    server = TestServer(app)
+    await server.start_server()
+    return server
+
+
+async def ask(server: TestServer, *words: str) -> Any:
+    return await call(*words, "--addr", f"http://127.0.0.1:{server.port}")
+
+
+async def test_a_backup_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Only its owner may read it; one that came broken leaves the file that was there."""
+    file = tmp_path / "x.backup"
+    server = await served(ARCHIVE, [])
+    result = await ask(server, "backup", str(file))
+    assert result.exit_code == 0, result.output
+    assert "1 groups, as of index 7" in result.stderr
+    assert file.read_bytes() == ARCHIVE
+    assert file.stat().st_mode & 0o777 == 0o600
+    await server.close()
+    server = await served(ARCHIVE[:-1], [])
+    result = await ask(server, "backup", str(file))
+    assert result.exit_code == 2
+    assert "cut off" in result.stderr
+    assert file.read_bytes() == ARCHIVE
+    assert list(tmp_path.iterdir()) == [file]
+    await server.close()
+
+
+async def test_a_restore_sends_what_is_whole(tmp_path: Path) -> None:
+    """It asks first, unless told; a damaged file is not sent; missing secrets are named."""
+    taken: list[tuple[str, str, bytes]] = []
+    server = await served(b"", taken)
+    file = tmp_path / "x.backup"
+    file.write_bytes(ARCHIVE)
+    assert (await ask(server, "restore", str(file))).exit_code != 0
+    assert not taken
+    result = await ask(server, "restore", "--yes", "-o", "json", str(file))
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == ANSWER
+    assert "write it again: /secrets/a" in result.stderr
+    await ask(server, "restore", "--dry-run", str(file))
+    kind = "application/vnd.raftcron.backup"
+    assert taken[0] == ("/v1/restore", kind, ARCHIVE)
+    assert taken[1][0] in ("/v1/restore?dry_run=1", "/v1/restore?dry_run=true")
+    file.write_bytes(ARCHIVE[:-1])
+    assert (await ask(server, "restore", "--yes", str(file))).exit_code == 2
+    assert len(taken) == 2
+    await server.close()
