@@ -7,7 +7,7 @@ with the digest of all bytes before it, so that a cut archive shows, and so does
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from raftcron.core import definition, exclusion
 from raftcron.core.fields import name_fault
 from raftcron.core.group import MAX_RUNNING_MAX
 from raftcron.core.instant import MAX_MS
+from raftcron.core.model import Policy
 from raftcron.core.vault import SEAL_OVERHEAD, SECRET_BYTES_MAX
 from raftcron.errors import Fault, InvalidError, TooLargeError
 
@@ -297,13 +298,12 @@ def row_fault(row: Any) -> str | None:
     return None if problem is None else f"{row.name!r} cannot be read: {problem}"
 
 
-def set_fault(jobs: dict[str, JobRow], calendars: Iterable[str], groups: Iterable[str]) -> str | None:
+def set_fault(jobs: Mapping[str, Policy], calendars: Iterable[str], groups: Iterable[str]) -> str | None:
     """Why these do not stand together; None: they do.  All that a job names has to be there, and no chain is a ring."""
     known_calendars, known_groups = set(calendars), set(groups)
     children: dict[str, list[str]] = {}
     waits: dict[str, int] = {}
-    for name, row in jobs.items():
-        policy = definition.policy_of(row.definition)
+    for name, policy in jobs.items():
         if policy.group is not None and policy.group not in known_groups:
             return f"job {name!r} names the group {policy.group!r}, which is not in it"
         for calendar in policy.recurrence.exclude:

@@ -342,18 +342,22 @@ class Meanings:
         job.last_success = number(job.last_success, job.last_success)
         job.last_failure = number(job.last_failure, job.last_failure)
         try:
-            fields = _fields(job.definition)
-            executor = _executor(fields.pop("executor"))
-            for field in BESIDE_POLICY:
-                fields.pop(field, None)
-            key = _encode((executor, fields))  # the log has taken the definition, so what else it holds is in order
-            policy = self._policies.get(key)
-            if policy is None:
-                if len(self._policies) >= POLICIES_KNOWN:
-                    self._policies.clear()
-                policy = self._policies[key] = definition.policy_of(job.definition)
+            return self.of_definition(job.definition)
         except Exception as error:  # whatever stands there
             raise DamagedError(f"a snapshot's job {job.name!r} has no readable definition: {error!r}") from error
+
+    def of_definition(self, stored: bytes) -> Policy:
+        """What a definition means that the log has taken; `policy_of` where it has not."""
+        fields = _fields(stored)
+        executor = _executor(fields.pop("executor"))
+        for field in BESIDE_POLICY:
+            fields.pop(field, None)
+        key = _encode((executor, fields))  # the log has taken the definition, so what else it holds is in order
+        policy = self._policies.get(key)
+        if policy is None:
+            if len(self._policies) >= POLICIES_KNOWN:
+                self._policies.clear()
+            policy = self._policies[key] = definition.policy_of(stored)
         return policy
 
 

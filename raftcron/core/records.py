@@ -169,9 +169,9 @@ class Records:
         self.touched_runs.add(run.id)
         self.noted_runs[run.id] = run
 
-    def add_job(self, job: Job) -> None:
+    def add_job(self, job: Job, policy: Policy) -> None:
         self.jobs[job.name] = job
-        self.know_job(job, definition.policy_of(job.definition))
+        self.know_job(job, policy)
         self.touch_job(job)
 
     def know_job(self, job: Job, policy: Policy) -> None:

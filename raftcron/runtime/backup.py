@@ -19,6 +19,7 @@ from raftcron.core.apply import restore as applied
 from raftcron.core.apply.context import replay
 from raftcron.core.archive import CalendarRow, GroupRow, Head, JobRow, Reader, Row, SecretRow
 from raftcron.core.commands import Command, Decide, Decision, Done, Restore, Stage
+from raftcron.core.image import Meanings
 from raftcron.core.model import Job, Key
 from raftcron.core.state import State
 from raftcron.core.vault import VAULT, places
@@ -135,7 +136,7 @@ class Backups:
             reader = Reader()
             rows = await self._read(reader, pieces)
             head = reader.finish()
-            self._check(rows)
+            await self._check(rows)
             if key is not None:
                 key = Key(key.scope, reader.digest, 0, 0, 0)
             missing = await self._seal_anew(rows, head, dry_run=dry_run)
@@ -150,12 +151,14 @@ class Backups:
                 rows[block.kind] += block.rows
         return rows
 
-    def _check(self, rows: dict[str, list[Any]]) -> None:
+    async def _check(self, rows: dict[str, list[Any]]) -> None:
         """Whether the rows stand together; each by itself is right already."""
-        named = {kind: {row.name: row for row in found} for kind, found in rows.items()}
-        twice = next((kind for kind in rows if len(named[kind]) < len(rows[kind])), None)
+        names = {kind: {row.name for row in found} for kind, found in rows.items()}
+        twice = next((kind for kind in rows if len(names[kind]) < len(rows[kind])), None)
         fault = None if twice is None else f"a name stands twice among its {twice}"
-        fault = fault or archive.set_fault(named["jobs"], named["calendars"], named["groups"])
+        of = Meanings().of_definition
+        policies = {row.name: of(row.definition) async for row in self._in_slices(rows["jobs"])}
+        fault = fault or archive.set_fault(policies, names["calendars"], names["groups"])
         if fault is not None:
             raise archive.refused(fault)
 

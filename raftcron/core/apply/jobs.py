@@ -29,6 +29,7 @@ from raftcron.core.model import (
     REASON_DELETED,
     STARTED,
     Job,
+    Policy,
     Recurrence,
 )
 from raftcron.core.state import State
@@ -222,10 +223,11 @@ def _settle(state: State, context: Context, job: Job, decisions: list[Decision])
             take(state, context, job, decision, None)
 
 
-def create(state: State, context: Context, command: PutJob, uid: int) -> Job:
-    """A new job, under an id that no other has had."""
+def create(state: State, context: Context, command: PutJob, uid: int, policy: Policy | None = None) -> Job:
+    """A new job, under an id that no other has had; `policy` is what its definition means, where that is known."""
     begin = context.at if command.decided_through is None else command.decided_through
-    ends = definition.policy_of(command.definition).recurrence.end_intervals
+    policy = policy or definition.policy_of(command.definition)
+    ends = policy.recurrence.end_intervals
     job = Job(
         name=command.name,
         uid=uid,
@@ -241,7 +243,7 @@ def create(state: State, context: Context, command: PutJob, uid: int) -> Job:
         paused=bool(command.paused),
         owner=command.owner,
     )
-    state.add_job(job)
+    state.add_job(job, policy)
     return job
 
 

@@ -15,8 +15,9 @@ from raftcron.core.archive import CalendarRow, GroupRow, JobRow, SecretRow, Stag
 from raftcron.core.commands import Decision, DeleteJob, Done, Outcome, PutJob, Refused, Restore, Stage
 from raftcron.core.exclusion import CALENDARS_MAX
 from raftcron.core.group import GROUPS_MAX
+from raftcron.core.image import Meanings
 from raftcron.core.instant import MAX_MS
-from raftcron.core.model import Calendar, Group, Job
+from raftcron.core.model import Calendar, Group, Job, Policy
 from raftcron.core.state import State
 from raftcron.core.vault import SECRETS_MAX, VAULT, Secret
 
@@ -107,6 +108,7 @@ class _Wanted(NamedTuple):
     calendars: dict[str, CalendarRow]
     groups: dict[str, GroupRow]
     secrets: dict[str, SecretRow]
+    policies: dict[str, Policy]
     uids: dict[str, int]
 
 
@@ -120,8 +122,10 @@ def _wanted(state: State, chunks: list[StagedChunk]) -> tuple[_Wanted, str | Non
         found[chunk.kind].update((row.name, row) for row in rows)
         if chunk.kind == "jobs":
             uids.update((row.name, place << 48 | chunk.index) for place, row in enumerate(rows))
-    wanted = _Wanted(**found, uids=uids)
-    fault = archive.set_fault(wanted.jobs, wanted.calendars, wanted.groups)
+    of = Meanings().of_definition
+    policies = {name: of(row.definition) for name, row in found["jobs"].items()}
+    wanted = _Wanted(**found, policies=policies, uids=uids)
+    fault = archive.set_fault(policies, wanted.calendars, wanted.groups)
     if sum(map(len, found.values())) < count:
         fault = "a name stands in it twice"
     elif len(wanted.calendars) > CALENDARS_MAX or len(wanted.groups) > GROUPS_MAX:
@@ -149,7 +153,7 @@ def _change(
     for name in gone:
         change_delete(state, context, DeleteJob(name, [], 0))
     for row in wanted.jobs.values():
-        _put_job(state, context, row, wanted.uids[row.name], command.through)
+        _put_job(state, context, row, wanted, command.through)
     for name in [name for name in state.calendars if name not in wanted.calendars]:
         state.forget(state.calendars.pop(name))
         state.touched_calendars.add(name)
@@ -167,12 +171,12 @@ def said(jobs: int, calendars: int, groups: int, deleted: int) -> str:
     return f"jobs={jobs} calendars={calendars} groups={groups} deleted={deleted}"
 
 
-def _put_job(state: State, context: Context, row: JobRow, uid: int, through: int) -> None:
+def _put_job(state: State, context: Context, row: JobRow, wanted: _Wanted, through: int) -> None:
     """Nothing before the restore's instant is owed, whatever the job had decided where the archive was made."""
     written = PutJob(row.name, row.definition, max(through, context.at), paused=row.paused, owner=row.owner)
     job = state.jobs.get(row.name)
     if job is None:
-        job = create(state, context, written, uid)
+        job = create(state, context, written, wanted.uids[row.name], wanted.policies[row.name])
     elif (job.definition, job.paused, job.owner) != (row.definition, row.paused, row.owner):
         written = msgspec.structs.replace(written, decided_through=through)
         replace(state, context, job, written, row.paused, row.owner)
