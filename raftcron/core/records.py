@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from raftcron.core import definition, placement
+from raftcron.core import placement
 from raftcron.core.access import AccessToken
 from raftcron.core.archive import StagedChunk
 from raftcron.core.audit import AuditChain, AuditItem

@@ -28,8 +28,9 @@ from raftcron.ports import Entropy
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
-from raftcron.runtime.service import Service, taken
+from raftcron.runtime.service import Service
 from raftcron.runtime.vault import Vault, place_in_job, place_of
+from raftcron.runtime.writes import taken
 
 SLICE_SECONDS: Final = 0.005  # of work before the loop gets a turn
 CHUNK_ROWS: Final = 500  # of an entry that stages, some 20 ms of apply
