@@ -153,7 +153,6 @@ async def test_other_methods(one: Bench) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/backup",
         "/",
     ],
 )
