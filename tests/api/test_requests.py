@@ -300,6 +300,8 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/v1/cluster/transfer": "POST",
         "/v1/cluster/drain": "POST",
         "/v1/cluster/accept-time": "POST",
+        "/v1/backup": "GET",
+        "/v1/restore": "POST",
         "/livez": "GET",
         "/readyz": "GET",
         "/metrics": "GET",
