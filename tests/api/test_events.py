@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -157,7 +158,10 @@ async def test_streams_are_bounded(one: Bench, monkeypatch: pytest.MonkeyPatch) 
 async def test_a_reader_that_takes_nothing_is_dropped(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs the node neither memory nor a place for ever."""
     monkeypatch.setattr(events, "SLOW_SECONDS", 0.2)
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(one.n1.url.rsplit(":", 1)[1]), limit=1024)
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little lies between the two
+    narrow.connect(("127.0.0.1", int(one.n1.url.rsplit(":", 1)[1])))
+    reader, writer = await asyncio.open_connection(sock=narrow, limit=1024)
     writer.write(b"GET /v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     await reader.readuntil(b"raftcron\n\n")
     streams = one.n1.runner.app[events._STREAMS]

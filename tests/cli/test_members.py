@@ -155,8 +155,11 @@ async def test_a_refused_replace_has_moved_nothing(node: StandIn, directory: Pat
     assert not list(directory.glob("damaged-*"))
 
 
-async def test_replace_keeps_off_a_directory_that_is_not_its_own(node: StandIn, directory: Path) -> None:
+async def test_replace_keeps_off_a_directory_that_is_not_its_own(
+    node: StandIn, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of another node, in use, or not there: exit code 2, and the cluster is not asked."""
+    monkeypatch.setattr("raftcron.cli.cluster.HELD_SECONDS", 0.3)
     other = await call("cluster", "replace", "n2", "--data-dir", str(directory), addr=node.address)
     assert "belongs to node n3, not to n2" in other.stderr
     device = SystemDevice()
