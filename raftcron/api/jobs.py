@@ -179,6 +179,7 @@ def _preview_view(preview: Preview) -> dict[str, Any]:
         "lost": [instant(at) for at in moved.lost],
         "moved": [{"from": instant(old), "to": instant(new)} for old, new in moved.moved],
         "compared_through": instant(moved.through),
+        "notes": [note._asdict() for note in preview.notes],
     }
 
 

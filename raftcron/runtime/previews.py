@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from raftcron.core import definition
 from raftcron.core.coming import Coming, ahead_of
+from raftcron.core.explain import Note
+from raftcron.core.lint import lint
 from raftcron.core.model import Job, Policy
 from raftcron.core.schedule import ScheduleError
 from raftcron.core.times import Times
@@ -35,6 +37,7 @@ class Preview(NamedTuple):
     next: list[int]
     changes: list[dict[str, Any]]
     shift: Shift  # of the times to come; nothing is gained by a job that is new
+    notes: list[Note]  # what may surprise about what is written
 
 
 class Previews:
@@ -64,9 +67,10 @@ class Previews:
             changes += [{"pointer": f"/executor{at}", "from": None, "to": None} for at in differing(former, latter)]
         result = "created" if job is None else "replaced" if changes else "unchanged"
         policy, now = definition.policy_of(stored), self._time.shown_ms()
+        notes = lint(policy, name, now)
         if job is None:
             ahead = forecast.begin(self._machine.state, name, policy, now)
-            return Preview(result, after, [] if paused else _scheduled(ahead), changes, forecast.UNMOVED)
+            return Preview(result, after, [] if paused else _scheduled(ahead), changes, forecast.UNMOVED, notes)
         old = None if job.paused else self._known(job)
         new = None
         if not paused:
@@ -74,7 +78,7 @@ class Previews:
             new = (future, policy, times)
         found = [] if new is None else _scheduled(ahead_of(*new, now))
         moved = await forecast.shift(old, new, now) if changes else forecast.UNMOVED
-        return Preview(result, after, found, changes, moved)
+        return Preview(result, after, found, changes, moved, notes)
 
     async def coming(self, name: str, count: int) -> list[Coming]:
         """The next `count` times of a job, as far as they are known; none while it is paused.

@@ -158,6 +158,7 @@ def _jobs() -> dict[str, Schema]:
         "lost": several(INSTANT),
         "moved": several(record({"from": INSTANT, "to": INSTANT})),
         "compared_through": {**OR_INSTANT, "description": "null where nothing had to be compared"},
+        "notes": several(record({"code": TEXT, "message": TEXT})),
     }
     result = record(
         {
