@@ -200,9 +200,11 @@ class Damage:
 
     def _end(self, name: str) -> None:
         cluster = self._cluster
-        cluster.disks[name].is_aside = False
+        disk = cluster.disks[name]
+        disk.is_aside = False
         self._held.discard(name)
-        cluster.may_fail.discard(name)
+        if disk.free_bytes is None and not disk.failing_syncs:  # else it is still to blame for what this life meets
+            cluster.may_fail.discard(name)
         self._up_later(name, 0.2)
 
 
