@@ -30,6 +30,7 @@ from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors import http_spec
 from raftcron.executors.addresses import AddressRules
+from raftcron.executors.courier import Courier
 from raftcron.executors.handlers import Handlers
 from raftcron.executors.kept_output import KeptOutput
 from raftcron.executors.output import Shelf
@@ -38,6 +39,7 @@ from raftcron.executors.remnants import Remnant, clean_up
 from raftcron.executors.spawner import Spawner
 from raftcron.node import Node, NodeSettings
 from raftcron.raft import CompactionSettings, PeerTls, RaftSettings, SlicedScribe, SystemDevice, scribe_for_this_system
+from raftcron.runtime.alerts import Alerts
 from raftcron.runtime.bootstrap import Bootstrap
 from raftcron.runtime.events import EventLog
 from raftcron.runtime.leases import LeaseTimes, License
@@ -114,6 +116,13 @@ class Daemon:
         self._shortage = Shortage(clock)
         self._web: web.AppRunner | None = None
         self._events = EventLog()
+        self._courier = Courier(
+            clock=clock,
+            rules=rules,
+            trust=_trust(settings),
+            smtp=None if settings.smtp is None else (settings.smtp.host, settings.smtp.port),
+            sender=settings.smtp_from,
+        )
         self.service: Service | None = None  # what writes go through, once HTTP is served
 
     def _judge(self, spec: Mapping[str, Any]) -> list[str]:
@@ -152,6 +161,15 @@ class Daemon:
         if self.settings.require_time_sync:
             await self._time_synchronised()
         self._events = self.node.machine.events = EventLog(self.settings.data_dir / "events")
+        self._alerts = Alerts(
+            machine=self.node.machine,
+            log=self.node.log,
+            proposer=self.node.proposer,
+            events=self._events,
+            clock=self._clock,
+            sender=self._courier,
+            fill=self.node.resolver.fill,
+        )
         run_directory = self.settings.data_dir / RUN_DIRECTORY
         remnants = await (clean_up(run_directory) if self._spawner is None else self._spawner.start())
         for remnant in remnants:
@@ -164,6 +182,7 @@ class Daemon:
         (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
         self.node.spawn(self._watch.run())
         self.node.spawn(self._bootstrap.run())
+        self.node.spawn(self._alerts.run())
         if self.settings.previous_cluster_secret:
             self.node.spawn(self._renew_key())
         await self._start_web()
@@ -254,6 +273,7 @@ class Daemon:
             conservation=node.conservation,
             outputs=KeptOutput([settings.data_dir / name for name in (OUTPUT_DIRECTORY, ANSWERS_DIRECTORY)]),
             vault=node.vault,
+            alerts=self._alerts,
             tls=tls,
         )
         self.service = context.service
@@ -285,6 +305,7 @@ class Daemon:
         if self._spawner is not None:
             await self._spawner.stop()
         await self._executors.close()
+        await self._courier.close()
         await self.node.log.stop()
         self._events.close()
         if self._directory_lock is not None:

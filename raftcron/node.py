@@ -100,6 +100,9 @@ class Node:
             previous=settings.previous_secret,
             entropy=entropy,
         )
+        self.resolver = Resolver(
+            node=name, machine=self.machine, vault=self.vault, directory=settings.secrets_dir, judge=judge
+        )
         self.worker = Worker(
             node=name,
             machine=self.machine,
@@ -108,9 +111,7 @@ class Node:
             clock=clock,
             time=self.time,
             license_of=lambda: self.presence.license,
-            resolver=Resolver(
-                node=name, machine=self.machine, vault=self.vault, directory=settings.secrets_dir, judge=judge
-            ),
+            resolver=self.resolver,
         )
         self.farewell = Farewell(node=name, machine=self.machine, log=self.log, clock=clock)
         self.scheduler = Scheduler(

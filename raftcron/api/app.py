@@ -10,6 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from raftcron.api import (
+    alerts,
     audit,
     backup,
     bulk,
@@ -74,6 +75,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/groups/{name:[^/]+}", groups.ROUTES.get),
     ("PUT", "/v1/groups/{name:[^/]+}", groups.ROUTES.put),
     ("DELETE", "/v1/groups/{name:[^/]+}", groups.ROUTES.delete),
+    ("GET", "/v1/alerts/default", alerts.ROUTES.get),
+    ("PUT", "/v1/alerts/default", alerts.ROUTES.put),
+    ("DELETE", "/v1/alerts/default", alerts.ROUTES.delete),
     ("GET", "/v1/events", events.get),
     ("GET", "/v1/cluster", cluster.get),
     ("POST", "/v1/cluster/members", cluster.add),

@@ -92,7 +92,7 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
         ADMIN, WHOLE, "GET /v1/tokens", "POST /v1/tokens", "DELETE /v1/tokens/{name}", "GET /v1/audit",
         "GET /v1/backup", "POST /v1/restore", "POST /v1/cluster/members", "DELETE /v1/cluster/members/{name}",
         "POST /v1/cluster/members/{name}/replace", "POST /v1/cluster/transfer", "POST /v1/cluster/drain",
-        "POST /v1/cluster/accept-time",
+        "POST /v1/cluster/accept-time", "GET /v1/alerts/default", "PUT /v1/alerts/default", "DELETE /v1/alerts/default",
     ),
 }  # fmt: skip
 UNKNOWN: Final = Rule(ADMIN, WHOLE)

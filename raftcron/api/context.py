@@ -13,6 +13,8 @@ from raftcron.clock import Clock
 from raftcron.executors.kept_output import KeptOutput
 from raftcron.executors.registry import Registry
 from raftcron.ports import Entropy, Log
+from raftcron.runtime.alert_routes import AlertRoutes
+from raftcron.runtime.alerts import Alerts
 from raftcron.runtime.backup import Backups
 from raftcron.runtime.bulk import Bulk
 from raftcron.runtime.calendars import Calendars
@@ -69,6 +71,7 @@ class NodeContext:
     entropy: Entropy = os.urandom
     conservation: Conservation | None = None
     outputs: KeptOutput = field(default_factory=KeptOutput)
+    alerts: Alerts | None = None  # delivers them, while this node leads
     vault: Vault | None = None  # of the node, where it has one already
     tls: HttpTls | None = None
     events: EventLog = field(default_factory=EventLog)
@@ -79,6 +82,7 @@ class NodeContext:
     bulk: Bulk = field(init=False)
     calendars: Calendars = field(init=False)
     groups: Groups = field(init=False)
+    alert_routes: AlertRoutes = field(init=False)
     drains: Drains = field(init=False)
     requests: Requests = field(init=False)
     listing: Listing = field(init=False)
@@ -119,6 +123,7 @@ class NodeContext:
         self.calendars = Calendars(machine=self.machine, time=self.time, writes=self.service)
         self.tokens = Tokens(machine=self.machine, writes=self.service, entropy=self.entropy)
         self.groups = Groups(machine=self.machine, writes=self.service)
+        self.alert_routes = AlertRoutes(machine=self.machine, writes=self.service, judge=self.service.judge_executor)
         self.secrets = Secrets(machine=self.machine, writes=self.service, vault=vault)
         self.drains = Drains(node=self.name, machine=self.machine, log=self.log, writes=self.service)
         self.backups = Backups(

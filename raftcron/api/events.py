@@ -145,6 +145,7 @@ def view(place: Place, event: core.Event) -> dict[str, Any]:
     found: dict[str, Any] = {"index": place.log_index, **msgspec.structs.asdict(event)}
     found["at"] = instant(event.at)
     if isinstance(event, core.RunEvent):
+        del found["uid"], found["alert"]
         found["scheduled_time"] = instant(event.scheduled_time)
         found["fencing_token"] = event.fencing_token or None
     elif isinstance(event, core.JobEvent):

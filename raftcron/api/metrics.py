@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from raftcron.api.context import NODE, NodeContext
 from raftcron.core.model import RUN_STATES
+from raftcron.runtime.alerts import Alerts
 from raftcron.runtime.conservation import Conservation
 
 
@@ -37,6 +38,8 @@ class _Figures:
         yield from _clocks(node)
         if node.conservation is not None:
             yield from _conservation(node.conservation)
+        if node.alerts is not None:
+            yield from _alerts(node.alerts)
         for name, text, figure in gauges:
             yield GaugeMetricFamily(name, text, value=figure)
         runs = GaugeMetricFamily("raftcron_runs", "Run records by state", labels=["state"])
@@ -46,6 +49,17 @@ class _Figures:
         yield CounterMetricFamily(
             "raftcron_fires", "Scheduled times that became runs, as applied by this process", value=node.listing.fires
         )
+
+
+def _alerts(alerts: Alerts) -> Iterator[Metric]:
+    figures = alerts.figures
+    yield GaugeMetricFamily("raftcron_alerts_pending", "Alerts on their way from this node", value=alerts.pending)
+    for name, text, figure in (
+        ("delivered", "Alerts that a target has taken from this process", figures.delivered),
+        ("failed", "Alerts that were given up", figures.failed),
+        ("gaps", "Times that events left before alerts were made of them", figures.missed),
+    ):
+        yield CounterMetricFamily(f"raftcron_alerts_{name}", text, value=figure)
 
 
 def _conservation(watch: Conservation) -> Iterator[Metric]:

@@ -15,14 +15,14 @@ from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
 from raftcron.core.commands import Done
 from raftcron.core.fields import name_fault
-from raftcron.core.model import Calendar, Group, Key
+from raftcron.core.model import AlertRoute, Calendar, Group, Key
 from raftcron.core.state import State
 from raftcron.errors import NotFoundError
 from raftcron.runtime.listing import Page
 from raftcron.runtime.writes import Precondition
 
 T = TypeVar("T")
-R = TypeVar("R", Calendar, Group)
+R = TypeVar("R", Calendar, Group, AlertRoute)
 
 
 async def page_by_name(
@@ -64,15 +64,21 @@ class Named(Generic[R]):
         table: Callable[[State], Mapping[str, R]],
         view: Callable[[R, State], dict[str, Any]],
         writer: Callable[[NodeContext], Writer],
+        only: str | None = None,
     ) -> None:
+        """`only`: the name of the one that there may be; its path ends with it."""
+        self._only = only
         self._noun = noun
         self._table: Callable[[State], Mapping[str, R]] = table
         self._view: Callable[[R, State], dict[str, Any]] = view
         self._writer = writer
 
+    def _name(self, request: web.Request) -> str:
+        return self._only or request.match_info["name"]
+
     async def get(self, request: web.Request) -> web.Response:
         query = Query(request, READ)
-        node, name = request.app[NODE], request.match_info["name"]
+        node, name = request.app[NODE], self._name(request)
         point = await respond.read_point(request, query)
         state = node.machine.state
         record = self._table(state).get(name)
@@ -86,7 +92,7 @@ class Named(Generic[R]):
 
     async def put(self, request: web.Request) -> web.Response:
         Query(request, ())
-        node, name = request.app[NODE], request.match_info["name"]
+        node, name = request.app[NODE], self._name(request)
         expected = precondition(request)
         body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
         content, key = bodies.decode(body), idempotency_key(request, body)
@@ -98,7 +104,7 @@ class Named(Generic[R]):
 
     async def delete(self, request: web.Request) -> web.Response:
         Query(request, ())
-        node, name = request.app[NODE], request.match_info["name"]
+        node, name = request.app[NODE], self._name(request)
         expected = precondition(request)
         body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
         key = idempotency_key(request, body)

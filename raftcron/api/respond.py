@@ -10,7 +10,7 @@ from aiohttp import web
 from raftcron.api.context import NODE
 from raftcron.api.query import Query
 from raftcron.core.commands import Done
-from raftcron.core.model import Calendar, Group, Job
+from raftcron.core.model import AlertRoute, Calendar, Group, Job
 from raftcron.runtime.listing import Page
 from raftcron.runtime.reads import ReadPoint
 from raftcron.runtime.views import job_view
@@ -41,7 +41,7 @@ def at(point: ReadPoint) -> dict[str, str]:
     return headers
 
 
-def etag(record: Job | Calendar | Group) -> str:
+def etag(record: Job | Calendar | Group | AlertRoute) -> str:
     return f'"{record.revision}"'
 
 

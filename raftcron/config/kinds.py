@@ -213,6 +213,7 @@ def _choice(*words: str) -> Kind:
     return Kind("|".join(words), read)
 
 
+TEXT: Final = Kind("TEXT", _read_text)
 TEXT_NAME: Final = Kind("NAME", _read_name)
 PATH: Final = Kind("PATH", _read_path)
 ADDRESS: Final = Kind("HOST:PORT", _read_address)

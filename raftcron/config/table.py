@@ -24,6 +24,7 @@ from raftcron.config.kinds import (
     SPAN,
     SWITCH,
     TAGS,
+    TEXT,
     TEXT_NAME,
     WHOLE,
     Address,
@@ -277,6 +278,10 @@ class Settings:
     receiver_ca: Path | None = _setting(
         PATH, None, SAFETY, "Certificates of CAs, in PEM, that https jobs trust beside the system's."
     )
+    smtp: Address | None = _setting(
+        ADDRESS, None, WORK, "Mail relay that alerts by e-mail are handed to, in plain SMTP."
+    )
+    smtp_from: str = _setting(TEXT, "raftcron@localhost", WORK, "Whom such mails are from.")
     insecure: bool = _setting(
         SWITCH, False, SAFETY, "Ask nobody for a token, and listen beyond loopback without a cluster secret."
     )

@@ -96,6 +96,8 @@ _SAID: dict[type, str] = {
     c.DeleteToken: "token {} revoked",
     c.PutSecret: "secret {} written",
     c.DeleteSecret: "secret {} deleted",
+    c.PutAlertRoute: "alert route {} written",
+    c.DeleteAlertRoute: "alert route {} deleted",
     c.Note: "{}",
     c.Restore: "restored from a backup: {}",
     c.Requeue: "the leader's time accepted",  # nobody asks for one otherwise
@@ -107,7 +109,7 @@ def summary_of(command: c.Command, done: c.Done) -> str:
     if isinstance(command, c.ApplyJobs):
         return f"{len(command.puts)} jobs written and {len(command.deletes)} deleted in one piece"
     said = _SAID.get(type(command), f"{type(command).__name__} {{}}").format(done.subject)
-    if isinstance(command, c.PutJob | c.PutCalendar | c.PutSecret) and done.status == 201:
+    if isinstance(command, c.PutJob | c.PutCalendar | c.PutSecret | c.PutAlertRoute) and done.status == 201:
         said = said.replace(" written", " created")
     return clean(said)
 

@@ -425,6 +425,27 @@ class Restore(Struct, array_like=True, frozen=True, tag=91):
     key: Key | None = None
 
 
+class PutAlertRoute(Struct, array_like=True, frozen=True, tag=93):
+    """Create or replace."""
+
+    name: str
+    definition: bytes
+    seen_revision: int | None = None  # of the route; None: there was none
+    key: Key | None = None
+
+
+class DeleteAlertRoute(Struct, array_like=True, frozen=True, tag=94):
+    name: str
+    seen_revision: int
+    key: Key | None = None
+
+
+class MarkAlerts(Struct, array_like=True, frozen=True, tag=95):
+    """All alerts of the entries up to `through` are delivered, or given up."""
+
+    through: int
+
+
 Command = (
     Lead
     | Announce
@@ -465,6 +486,9 @@ Command = (
     | Backfill
     | Stage
     | Restore
+    | PutAlertRoute
+    | DeleteAlertRoute
+    | MarkAlerts
 )
 
 

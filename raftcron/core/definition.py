@@ -77,7 +77,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 # Fields of the contract that this release does not build: they are refused at any value but the default.
 NOT_YET: Mapping[str, frozenset[str]] = {}
-NOT_YET_WHOLE = frozenset({"alerts"})
+NOT_YET_WHOLE: frozenset[str] = frozenset()
 
 _EVERY = re.compile(r"@every\s+(?P<interval>\S+)(?:\s+from\s+(?P<from>\S+))?", re.ASCII | re.IGNORECASE)
 
@@ -328,6 +328,7 @@ def policy_of(stored: bytes) -> Policy:
         "shards": whole["placement"]["shards"] or 0,
         "priority": whole["placement"]["priority"],
         "group": whole["group"],
+        "has_alerts": bool(whole["alerts"]),
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from raftcron.core.alerts import kind_of_run
 from raftcron.core.commands import Announce, Command, DeleteCalendar, Lead, PutCalendar
 from raftcron.core.model import Job, Run
 from raftcron.core.state import State
@@ -34,6 +35,8 @@ class RunEvent(Struct, array_like=True, frozen=True, gc=False, tag="run"):
     error_kind: str | None
     blocked_by: str | None
     count: int | None
+    uid: int = 0  # of the job
+    alert: str | None = None  # what this is to whoever wants to be told, see alerts.py
 
 
 class JobEvent(Struct, array_like=True, frozen=True, gc=False, tag="job"):
@@ -99,14 +102,14 @@ def events_of(state: State, index: int, command: Command) -> Iterator[Event]:
         elif job.revision == index:
             yield JobEvent(at, job.name, job.uid, _change(job, index), index, job.paused)
     for run in state.noted_runs.values():
-        yield _run_event(at, run)
+        yield _run_event(at, run, kind_of_run(state, index, run))
 
 
 def _change(job: Job, index: int) -> str:
     return CREATED if job.uid & ((1 << 48) - 1) == index else CHANGED
 
 
-def _run_event(at: int, run: Run) -> RunEvent:
+def _run_event(at: int, run: Run, alert: str | None) -> RunEvent:
     return RunEvent(
         at,
         run.id,
@@ -122,4 +125,6 @@ def _run_event(at: int, run: Run) -> RunEvent:
         run.error_kind,
         run.blocked_by,
         run.count,
+        run.uid,
+        alert,
     )

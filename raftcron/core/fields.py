@@ -19,9 +19,26 @@ HISTORY_RUNS_MAX = 100_000
 ATTEMPTS_MAX = 1_000
 EXCLUDE_MAX = 16  # calendars of one job
 COUNT_MAX = 1_000_000
+ALERTS_MAX = 8  # targets of one job, or of the default route
+URL_MAX = 2_048  # characters
 MISFIRE_MAX = 1_000  # missed times that become runs together, in one entry: about 25 bytes and 20 microseconds each
 QUEUE_MAX = 10_000  # runs of one job that wait for their turn, about 1 KiB each
 DURATION_MAX_MS = 10 * 366 * 86_400_000
+
+
+ALERT_KINDS = ("failed", "lost", "late", "missed", "recovered")
+# By type, the fields that an alert has beside it; what those that are texts have to look like.
+ALERT_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "webhook": ("on", "url", "secret"),
+    "slack": ("on", "url"),
+    "email": ("on", "to"),
+    "none": (),
+}
+ALERT_TEXTS = (
+    ("url", re.compile(r"(?:https?://|\$\{secret:)[!-~]+", re.ASCII), "an address such as https://host/path"),
+    ("to", re.compile(r"[!-?A-~]{1,64}@[A-Za-z0-9.-]{1,253}", re.ASCII), "one mail address such as ops@example.org"),
+    ("secret", re.compile(r"\$\{secret:[A-Za-z0-9][A-Za-z0-9._-]{0,127}\}"), "a reference such as ${secret:hook}"),
+)
 
 
 class Walk:
@@ -198,9 +215,36 @@ def _calendars(walk: Walk, pointer: str, value: Any) -> None:
             walk.fault(f"{pointer}/{place}", f"{shown(name)} is there twice")
 
 
-def _object(walk: Walk, pointer: str, value: Any) -> None:
+def _alert(walk: Walk, pointer: str, value: Any) -> None:
+    """One entry of `alerts`: what is told, and to whom."""
     if not isinstance(value, dict):
-        walk.fault(pointer, f"must be an object, not {kind_of(value)}")
+        walk.fault(
+            pointer, f'must be an object such as {{"type": "webhook", "url": "https://..."}}, not {kind_of(value)}'
+        )
+        return
+    kind = value.get("type", "webhook")
+    walk.choice(f"{pointer}/type", kind, ALERT_FIELDS)
+    if not isinstance(kind, str) or kind not in ALERT_FIELDS:
+        return
+    fields = ALERT_FIELDS[kind]
+    for key in sorted(value.keys() - {"type", *fields}):
+        walk.fault(f"{pointer}/{escape(key)}", f"is not a field of an alert of type {kind}" + near(key, fields))
+    if "on" in fields and "on" in value:
+        walk.each(f"{pointer}/on", value["on"], _choice(*ALERT_KINDS))
+    for key, pattern, rule in ALERT_TEXTS:
+        if key not in fields or (key == "secret" and value.get(key) is None):
+            continue
+        if key not in value:
+            walk.fault(f"{pointer}/{key}", f"is missing: {rule}")
+        elif not isinstance(value[key], str) or len(value[key]) > URL_MAX or pattern.fullmatch(value[key]) is None:
+            walk.fault(f"{pointer}/{key}", f"must be {rule}")
+
+
+def _alerts(walk: Walk, pointer: str, value: Any) -> None:
+    walk.each(pointer, value, _alert, ALERTS_MAX)
+    kinds = [item.get("type") for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    if "none" in kinds and len(kinds) > 1:
+        walk.fault(pointer, "holds one of type none, which turns alerts off, and others: leave it out, or them")
 
 
 # Each asks its walk alone, so that one that notes the questions learns what is taken (api/openapi/sketch.py).
@@ -241,5 +285,5 @@ CHECKS: Mapping[str, Check] = {
     "/labels": _texts,
     "/description": _text(),
     "/history/runs": _whole(0, HISTORY_RUNS_MAX),
-    "/alerts": _each(_object),
+    "/alerts": _alerts,
 }

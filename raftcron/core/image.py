@@ -24,7 +24,7 @@ from raftcron.errors import DamagedError, NewerVersionError
 
 # Where it rises because the bytes of a record change, records of an older image have to be hashed anew once its own
 # digest has been found right: nodes compare digests of what this release would write.
-IMAGE_VERSION = 7
+IMAGE_VERSION = 8
 
 BLOCK_BYTES = 256 << 10  # of records, unless one of them alone is larger
 BLOCK_WORK = 500  # what a reader does for one block, counted in records of about 5 microseconds
@@ -33,6 +33,7 @@ PLACES_WORK = 4  # so many places in an order cost a reader as much as one recor
 POLICIES_KNOWN = 65_536  # that a reader looks up
 NUMBERS_KNOWN = 10_000  # instants and log indexes of jobs that it makes one object; those made together come together
 WORDS_KNOWN = 65_536  # names of nodes and of deleted jobs, states, causes and the like that it makes one object
+UNCOUNTED = ("alert_routes", "alert_marks")  # tables that are not named where they are empty
 BESIDE_POLICY = ("description", "labels")  # fields of a definition that no policy depends on
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -91,7 +92,7 @@ def image(state: State) -> Iterator[bytes]:
 
 def _parts(state: State) -> Iterator[tuple[str, Any]]:
     """What each block holds, but for the last one."""
-    counts = {name: len(getattr(state, name)) for name in TABLES}
+    counts = {name: count for name in TABLES if (count := len(getattr(state, name))) or name not in UNCOUNTED}
     at = (state.index, state.epoch, state.leader, state.lead_index, state.cluster_time, state.next_token)
     yield _HEAD, _Head(*at, state.history_total, counts)
     for name in TABLES:

@@ -119,6 +119,7 @@ class Policy(Struct, frozen=True, gc=False, cache_hash=True):
     shards: int = 0  # parts of a run; 0: it is whole
     priority: int = PRIORITY  # 0 to 100; who has more goes first
     group: str | None = None  # whose cap the runs stand under
+    has_alerts: bool = False  # it says itself who is told, or that nobody is
 
 
 class Job(Struct, array_like=True, gc=False):
@@ -188,6 +189,25 @@ class Group(Struct, array_like=True, gc=False):
     created_at: int
     updated_at: int
     max_running: int
+    digest: int = 0
+
+
+class AlertRoute(Struct, array_like=True, gc=False):
+    """Who is told of the runs of jobs that do not say it themselves; there is one, `default`, or none."""
+
+    name: str
+    revision: int  # log index of its last change
+    created_at: int
+    updated_at: int
+    definition: bytes  # msgpack of the list, as a job's `alerts`
+    digest: int = 0
+
+
+class AlertMark(Struct, array_like=True, gc=False):
+    """How far alerts are delivered: all those of entries up to `through` are; there is one since anybody is told."""
+
+    name: str
+    through: int
     digest: int = 0
 
 

@@ -17,7 +17,19 @@ from raftcron.core import placement
 from raftcron.core.access import AccessToken
 from raftcron.core.archive import StagedChunk
 from raftcron.core.audit import AuditChain, AuditItem
-from raftcron.core.model import HISTORY_BYTES_KEPT, Calendar, Edition, Group, Job, Key, Node, Policy, Run
+from raftcron.core.model import (
+    HISTORY_BYTES_KEPT,
+    AlertMark,
+    AlertRoute,
+    Calendar,
+    Edition,
+    Group,
+    Job,
+    Key,
+    Node,
+    Policy,
+    Run,
+)
 from raftcron.core.placement import Tags
 from raftcron.core.rows import Rows
 from raftcron.core.vault import Secret, VaultKey
@@ -26,7 +38,7 @@ MODULUS = 1 << 128
 
 encode = msgspec.msgpack.Encoder().encode
 
-Written = Job | Run | Node | Key | Calendar | Edition | Group | StagedChunk
+Written = Job | Run | Node | Key | Calendar | Edition | Group | StagedChunk | AlertRoute | AlertMark
 Record = Written | AccessToken | AuditItem | AuditChain | Secret | VaultKey
 TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times follow from goes before the jobs
     "editions": Edition,
@@ -42,6 +54,8 @@ TABLES: dict[str, type[Record]] = {  # attributes of State; what a job's times f
     "secrets": Secret,
     "vault": VaultKey,
     "staged": StagedChunk,
+    "alert_routes": AlertRoute,
+    "alert_marks": AlertMark,
 }
 HASHERS = {kind: blake2b(digest_size=16, person=kind.__name__.encode()) for kind in TABLES.values()}
 
@@ -97,6 +111,8 @@ class Records:
         self.secrets: dict[str, Secret] = {}
         self.vault: dict[str, VaultKey] = {}  # the one key, once something was to be sealed
         self.staged: dict[int, StagedChunk] = {}  # of a restore that is on its way, in order
+        self.alert_routes: dict[str, AlertRoute] = {}  # the default one, if there is one
+        self.alert_marks: dict[str, AlertMark] = {}  # the one, once a job or the default route has named somebody
         # derived
         self.by_uid: dict[int, Job] = {}
         self.policies: dict[int, Policy] = {}
@@ -117,6 +133,7 @@ class Records:
         self.touched_runs: set[str] = set()
         self.noted_runs: dict[str, Run] = {}  # by the newest entry, in order of the first touch, as are these
         self.noted_jobs: dict[int, Job] = {}
+        self.noted_recoveries: set[str] = set()  # runs that succeeded where the one before had failed
 
     # ---- questions
 

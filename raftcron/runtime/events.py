@@ -147,6 +147,10 @@ class EventLog:
             )
         return Reader(self, 0, after)
 
+    def whole(self) -> Reader:
+        """From the oldest that is held on."""
+        return Reader(self, 0, self._missed)
+
     def news(self) -> asyncio.Event:
         """Set once there is something new; to be asked for before one looks."""
         return self._news

@@ -77,6 +77,10 @@ class Resolver:
         shown = (value for value in values if len(value) >= SHORTEST_HIDDEN)
         return Resolved(made, tuple(sorted(shown, key=len, reverse=True)))
 
+    async def fill(self, text: str) -> str:
+        """The text with secrets in the place of its references.  Raises SecretError."""
+        return str(await self._filled(text, {}))
+
     async def _filled(self, value: Any, found: dict[str, str]) -> Any:
         if isinstance(value, Mapping):
             return {key: await self._filled(one, found) for key, one in value.items()}

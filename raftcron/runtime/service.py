@@ -44,6 +44,7 @@ from raftcron.errors import (
     UnavailableError,
 )
 from raftcron.executors.registry import Registry
+from raftcron.runtime.alert_routes import url_faults
 from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.origin import asking, prefix
@@ -315,17 +316,21 @@ class Service(Writes):
         if isinstance(body, dict) and isinstance(body.get("executor"), dict):
             former = None if job is None or is_merged else definition.executor_of(job.definition)
             body = {**body, "executor": carried(body["executor"], former)}
-            beyond = sorted(name for name in references(body["executor"]) if not name.startswith(prefix.get()))
+        if isinstance(body, dict):
+            named = references(body.get("executor")) | references(body.get("alerts"))
+            beyond = sorted(name for name in named if not name.startswith(prefix.get()))
             if beyond:  # whoever writes a job can have it send what it refers to anywhere
                 raise ForbiddenError(f"the secret {beyond[0]!r} does not begin with {prefix.get()!r}, as all must")
         kept = None if job is None else self._machine.state.policy(job.uid)
         now, calendars = self._time.now_ms(), self._machine.state.calendars
         judge = ScheduleJudge(name or _name_in(body), now, body, kept, calendars)
-        checked = definition.check(body, name, judge, self._judge_executor)
+        checked = definition.check(body, name, judge, self.judge_executor)
         faults = dict.fromkeys([*checked.faults, *judge.faults, *self._group_faults(checked.written.get("group"))])
         if name is not None and (problem := name_fault(name)) is not None:
             faults = {Fault("/name", f"of the path: {problem}"): None, **faults}
         not_yet = dict.fromkeys(checked.not_yet)
+        if not faults:
+            faults = dict.fromkeys(url_faults(checked.written.get("alerts"), self.judge_executor))
         if not faults:
             policy = definition.policy_of(definition.canonical(checked.written))
             after = () if kept is None else kept.after
@@ -357,7 +362,8 @@ class Service(Writes):
         hint = near(group, groups) or "; PUT it to /v1/groups first"
         return [Fault("/group", f"there is no group {group!r}{hint}")]
 
-    def _judge_executor(self, spec: Mapping[str, Any]) -> tuple[list[Fault], list[Fault]]:
+    def judge_executor(self, spec: Mapping[str, Any]) -> tuple[list[Fault], list[Fault]]:
+        """What is wrong with an executor object, and what of it this release does not build."""
         try:
             findings = self._registry.validate(plain(spec))
         except ConfigurationError as error:

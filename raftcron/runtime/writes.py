@@ -12,7 +12,7 @@ from typing import NamedTuple
 from raftcron.core import planner
 from raftcron.core.apply.context import replay
 from raftcron.core.commands import Command, Decide, Done, Note, Place, Refused
-from raftcron.core.model import Calendar, Group, Job, Key
+from raftcron.core.model import AlertRoute, Calendar, Group, Job, Key
 from raftcron.errors import ConflictError, NotFoundError, RaftcronError, RevisionError, TooManyError
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
@@ -31,7 +31,7 @@ class Precondition(NamedTuple):
     none_match: frozenset[int] = frozenset()
     must_create: bool = False  # If-None-Match: *
 
-    def check(self, name: str, record: Job | Calendar | Group | None, kind: str = "job") -> None:
+    def check(self, name: str, record: Job | Calendar | Group | AlertRoute | None, kind: str = "job") -> None:
         """Raises RevisionError where the record, as it is, does not meet it."""
         there = f"there is no such {kind}" if record is None else f"it is at revision {record.revision}"
         if self.must_exist and record is None:

@@ -211,7 +211,7 @@ async def test_a_dry_run_shows_and_writes_nothing(one: Bench) -> None:
 
 
 async def test_every_fault_is_named(one: Bench) -> None:
-    """All at once, in an order that does not change, and those of what is not built with them."""
+    """All at once, in an order that does not change."""
     body = {
         "name": "b",
         "shedule": "* * * * *",
@@ -236,28 +236,16 @@ async def test_every_fault_is_named(one: Bench) -> None:
         "/start_deadline",
         "/retry/max_attempts",
         "/misfire/polizy",
+        "/alerts/0/url",
         "/executor/x",
         "/schedule/0",
         "/schedule/2",
         "/timezone",
         "/exclude/0",
-        "/alerts",
     ]
     assert "'schedule'" in faults["/shedule"]
     assert "Europe/Berlin" in faults["/timezone"]
     assert document == (await one.ask("PUT", "/v1/jobs/a", body)).json
-
-
-@pytest.mark.parametrize(
-    ("changes", "pointer"),
-    [
-        ({"alerts": [{}]}, "/alerts"),
-    ],
-    ids=json.dumps,
-)
-async def test_what_is_not_built_is_said_so(one: Bench, changes: dict[str, Any], pointer: str) -> None:
-    """422 not_yet_supported where nothing else is wrong."""
-    assert (await one.put("a", **changes)).pointers(422, "not_yet_supported") == [pointer]
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,7 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/v1/calendars/{name}": "DELETE GET PUT",
         "/v1/groups": "GET",
         "/v1/groups/{name}": "DELETE GET PUT",
+        "/v1/alerts/default": "DELETE GET PUT",
         "/v1/events": "GET",
         "/v1/cluster": "GET",
         "/v1/cluster/members": "POST",

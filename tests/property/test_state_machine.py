@@ -83,6 +83,7 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
     decisions = [c.Decision(uid, revision, due, fires, [])]
     key = draw(keys)
     group, calendar, secret = state.groups.get("g"), state.calendars.get("x"), state.secrets.get(name)
+    route = state.alert_routes.get("default")
     options: list[Callable[[], c.Command]] = [  # only the chosen one is drawn
         lambda: c.Lead(place.node, place.incarnation, 1, "", "", "", draw(st.sampled_from([0, 300, 600, 1 << 20]))),
         lambda: c.Announce(place.node, place.incarnation, "", "", "", draw(small), draw(small), tags=draw(tags)),
@@ -115,6 +116,9 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         lambda: c.Drain(place.node, draw(st.booleans()), key),
         lambda: c.PutGroup("g", draw(small), group.revision if group else None, key),
         lambda: c.DeleteGroup("g", group.revision if group and draw(st.booleans()) else 0, key),
+        lambda: c.PutAlertRoute("default", b"\x90", route.revision if route else None, key),
+        lambda: c.DeleteAlertRoute("default", route.revision if route and draw(st.booleans()) else 0, key),
+        lambda: c.MarkAlerts(draw(small)),
         lambda: c.Requeue([run]),
         lambda: c.TakeOver([c.TakenOver(run, token, 5_000, 202, b"tail")]),
         lambda: c.TimeOut(tokens),

@@ -6,7 +6,7 @@ Whoever adds a route to api/app.py adds its entry here; tests/api/test_openapi.p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from raftcron.api import bodies
@@ -477,6 +477,24 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         tag="groups",
     ),
     ("DELETE", "/v1/groups/{name}"): _delete("a group that no job names", "deleteGroup", "database", tag="groups"),
+    ("GET", "/v1/alerts/default"): replace(
+        _get("the default route of alerts", "getAlertRoute", "AlertRoute", "", tag="alerts", headers=("ETag",)),
+        name=None,
+    ),
+    ("PUT", "/v1/alerts/default"): replace(
+        _put(
+            "the default route of alerts: whom the runs of jobs without `alerts` are told to",
+            "putAlertRoute",
+            "AlertRoute",
+            "",
+            _json("AlertRouteBody", {"hook": {"alerts": [{"on": ["failed"], "url": "https://alerts.example.org/"}]}}),
+            tag="alerts",
+        ),
+        name=None,
+    ),
+    ("DELETE", "/v1/alerts/default"): replace(
+        _delete("the default route of alerts", "deleteAlertRoute", "", tag="alerts"), name=None
+    ),
     # ---- the cluster
     ("GET", "/v1/cluster"): Operation(
         id="getCluster",

@@ -7,7 +7,7 @@ from typing import Any
 
 from raftcron.api import bulk
 from raftcron.api.openapi.sketch import INSTANT, NAME_SCHEMA, Schema, accepted, nullable, strict
-from raftcron.core import exclusion, group
+from raftcron.core import alerts, exclusion, fields, group
 from raftcron.core.access import ROLES
 from raftcron.core.apply.jobs import SKIPS_MAX
 from raftcron.core.apply.remote import CONCLUSIONS
@@ -41,7 +41,9 @@ def job_fields() -> dict[str, Schema]:
         "executor": {"$ref": "#/components/schemas/Executor"},
     }
     for key, default in DEFAULTS.items():
-        if key in NOT_YET_WHOLE:
+        if key == "alerts":
+            found[key] = {**_alerts(), "default": default}
+        elif key in NOT_YET_WHOLE:
             found[key] = {"const": default, "default": default, "description": "not built yet"}
         elif isinstance(default, dict) and key != "labels":
             inner = {name: _with_default(f"/{key}/{name}", value) for name, value in default.items()}
@@ -53,6 +55,18 @@ def job_fields() -> dict[str, Schema]:
 
 def _with_default(pointer: str, default: Any) -> Schema:
     return {**accepted(CHECKS[pointer]), "default": default}
+
+
+def _alerts() -> Schema:
+    """A list of whom to tell, and of what."""
+    on = {"type": "array", "items": {"enum": list(fields.ALERT_KINDS)}, "default": list(alerts.TOLD_BY_DEFAULT)}
+    texts = {key: {"type": "string", "maxLength": fields.URL_MAX} for key, _, _ in fields.ALERT_TEXTS}
+    choices = []
+    for kind, names in fields.ALERT_FIELDS.items():
+        properties = {"type": {"const": kind}, **{name: on if name == "on" else texts[name] for name in names}}
+        required = [*(["type"] if kind != "webhook" else []), *(name for name in ("url", "to") if name in names)]
+        choices.append(strict(properties, required))
+    return {"type": "array", "items": {"anyOf": choices}, "maxItems": fields.ALERTS_MAX}
 
 
 def _ignored(names: Iterable[str]) -> dict[str, Schema]:
@@ -136,6 +150,7 @@ def components(types: Iterable[str]) -> dict[str, Schema]:
             },
             ("max_running",),
         ),
+        "AlertRouteBody": strict({"alerts": _alerts(), **_ignored(alerts.SERVER_SET)}, ("alerts",)),
         "TokenBody": strict(
             dict(
                 zip(

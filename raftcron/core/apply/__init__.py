@@ -11,6 +11,7 @@ from typing import Any
 
 from raftcron.core import commands as c
 from raftcron.core.apply import (
+    alerts,
     audit,
     calendars,
     chains,
@@ -70,6 +71,9 @@ _HANDLERS: dict[type[Any], Callable[[State, Context, Any], Outcome]] = {
     c.Backfill: requests.backfill,
     c.Stage: restore.stage,
     c.Restore: restore.restore,
+    c.PutAlertRoute: alerts.put,
+    c.DeleteAlertRoute: alerts.delete,
+    c.MarkAlerts: alerts.mark,
 }
 
 
@@ -79,6 +83,7 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
     outcome: Outcome
     state.noted_runs.clear()
     state.noted_jobs.clear()
+    state.noted_recoveries.clear()
     if not 0 <= entry.at <= MAX_MS:
         outcome = Refused("time", f"made at {entry.at}, which is no instant")
         state.index = index

@@ -8,6 +8,7 @@ from itertools import chain
 import msgspec
 
 from raftcron.core import chains, definition
+from raftcron.core.apply import alerts
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import begin_count, count_anew, holds, summarise, take
 from raftcron.core.apply.runs import cancel_run, give_turns
@@ -244,6 +245,7 @@ def create(state: State, context: Context, command: PutJob, uid: int, policy: Po
         owner=command.owner,
     )
     state.add_job(job, policy)
+    alerts.begin_for(state, context, job)
     return job
 
 
@@ -258,6 +260,7 @@ def replace(state: State, context: Context, job: Job, command: PutJob, paused: b
         job.joined = chains.still_joined(job, known.after, policy.after, policy.join)
         job.definition = stored
         state.know_job(job, policy)
+        alerts.begin_for(state, context, job)
         state.bound_rows(job)
         give_turns(state, job.uid)
         if anchored(before) != anchored(after):

@@ -437,6 +437,8 @@ def _count_end(state: State, run: Run) -> None:
     elif run.state == LOST:
         job.lost += 1
     if run.state == SUCCEEDED:
+        if job.failures_in_row:
+            state.noted_recoveries.add(run.id)
         job.last_success, job.failures_in_row = run.finished_at, 0
     elif run.state in FAILURES:
         job.last_failure = run.finished_at
