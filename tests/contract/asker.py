@@ -106,6 +106,7 @@ class Asker:
             ("calendars/holidays", {"dates": ["2026-12-25"]}),
             ("groups/database", {"max_running": 2}),
             ("secrets/smtp", {"value": "x"}),
+            ("alerts/default", {"alerts": [{"url": "http://127.0.0.1:9/"}]}),
         ):
             self._session.put(f"{self.url}/v1/{path}", json=body, headers=self.headers, timeout=TIMEOUT_SECONDS)
         self._session.post(f"{self.url}/v1/jobs/backup-db/runs", headers=self.headers, timeout=TIMEOUT_SECONDS)
