@@ -16,6 +16,13 @@ class Attempt(TypedDict, total=False):
     finished_index: int | None
 
 
+class Transition(TypedDict):
+    state: str
+    node: str | None
+    at: str
+    log_index: int
+
+
 class Run(TypedDict, total=False):
     """A run, or a summary row of scheduled times that were skipped together (`first`, `last`, `count`)."""
 
@@ -32,6 +39,7 @@ class Run(TypedDict, total=False):
     queued_at: str
     started_at: str | None
     finished_at: str | None
+    finished_index: int | None
     exit_code: int | None
     status_code: int | None
     error: str | None
@@ -50,6 +58,7 @@ class Run(TypedDict, total=False):
     shard_index: int | None
     shard_count: int | None
     attempts: list[Attempt]
+    transitions: list[Transition]
     first: str
     last: str
     count: int

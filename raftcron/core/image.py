@@ -20,11 +20,12 @@ from raftcron.core.model import ENDED, Job, Policy, Run
 from raftcron.core.records import MODULUS, TABLES, Record, encoded, hasher
 from raftcron.core.state import ORDERS, State
 from raftcron.core.timeline import Timeline
-from raftcron.errors import DamagedError, NewerVersionError
+from raftcron.errors import DamagedError, FatalError, NewerVersionError
 
 # Where it rises because the bytes of a record change, records of an older image have to be hashed anew once its own
 # digest has been found right: nodes compare digests of what this release would write.
-IMAGE_VERSION = 8
+IMAGE_VERSION = 9
+OLDEST_VERSION = 9  # that is read; no release has gone out that wrote an older one
 
 BLOCK_BYTES = 256 << 10  # of records, unless one of them alone is larger
 BLOCK_WORK = 500  # what a reader does for one block, counted in records of about 5 microseconds
@@ -165,7 +166,8 @@ class Reader:
     def feed(self, block: bytes) -> list[Meant]:
         """Take the next block; the jobs that are whole by now.
 
-        Raises NewerVersionError if a newer release wrote it, DamagedError if it cannot be what an image holds here.
+        Raises NewerVersionError if a newer release wrote it, FatalError if it is too old, DamagedError if it cannot
+        be what an image holds here.
         """
         version = block[0] if block else 0
         if version > IMAGE_VERSION:
@@ -173,8 +175,11 @@ class Reader:
                 f"a snapshot has version {version}, this release knows up to {IMAGE_VERSION}: "
                 "a newer release wrote it; upgrade this node"
             )
-        if version < 1:
-            raise DamagedError(f"a block of a snapshot begins with version {version}, which no release has written")
+        if version < OLDEST_VERSION:
+            raise FatalError(
+                f"a snapshot has version {version}, this release reads {OLDEST_VERSION} to {IMAGE_VERSION}: what "
+                "wrote it was no release; save it there with `raftcron backup`, and restore that into a new cluster"
+            )
         if version != (self._version or version):
             raise DamagedError(f"a block of a snapshot has version {version}, and those before it {self._version}")
         self._version = version

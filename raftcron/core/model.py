@@ -240,6 +240,15 @@ class AttemptRecord(Struct, array_like=True, gc=False):
     finished_index: int | None = None
 
 
+class Move(Struct, array_like=True, frozen=True, gc=False):
+    """A transition of a run that neither its decision, nor its attempts, nor its end tells of."""
+
+    state: str
+    at: int
+    index: int  # of the log
+    node: str | None  # where it was, or is now
+
+
 class Run(Struct, array_like=True, gc=False):
     """What a fired scheduled time becomes; or, with `count`, a summary of times that were skipped together."""
 
@@ -287,6 +296,8 @@ class Run(Struct, array_like=True, gc=False):
     group: str | None = None  # whose cap it counts under, while it is on a node
     part: Part | None = None
     split: Split | None = None
+    finished_index: int | None = None
+    moves: tuple[Move, ...] = ()  # oldest first
 
 
 class Node(Struct, array_like=True, gc=False):

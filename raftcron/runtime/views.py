@@ -9,10 +9,11 @@ import msgspec
 from raftcron.core import definition
 from raftcron.core.coming import Coming
 from raftcron.core.instant import rfc3339
-from raftcron.core.model import AttemptRecord, Job, Run
+from raftcron.core.model import AttemptRecord, Job, Move, Run
 from raftcron.core.placement import parts_of
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
+from raftcron.core.transitions import transitions
 from raftcron.core.vault import pointers, without
 from raftcron.runtime.statistics import lateness_ms, statistics
 
@@ -125,6 +126,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "queued_at": instant(run.queued_at),
         "started_at": instant(run.started_at),
         "finished_at": instant(run.finished_at),
+        "finished_index": run.finished_index,
         "exit_code": run.exit_code,
         "status_code": run.status_code,
         "error": run.error,
@@ -149,10 +151,15 @@ def run_view(run: Run) -> dict[str, Any]:
         "heard_at": instant(run.heard_at),
         "args": None if run.args is None else _decode_args(run.args),
         "attempts": [_attempt_view(record) for record in run.attempts],
+        "transitions": [_transition_view(move) for move in transitions(run)],
     }
     if run.count is not None:
         view |= {"first": instant(run.first), "last": instant(run.last), "count": run.count}
     return view
+
+
+def _transition_view(move: Move) -> dict[str, Any]:
+    return {"state": move.state, "node": move.node, "at": instant(move.at), "log_index": move.index}
 
 
 def _attempt_view(record: AttemptRecord) -> dict[str, Any]:

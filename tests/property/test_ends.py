@@ -1,4 +1,7 @@
-"""Every run ends (semantics I15): from whatever state a log has left, a leader brings all of them to it."""
+"""Every run ends (semantics I15): from whatever state a log has left, a leader brings all of them to it.
+
+And each transition on the way is kept with its instant and its place in the log (semantics 3).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftcron.core import commands as c
-from raftcron.core.model import STARTED
+from raftcron.core.commands import Outcome
+from raftcron.core.model import STARTED, Move
+from raftcron.core.transitions import transitions
 from tests.property.test_state_machine import NODES, check, command_of, small, times
 from tests.unit.machine import Machine
 
 LIFE = 9  # beyond all that a random log announces
 ROUNDS = 100  # of all that a leader does; each ends something
+
+
+class Witness(Machine):
+    """A machine with somebody who compares what is told of each run with what was told before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: dict[str, list[Move]] = {}
+
+    def append(self, body: bytes) -> Outcome:
+        outcome = super().append(body)
+        state = self.state
+        for run in state.noted_runs.values():
+            before, now = self.told.get(run.id, []), transitions(run)
+            assert now[: len(before)] == before, "what was told of a run stays"
+            assert all((move.index, move.at) == (state.index, state.cluster_time) for move in now[len(before) :])
+            assert now[-1].state == run.state
+            self.told[run.id] = now
+        return outcome
 
 
 def heal(machine: Machine) -> None:
@@ -44,7 +68,7 @@ def go_on(machine: Machine, *, in_time: bool) -> None:
 @given(st.data(), st.booleans())
 def test_every_run_comes_to_an_end(data: st.DataObject, in_time: bool) -> None:
     """None is left active, waiting for its turn, held, or with a parent that has gone."""
-    machine = Machine()
+    machine = Witness()
     machine.lead()
     machine.announce("n1")
     machine.put("a")

@@ -203,6 +203,7 @@ def _runs() -> dict[str, Schema]:
         "queued_at": OR_INSTANT,
         "started_at": OR_INSTANT,
         "finished_at": OR_INSTANT,
+        "finished_index": OR_WHOLE,
         "exit_code": OR_WHOLE,
         "status_code": OR_WHOLE,
         "error": OR_TEXT,
@@ -227,6 +228,10 @@ def _runs() -> dict[str, Schema]:
         "heard_at": OR_INSTANT,
         "args": {"description": "of a run by hand: any JSON value"},
         "attempts": several(record(attempt)),
+        "transitions": {
+            **several(record({"state": {"enum": STATES}, "node": OR_TEXT, "at": INSTANT, "log_index": WHOLE})),
+            "description": "each state that it came to, oldest first: when, where, and by which entry of the log",
+        },
     }
     summary = {"first": INSTANT, "last": INSTANT, "count": WHOLE}
     coming = {"id": {"type": "null"}, "job": TEXT, "scheduled_time": INSTANT, "cause": {"const": CAUSE_BACKFILL}}

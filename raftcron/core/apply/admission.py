@@ -37,7 +37,8 @@ def admit(
     """
     reason = judge(state, context, policy, run, allow_overlap=allow_overlap)
     if reason is not None:
-        run.state, run.reason, run.finished_at = SKIPPED, reason, context.at
+        run.state, run.reason = SKIPPED, reason
+        run.finished_at, run.finished_index = context.at, context.log_index
         state.add_run(run)
         return False
     state.set_last_run(job, run)

@@ -166,6 +166,7 @@ def summarise(state: State, context: Context, job: Job, summary: Summary) -> Non
             epoch=state.epoch,
             queued_at=context.at,
             finished_at=context.at,
+            finished_index=context.log_index,
             first=summary.first,
             last=summary.last,
             count=summary.count,

@@ -7,7 +7,7 @@ its parts.  Parts are placed, started, retried and lost each for itself.
 from __future__ import annotations
 
 from raftcron.core.apply.context import Context
-from raftcron.core.apply.runs import end, skip
+from raftcron.core.apply.runs import end, note_move, skip
 from raftcron.core.commands import Divide, Done, Outcome, Parting
 from raftcron.core.model import (
     CANCELLED,
@@ -57,6 +57,7 @@ def _names(state: State, context: Context, run: Run, policy: Policy, parting: Pa
 def _divide(state: State, context: Context, run: Run, policy: Policy, names: tuple[str, ...]) -> None:
     state.divide(run, Split(names, {}))
     run.started_at = context.at
+    note_move(context, run)
     for name in names:
         state.add_run(
             Run(

@@ -41,6 +41,7 @@ from raftcron.core.model import (
     TIMED_OUT,
     WAITING_RETRY,
     AttemptRecord,
+    Move,
     Run,
 )
 from raftcron.core.placement import is_split
@@ -49,6 +50,7 @@ from raftcron.core.rows import FAILURES
 from raftcron.core.state import State
 
 ATTEMPTS_KEPT = 100  # records of attempts a run keeps; the oldest leave
+MOVES_KEPT = 100  # and of what came between them
 REPORTABLE = frozenset({SUCCEEDED, FAILED, TIMED_OUT, CANCELLED, LOST})
 
 
@@ -183,11 +185,13 @@ def requeue(state: State, context: Context, command: Requeue) -> Outcome:
         run = state.runs.get(run_id)
         if run is None or run.not_before > context.at:
             continue
-        if run.state == WAITING_RETRY:
-            run.attempt += 1
-        elif run.state != QUEUED or not run.not_before:
+        is_retry = run.state == WAITING_RETRY
+        if not is_retry and (run.state != QUEUED or not run.not_before):
             continue
         state.release(run)
+        if is_retry:
+            run.attempt += 1
+            note_move(context, run)
         taken += 1
     return Done(count=taken)
 
@@ -216,6 +220,8 @@ def begin_at(state: State, context: Context, run: Run, place: Place, *, start: b
         run.state, run.started_at = RUNNING, context.at
         run.attempts = [_record(context, run)]
         _note_node(state, run)
+    else:
+        note_move(context, run)
 
 
 def place_run(state: State, context: Context, run: Run, place: Place, *, start: bool) -> None:
@@ -228,6 +234,8 @@ def place_run(state: State, context: Context, run: Run, place: Place, *, start: 
     state.move(run, ASSIGNED, place.node, group)
     if start:
         _mark_started(state, context, run)
+    else:
+        note_move(context, run)
 
 
 def cancel_run(
@@ -246,6 +254,7 @@ def cancel_run(
         if not _is_unseen(context, run):
             run.reason = reason
             state.move(run, CANCELLING)
+            note_move(context, run)
             for part in list(state.active_parts.get(run.id, {}).values()):
                 cancel_run(state, context, part, reason)
             return
@@ -258,21 +267,32 @@ def unassign(state: State, context: Context, run: Run) -> None:
 
     A run whose job was deleted meanwhile has nothing to start any more and ends.
     """
-    if run.attempts and run.attempts[-1].fencing_token == run.fencing_token:
+    node = run.node
+    if run.attempts and (voided := run.attempts[-1]).fencing_token == run.fencing_token:
         run.attempts = run.attempts[:-1]
+        _keep_move(run, Move(RUNNING, voided.started_at or 0, voided.started_index or 0, node))
     run.started_at = run.attempts[-1].started_at if run.attempts else None
     if run.uid in state.by_uid:
         state.move(run, QUEUED)
+        note_move(context, run, node)
     else:
         _end_here(state, context, run, REASON_DELETED)
 
 
 def end(state: State, context: Context, run: Run, ending: str) -> None:
     """An active run is over, however: it is counted, and others of its job that waited may have their turn."""
-    run.finished_at = context.at
+    run.finished_at, run.finished_index = context.at, context.log_index
     state.move(run, ending)
     _count_end(state, run)
     give_turns(state, run.uid)
+
+
+def note_move(context: Context, run: Run, node: str | None = None) -> None:
+    """The entry has brought the run to its present state: keep who, when and where in the log (semantics 3).
+
+    For a run that is on no node any more, `node` is the one where it was.
+    """
+    _keep_move(run, Move(run.state, context.at, context.log_index, run.node or node))
 
 
 def give_turns(state: State, uid: int) -> None:
@@ -322,12 +342,14 @@ def end_attempt(
     was_cancelled = run.state == CANCELLING
     stays = ending == LOST and run.part is not None and run.part.node is not None  # with the node that is gone
     if policy is not None and not was_cancelled and not stays and may_retry(policy, run, ending, error_kind):
+        node = run.node
         if ending == LOST:
             run.attempt += 1
             state.move(run, QUEUED)
         else:
             run.not_before = context.at + backoff_ms(policy, run)
             state.move(run, WAITING_RETRY)
+        note_move(context, run, node)
         return
     if ending == SUCCEEDED:  # before the cancel reached it
         run.reason = run.replaced_by = None
@@ -344,6 +366,10 @@ def _end_here(state: State, context: Context, run: Run, reason: str) -> None:
     else:
         run.reason = reason
         end(state, context, run, CANCELLED)
+
+
+def _keep_move(run: Run, move: Move) -> None:
+    run.moves = (*run.moves[1 - MOVES_KEPT :], move)
 
 
 def _is_unseen(context: Context, run: Run) -> bool:
