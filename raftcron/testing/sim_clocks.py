@@ -57,8 +57,8 @@ class TrueTime:
 
     def limit_ms(self) -> float:
         """What cluster time and watermarks may have reached, by the skew and half a round trip at most."""
-        if self._conductor.now - self._looked_at >= LOOK_SECONDS:
-            self.look()
+        if self._conductor.now - self._looked_at >= LOOK_SECONDS or self._highest == float("-inf"):
+            self.look()  # also where nobody was alive when it was last looked
         return (START_WALL + self._conductor.now + self._highest + ROUND_TRIP_SECONDS / 2) * 1000 + MAX_CLOCK_SKEW_MS
 
     def _of(self, voters: Collection[str], oldest: float) -> float:
