@@ -246,7 +246,9 @@ class Daemon:
             self._spawner.extend(held.until)
 
     async def _start_web(self) -> None:
-        from raftcron.api.app import NodeContext, create_app, create_runner
+        from raftcron.api.app import create_app
+        from raftcron.api.context import NodeContext
+        from raftcron.api.server import create_runner
 
         settings, node = self.settings, self.node
         tls = _http_tls(settings)

@@ -1,13 +1,9 @@
-"""The web application of one node: its routes, and what surrounds every request."""
+"""The web application of one node: its routes."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp import HttpVersion11, web
+from aiohttp.typedefs import Handler
 
 from raftcron.api import (
     alerts,
@@ -23,25 +19,18 @@ from raftcron.api import (
     metrics,
     openapi,
     output,
-    problems,
     respond,
     runs,
     schedules,
     secrets,
     tokens,
 )
-from raftcron.api.auth import DOORKEEPER, Doorkeeper, principal
-from raftcron.api.connections import CONNECTIONS, Connections, Runner
+from raftcron.api.auth import DOORKEEPER, Doorkeeper
+from raftcron.api.connections import CONNECTIONS, Connections
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import sessions
 from raftcron.api.guard import Guard
-from raftcron.errors import RaftcronError
-from raftcron.runtime.origin import asking, prefix
-
-__all__ = ["NODE", "NodeContext", "create_app", "create_runner"]
-
-IDLE_SECONDS = 75.0  # of a connection between two requests
-STOP_SECONDS = 2.0  # what requests under way get at the node's end
+from raftcron.api.rim import answered
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/jobs", jobs.list_),
@@ -103,9 +92,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 
 
 def create_app(node: NodeContext) -> web.Application:
-    """The application of this node; see create_runner."""
+    """The application of this node; server.py serves it."""
     doorkeeper, connections = Doorkeeper(node), Connections()
-    app = web.Application(middlewares=[_answered(Guard(node.listen, node.advertise), doorkeeper, connections)])
+    app = web.Application(middlewares=[answered(Guard(node.listen, node.advertise), doorkeeper, connections)])
     app[NODE] = node
     app[DOORKEEPER] = doorkeeper
     app[CONNECTIONS] = connections
@@ -114,59 +103,14 @@ def create_app(node: NodeContext) -> web.Application:
     app.cleanup_ctx.append(sessions)
     events.prepare(app)
     for method, path, handler in ROUTES:
-        app.router.add_route(method, path, handler)
+        app.router.add_route(method, path, handler, expect_handler=_expected)
         if method == "GET":
-            app.router.add_route("HEAD", path, handler)
+            app.router.add_route("HEAD", path, handler, expect_handler=_expected)
     return app
 
 
-def create_runner(app: web.Application) -> web.AppRunner:
-    """What serves the application: no access log, no signals, bodies as they come, strangers' nonsense in one line."""
-    log = logging.getLogger("raftcron.api.server")
-    if not log.filters:
-        log.addFilter(_in_one_line)
-    return Runner(
-        app,
-        access_log=None,
-        logger=log,
-        auto_decompress=False,
-        handle_signals=False,
-        keepalive_timeout=IDLE_SECONDS,
-        shutdown_timeout=STOP_SECONDS,
-    )
-
-
-def _in_one_line(record: logging.LogRecord) -> bool:
-    """What cannot be read as HTTP, or breaks off, is no fault of ours: no trace of the stack, and no error."""
-    error = record.exc_info[1] if record.exc_info else None
-    if not isinstance(error, HttpProcessingError | ConnectionError):
-        return True
-    record.exc_info = record.exc_text = None
-    record.levelno, record.levelname = logging.INFO, "INFO"
-    record.msg, record.args = f"request_unreadable error={type(error).__name__}", ()
-    return logging.getLogger(record.name).isEnabledFor(logging.INFO)
-
-
-def _answered(guard: Guard, doorkeeper: Doorkeeper, connections: Connections) -> Middleware:
-    @web.middleware
-    async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Every request gets an answer of ours: bad input never a 500, a fault of ours never its insides."""
-        with connections.handling(request.protocol):
-            return await _answer(request, handler)
-
-    async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            guard.check(request)
-            asking.set(await doorkeeper.admit(request))
-            prefix.set(principal(request).prefix)
-            return await handler(request)
-        except RaftcronError as error:
-            return problems.problem(error)
-        except web.HTTPException as error:
-            return problems.of_http(request, error)
-        except (asyncio.CancelledError, ConnectionError):
-            raise  # the caller has gone
-        except Exception as error:
-            return problems.internal(request, error)
-
-    return answered
+async def _expected(request: web.Request) -> None:
+    """A body that waits for a word comes; other expectations are passed over, as RFC 9110 has it (10.1.1)."""
+    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun

@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from raftcron.api import bodies, respond
 from raftcron.api.context import NODE
 from raftcron.api.forward import stream
-from raftcron.api.query import Query, idempotency_key
+from raftcron.api.query import Query, given_key
 from raftcron.core.archive import ARCHIVE_BYTES_MAX
 from raftcron.errors import MalformedError, TooLargeError
 
@@ -22,7 +22,7 @@ PIECE_SECONDS = 30.0  # for the next piece of an archive
 
 async def get(request: web.Request) -> web.StreamResponse:
     """The archive, as of the index in `Raftcron-Index`; any node makes it."""
-    Query(request, ())
+    Query(request, ()).refuse_any()
     node = request.app[NODE]
     index, pieces = await node.backups.take(node.log.status().cluster_id or "")
     response = web.StreamResponse(
@@ -43,12 +43,14 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 async def restore(request: web.Request) -> web.Response:
     """200 and what was done; with `?dry_run=1` what would be."""
-    dry_run = bool(Query(request, ("dry_run",)).flag("dry_run"))
+    query = Query(request, ("dry_run",))
+    dry_run = query.flag("dry_run")
+    query.refuse_any()
     node = request.app[NODE]
     bodies.check_head(request, ARCHIVE)
     if request.content_length is not None and request.content_length > ARCHIVE_BYTES_MAX:
         raise TooLargeError(f"the archive is larger than {ARCHIVE_BYTES_MAX >> 20} MiB; nothing was done")
-    key = idempotency_key(request, b"")  # of the parameters; the archive's digest takes the place of the body's hash
+    key = given_key(request)  # of the parameters; the archive's digest takes the place of the body's hash
 
     async def use() -> web.Response:
         found = await node.backups.restore(_pieces(request), dry_run=dry_run, key=key)

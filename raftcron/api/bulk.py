@@ -13,10 +13,10 @@ from raftcron.api import bodies, problems, respond
 from raftcron.api.auth import check_name, check_parents, principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import stream
-from raftcron.api.query import Query, idempotency_key
+from raftcron.api.query import Query, given_key
 from raftcron.core.fields import kind_of, near
 from raftcron.errors import Fault, ForbiddenError, InvalidError, MalformedError, RaftcronError, TooLargeError
-from raftcron.runtime.bulk import Result, Sent
+from raftcron.runtime.bulk import Applied, Result, Sent
 
 FIELDS = ("jobs", "prune", "owner", "dry_run")
 OWNER_MAX = 256  # characters
@@ -33,10 +33,17 @@ async def apply(request: web.Request) -> web.Response:
         "owner": query.text("owner"),
         "dry_run": query.flag("dry_run"),
     }
-    key = idempotency_key(request, b"")  # of the parameters; each chunk adds what it holds
+    key = given_key(request)  # of the parameters; each chunk adds what it holds
 
     async def use() -> web.Response:
-        faults: list[Fault] = []
+        try:
+            return await apply_here()
+        except (InvalidError, MalformedError):
+            node.bulk.judge(key)
+            raise
+
+    async def apply_here() -> web.Response:
+        faults = list(query.faults)
         if request.content_type == bodies.NDJSON:
             jobs = _lines(request)
         else:
@@ -66,8 +73,11 @@ async def _within(request: web.Request, jobs: AsyncIterator[Sent]) -> AsyncItera
             yield sent
 
 
-def _answer(request: web.Request, found: list[Result], *, dry_run: bool) -> web.Response:
-    headers = {respond.INDEX: str(request.app[NODE].reads.index)}
+def _answer(request: web.Request, applied: Applied, *, dry_run: bool) -> web.Response:
+    headers = {respond.INDEX: str(request.app[NODE].reads.index if applied.log_index is None else applied.log_index)}
+    if applied.is_replayed:
+        headers[respond.REPLAYED] = "true"
+    found = applied.results
     results = [_view(result) for result in found]
     if not found or any(result.status < 300 for result in found):
         return respond.value({"results": results, "dry_run": dry_run}, headers=headers)

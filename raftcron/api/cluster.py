@@ -10,15 +10,16 @@ from raftcron import __version__
 from raftcron.api import bodies, respond
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import write
-from raftcron.api.query import Query, idempotency_key
+from raftcron.api.query import Query, given_key, idempotency_key
 from raftcron.core.instant import rfc3339
 from raftcron.core.model import HANDLER_TAG
 from raftcron.ports import LogStatus, Member, Role, Standing
 from raftcron.runtime.members import no_fields
+from raftcron.runtime.small_bodies import refuse_any
 
 
 async def get(request: web.Request) -> web.Response:
-    Query(request, ())
+    Query(request, ()).refuse_any()
     return respond.value(_cluster(request.app[NODE]))
 
 
@@ -36,6 +37,7 @@ async def add(request: web.Request) -> web.Response:
 
 async def remove(request: web.Request) -> web.Response:
     node, body, name = request.app[NODE], await _body(request), request.match_info["name"]
+    refuse_any([])
 
     async def use() -> web.Response:
         index = await node.members.remove(name)
@@ -70,7 +72,8 @@ async def drain(request: web.Request) -> web.Response:
     Query(request, ())
     node = request.app[NODE]
     body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    content, key = bodies.decode(body), idempotency_key(request, body)
+    key = idempotency_key(request, body)
+    content = bodies.decode(body)
 
     async def use() -> web.Response:
         done = await node.drains.drain(content, key)
@@ -115,7 +118,7 @@ async def _body(request: web.Request) -> bytes:
     """An idempotency key is taken and not kept: what is asked for twice is done once by itself, or refused."""
     Query(request, ())
     body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    idempotency_key(request, body)
+    given_key(request)
     return body
 
 

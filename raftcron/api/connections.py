@@ -2,7 +2,7 @@
 
 A connection is busy while a request of it is handled, else idle: before its first request, between two, and as long as
 the head of one is not complete.  Beyond the bound the one that has been idle longest makes room; where all are busy the
-new one is turned away.  How long one may stay idle is the web framework's to see to (IDLE_SECONDS in app.py).
+new one is turned away.  How long one may stay idle is the web framework's to see to (IDLE_SECONDS in server.py).
 """
 
 from __future__ import annotations
@@ -80,15 +80,3 @@ class _TurnedAway(asyncio.Protocol):
 
 
 CONNECTIONS: Final = web.AppKey("connections", Connections)
-
-
-class Runner(web.AppRunner):
-    """Serves an application whose connections are bounded; sites ask its `server` for a protocol a connection."""
-
-    @property
-    def server(self) -> web.Server | None:
-        made = super().server
-        if made is None:
-            return None
-        connections = self.app[CONNECTIONS]
-        return lambda: connections.admit(made)  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from raftcron.api.auth import principal
 from raftcron.api.context import NODE, NodeContext
-from raftcron.api.query import Query, invalid
+from raftcron.api.query import Query
 from raftcron.core import events as core
 from raftcron.core.access import still_known
 from raftcron.core.instant import shown
@@ -38,7 +38,8 @@ async def get(request: web.Request) -> web.StreamResponse:
     node = request.app[NODE]
     kinds = set(query.texts("kind") or KINDS)
     if not kinds <= set(KINDS):
-        raise invalid("kind", f"is {shown(min(kinds - set(KINDS)))}, allowed are {', '.join(KINDS)}")
+        query.fault("kind", f"is {shown(min(kinds - set(KINDS)))}, allowed are {', '.join(KINDS)}")
+    query.refuse_any()
     reader = node.events.reader(_last_seen(request, query))
     streams = request.app[_STREAMS]
     if len(streams) >= STREAMS_MAX:

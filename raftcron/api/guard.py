@@ -26,9 +26,10 @@ class Guard:
         """Raises ForbiddenError for a request that a browser may have been tricked into."""
         host = request.headers.get("Host")
         if self._is_loopback and host is not None and not self._is_own(host_of(host)):
+            names = dict.fromkeys(("localhost", "127.0.0.1", self._advertised))
             raise ForbiddenError(
                 f"this node listens on loopback only, and {host[:100]!r} is no name of it: "
-                f"ask it as localhost, 127.0.0.1 or {self._advertised}"
+                f"ask it as {' or '.join(name for name in names if name)}"
             )
         origin = request.headers.get("Origin")
         if origin is not None and (host is None or not _is_same(origin, host)):

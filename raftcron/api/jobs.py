@@ -11,9 +11,9 @@ from raftcron.api import bodies, respond
 from raftcron.api.auth import check_name, check_parents, principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import write
-from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
+from raftcron.api.query import PAGE, READ, Query, idempotency_key, precondition
 from raftcron.core.commands import Done
-from raftcron.core.instant import parse_rfc3339, shown
+from raftcron.core.instant import shown
 from raftcron.errors import NotFoundError
 from raftcron.runtime.forecast import AHEAD_MAX
 from raftcron.runtime.listing import JOB_STATES, SORTS, JobFilter
@@ -38,7 +38,7 @@ async def list_(request: web.Request) -> web.Response:
     query = Query(request, (*READ, *PAGE, "label", "state", "q", "sort", "count"), ("label",))
     node = request.app[NODE]
     wanted = JobFilter(
-        tuple(_label(text) for text in query.texts("label")),
+        tuple(_label(query, text) for text in query.texts("label")),
         query.choice("state", JOB_STATES),
         query.text("q") or "",
         principal(request).prefix,
@@ -62,13 +62,15 @@ async def put(request: web.Request) -> web.Response:
     node, name = request.app[NODE], request.match_info["name"]
     expected = precondition(request)
     body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.JSON)
+    is_dry = query.flag("dry_run")
+    key = None if is_dry else idempotency_key(request, body)
     content = bodies.decode(body)
     check_parents(request, content, name)
-    if query.flag("dry_run"):
+    if is_dry:
         point = await node.reads.at()
         preview = await node.previews.preview(name, content, expected)
+        query.refuse_any()
         return respond.value({"dry_run": True, **_preview_view(preview)}, headers=respond.at(point))
-    key = idempotency_key(request, body)
 
     async def use() -> web.Response:
         return respond.job(request, name, await node.service.put_job(name, content, expected, key))
@@ -80,7 +82,8 @@ async def create(request: web.Request) -> web.Response:
     Query(request, ())
     node = request.app[NODE]
     body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.JSON)
-    content, key = bodies.decode(body), idempotency_key(request, body)
+    key = idempotency_key(request, body)
+    content = bodies.decode(body)
     check_name(request, content.get("name") if isinstance(content, dict) else None)
     check_parents(request, content, None)
 
@@ -96,7 +99,8 @@ async def patch(request: web.Request) -> web.Response:
     node, name = request.app[NODE], request.match_info["name"]
     expected = precondition(request)
     body = await bodies.read(request, bodies.JOB_BYTES_MAX, bodies.MERGE_PATCH, bodies.JSON)
-    content, key = bodies.decode(body), idempotency_key(request, body)
+    key = idempotency_key(request, body)
+    content = bodies.decode(body)
     check_parents(request, content, name)
 
     async def use() -> web.Response:
@@ -127,7 +131,8 @@ def _change(act: Callable[..., Awaitable[Done]]) -> Callable[[web.Request], Awai
         node, name = request.app[NODE], request.match_info["name"]
         expected = precondition(request)
         body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-        content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
+        key = idempotency_key(request, body)
+        content = bodies.decode(body, may_be_empty=True)
 
         async def use() -> web.Response:
             return respond.job(request, name, await act(node.service, name, content, expected, key))
@@ -156,14 +161,11 @@ async def next_(request: web.Request) -> web.Response:
 async def why(request: web.Request) -> web.Response:
     """The verdict on any instant of the job, past or to come."""
     query = Query(request, (*READ, "at"))
-    node, name, text = request.app[NODE], request.match_info["name"], query.text("at")
-    if text is None:
-        raise invalid("at", "is missing: name an instant, as in 2026-03-29T01:00:00Z")
-    try:
-        at = parse_rfc3339(text)
-    except ValueError as error:
-        raise invalid("at", str(error)) from None
+    node, name, at = request.app[NODE], request.match_info["name"], query.instant("at")
+    if query.text("at") is None:
+        query.fault("at", "is missing: name an instant, as in 2026-03-29T01:00:00Z")
     point = await respond.read_point(request, query)
+    assert at is not None, "it is a fault"
     answer = await node.previews.why(name, at)
     return respond.value(why_view(name, at, answer), headers=respond.at(point))
 
@@ -183,8 +185,8 @@ def _preview_view(preview: Preview) -> dict[str, Any]:
     }
 
 
-def _label(text: str) -> tuple[str, str]:
+def _label(query: Query, text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise invalid("label", f"is {shown(text)}: write it as key=value")
+        query.fault("label", f"is {shown(text)}: write it as key=value")
     return key, value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftcron.api import app, auth, bodies, connections, forward
+from raftcron.api import auth, bodies, connections, forward, server
 from raftcron.core import access, audit, definition, exclusion, fields, state, vault
 from raftcron.core.apply import jobs
 from raftcron.core.instant import format_duration
@@ -26,7 +26,11 @@ def rows() -> list[tuple[str, str, str]]:
         ("values of a JSON body", f"{bodies.VALUES_MAX:,}", "413"),
         ("Content-Encoding of a body", "none is taken", "415"),
         ("time for a body to come", format_duration(int(bodies.READ_SECONDS * seconds)), "400"),
-        ("time for the head of a request", format_duration(int(app.IDLE_SECONDS * seconds)), "the connection is ended"),
+        (
+            "time for the head of a request",
+            format_duration(int(server.IDLE_SECONDS * seconds)),
+            "the connection is ended",
+        ),
         (
             "connections to a node",
             f"{connections.CONNECTIONS_MAX:,}, at most half of its open files",

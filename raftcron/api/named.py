@@ -12,7 +12,7 @@ from aiohttp import web
 from raftcron.api import bodies, respond
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import write
-from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid, precondition
+from raftcron.api.query import PAGE, READ, Query, idempotency_key, precondition
 from raftcron.core.commands import Done
 from raftcron.core.fields import name_fault
 from raftcron.core.model import AlertRoute, Calendar, Group, Key
@@ -35,7 +35,7 @@ async def page_by_name(
     query = Query(request, (*READ, *PAGE))
     limit, after = query.limit, query.text("cursor")
     if after is not None and name_fault(after) is not None:
-        raise invalid("cursor", "is none of this list: use `next_cursor` of the page before")
+        query.fault("cursor", "is none of this list: use `next_cursor` of the page before")
     point = await respond.read_point(request, query)
     state = request.app[NODE].machine.state
     records = table(state)
@@ -95,7 +95,8 @@ class Named(Generic[R]):
         node, name = request.app[NODE], self._name(request)
         expected = precondition(request)
         body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-        content, key = bodies.decode(body), idempotency_key(request, body)
+        key = idempotency_key(request, body)
+        content = bodies.decode(body)
 
         async def use() -> web.Response:
             return self._answer(request, name, await self._writer(node).put(name, content, expected, key))

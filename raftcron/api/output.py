@@ -80,6 +80,7 @@ async def get(request: web.Request) -> web.StreamResponse:
     if part is None:
         headers = respond.at(await respond.read_point(request, query))
     else:
+        query.refuse_any()
         asked = await _carried_attempt(node, part)
     if node.outputs.readers >= READERS_MAX:
         raise TooManyError(f"{READERS_MAX} outputs are being read through this node: ask another one, or later")

@@ -61,6 +61,10 @@ def problem(error: RaftcronError, **more: Any) -> web.Response:
 def internal(request: web.Request, error: Exception) -> web.Response:
     """The answer to a request that met a fault of ours: it says nothing of our insides; the log does, once."""
     log.error("request_failed method=%s path=%r", request.method, request.path[:200], exc_info=error)
+    return mistake()
+
+
+def mistake() -> web.Response:
     return problem(RaftcronError("this node made a mistake; its log says more. Whether it was done is not known"))
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from hashlib import blake2b
-from typing import cast
+from typing import Final, NamedTuple, cast
 
 from aiohttp import web
 
 from raftcron.api.auth import principal
 from raftcron.core.access import EVERYBODY
 from raftcron.core.fields import near
-from raftcron.core.instant import shown
+from raftcron.core.instant import parse_rfc3339, shown
 from raftcron.core.model import Key
 from raftcron.errors import Fault, InvalidError, MalformedError
 from raftcron.runtime.listing import PAGE_DEFAULT, PAGE_MAX
+from raftcron.runtime.origin import unfit
 from raftcron.runtime.reads import Consistency
 from raftcron.runtime.writes import Precondition
 
@@ -23,29 +24,52 @@ READ = ("consistency", "min_index")
 PAGE = ("limit", "cursor")
 INDEX_MAX = 1 << 62
 
+NOT_VALID = "the parameters of the request are not valid"
+
 _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
 _ETAGS = re.compile(r'\s*(?:(?:W/)?"[^"]*"\s*(?:,\s*|$))+')
 _ETAG = re.compile(r'(W/)?"([^"]*)"')
 _REVISION = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
+class Keyed(NamedTuple):
+    """The idempotency key of a write that keeps it, and the whole body that it came with."""
+
+    key: Key
+    body: bytes
+
+
+_KEYED: Final = web.RequestKey("keyed", Keyed)
+
+
 class Query:
-    """The parameters of one request.  Each getter may be asked once; `InvalidError` names what is wrong as `?name`."""
+    """The parameters of one request; each getter may be asked once.
+
+    What is wrong with one is a fault `?name`, and a getter then gives what absence means.  A read refuses all of them
+    with `refuse_any`; a write goes on to judge its body (`origin.unfit`), and is refused before it is written.
+    """
 
     def __init__(self, request: web.Request, known: Collection[str], repeatable: Collection[str] = ()) -> None:
         self._values = request.query
-        faults = [
+        self.faults = [
             Fault(f"?{name[:100]}", "is not a parameter here" + near(name[:100], known))
             for name in dict.fromkeys(self._values)
             if name not in known
         ]
-        faults += [
+        self.faults += [
             Fault(f"?{name}", "is there more than once")
             for name in known
             if name not in repeatable and len(self._values.getall(name, ())) > 1
         ]
-        if faults:
-            raise InvalidError("the parameters of the request are not valid", tuple(faults))
+        unfit.set(self.faults)
+
+    def fault(self, name: str, message: str) -> None:
+        self.faults.append(Fault(f"?{name}", message))
+
+    def refuse_any(self) -> None:
+        """Raises InvalidError for all that is wrong with the parameters that were asked for until now."""
+        if self.faults:
+            raise InvalidError(NOT_VALID, tuple(self.faults))
 
     def text(self, name: str) -> str | None:
         return self._values.get(name)
@@ -59,21 +83,35 @@ class Query:
             return False
         if value in ("1", "true"):
             return True
-        raise invalid(name, f"is {shown(value)}: use 1 or 0")
+        self.fault(name, f"is {shown(value)}: use 1 or 0")
+        return False
 
     def whole(self, name: str, default: int | None, least: int, most: int) -> int | None:
         value = self._values.get(name)
         if value is None:
             return default
         if not value.isascii() or not value.isdigit() or len(value) > 19 or not least <= int(value) <= most:
-            raise invalid(name, f"is {shown(value)}: use a whole number from {least} to {most}")
+            self.fault(name, f"is {shown(value)}: use a whole number from {least} to {most}")
+            return default
         return int(value)
 
     def choice(self, name: str, allowed: Collection[str]) -> str | None:
         value = self._values.get(name)
         if value is not None and value not in allowed:
-            raise invalid(name, f"is {shown(value)}, allowed are {', '.join(allowed)}")
+            self.fault(name, f"is {shown(value)}, allowed are {', '.join(allowed)}")
+            return None
         return value
+
+    def instant(self, name: str) -> int | None:
+        """As RFC 3339 has it, in ms."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        try:
+            return parse_rfc3339(value)
+        except ValueError as error:
+            self.fault(name, str(error))
+            return None
 
     @property
     def limit(self) -> int:
@@ -86,11 +124,6 @@ class Query:
     @property
     def min_index(self) -> int | None:
         return self.whole("min_index", None, 0, INDEX_MAX)
-
-
-def invalid(name: str, message: str) -> InvalidError:
-    """A parameter's fault."""
-    return InvalidError("the parameters of the request are not valid", (Fault(f"?{name}", message),))
 
 
 def precondition(request: web.Request) -> Precondition:
@@ -121,6 +154,20 @@ def _tags(request: web.Request, header: str, *, weak: bool) -> tuple[frozenset[i
 
 
 def idempotency_key(request: web.Request, body: bytes) -> Key | None:
+    """The key of a write that keeps it and comes as a whole; whatever is wrong with the body, see `keyed`."""
+    key = given_key(request, body)
+    if key is not None:
+        request[_KEYED] = Keyed(key, body)
+    return key
+
+
+def keyed(request: web.Request) -> Keyed | None:
+    """What `idempotency_key` has found."""
+    found: Keyed | None = request.get(_KEYED)
+    return found
+
+
+def given_key(request: web.Request, body: bytes = b"") -> Key | None:
     """The request's key with its scope: who, method and path.  A repeat has to bring the same parameters and body."""
     values = request.headers.getall("Idempotency-Key", [])
     if not values:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from raftcron.api.context import NODE
+from raftcron.api.context import NODE, NodeContext
 from raftcron.api.query import Query
 from raftcron.core.commands import Done
 from raftcron.core.model import AlertRoute, Calendar, Group, Job
@@ -73,14 +74,19 @@ def page(found: Page, point: ReadPoint) -> web.Response:
 
 
 async def read_point(request: web.Request, query: Query) -> ReadPoint:
-    """Where this read is served, as its parameters ask."""
-    return await request.app[NODE].reads.at(query.consistency, query.min_index)
+    """Where this read is served, as its parameters ask.  Raises InvalidError for all that is wrong with any of them."""
+    consistency, min_index = query.consistency, query.min_index
+    query.refuse_any()
+    return await request.app[NODE].reads.at(consistency, min_index)
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
-    """On every answer, errors too: who answers, who leads as far as that is known, and an index."""
-    node = request.app[NODE]
-    headers = response.headers
+    """The headers of every answer, errors too."""
+    stamp_of(request.app[NODE], response.headers)
+
+
+def stamp_of(node: NodeContext, headers: MutableMapping[str, str]) -> None:
+    """Who answers, who leads as far as that is known, and an index."""
     headers[NODE_NAME] = node.name
     leader = node.log.status().leader
     if leader is not None:

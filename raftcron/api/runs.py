@@ -13,9 +13,8 @@ from raftcron.api import bodies, respond
 from raftcron.api.auth import principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import write
-from raftcron.api.query import PAGE, READ, Query, idempotency_key, invalid
+from raftcron.api.query import PAGE, READ, Query, idempotency_key
 from raftcron.core.commands import Done
-from raftcron.core.instant import parse_rfc3339
 from raftcron.core.model import CAUSE_BACKFILL, RUN_STATES, Key
 from raftcron.errors import NotFoundError
 from raftcron.runtime.listing import RunFilter
@@ -63,7 +62,8 @@ async def create(request: web.Request) -> web.Response:
     Query(request, ())
     node, name = request.app[NODE], request.match_info["name"]
     body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    content, key = bodies.decode(body, may_be_empty=True), idempotency_key(request, body)
+    key = idempotency_key(request, body)
+    content = bodies.decode(body, may_be_empty=True)
 
     async def use() -> web.Response:
         done = await node.requests.run(name, content, key)
@@ -93,7 +93,8 @@ def _change(
         Query(request, ())
         node, run_id = request.app[NODE], request.match_info["id"]
         body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-        content, key = bodies.decode(body, may_be_empty=may_be_empty), idempotency_key(request, body)
+        key = idempotency_key(request, body)
+        content = bodies.decode(body, may_be_empty=may_be_empty)
 
         async def use() -> web.Response:
             done = await act(node.requests, run_id, content, key)
@@ -154,10 +155,4 @@ def _answer(request: web.Request, done: Done, headers: dict[str, str]) -> web.Re
 
 
 def _filter(query: Query, job: str | None) -> RunFilter:
-    since = query.text("since")
-    if since is None:
-        return RunFilter(query.choice("state", _STATES), job)
-    try:
-        return RunFilter(query.choice("state", _STATES), job, parse_rfc3339(since))
-    except ValueError as error:
-        raise invalid("since", str(error)) from None
+    return RunFilter(query.choice("state", _STATES), job, query.instant("since"))

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from raftcron.api import bodies, respond
 from raftcron.api.context import NODE
-from raftcron.api.query import Query, idempotency_key
+from raftcron.api.query import Query, given_key
 from raftcron.core.coming import local_text
 from raftcron.core.definition import SCHEDULES_MAX
 from raftcron.core.explain import MAX_NEXT, Note, describe_all, notes_among
@@ -37,10 +37,11 @@ class Question:
 
 async def explain(request: web.Request) -> web.Response:
     """Description, next times after `from`, and notes.  Nothing is written, so that any node can tell at once."""
-    Query(request, ())
+    query = Query(request, ())
     body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    idempotency_key(request, body)  # a repeat is answered anew: it is the same question
+    given_key(request)  # a repeat is answered anew: it is the same question
     asked = await _question(bodies.decode(body), request.app[NODE].time.shown_ms())
+    query.refuse_any()
     found: list[Note] = []
     for schedule in asked.schedules:
         found += notes_among(schedule, asked.schedules, asked.from_ms)

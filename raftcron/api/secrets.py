@@ -24,7 +24,8 @@ async def put(request: web.Request) -> web.Response:
     Query(request, ())
     node, name = request.app[NODE], request.match_info["name"]
     body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    content, key = bodies.decode(body), idempotency_key(request, body)
+    key = idempotency_key(request, body)
+    content = bodies.decode(body)
 
     async def use() -> web.Response:
         return _answer(request, name, await node.secrets.put(name, content, key))

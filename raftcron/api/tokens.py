@@ -23,7 +23,8 @@ async def create(request: web.Request) -> web.Response:
     Query(request, ())
     node = request.app[NODE]
     body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    content, key = bodies.decode(body), idempotency_key(request, body)
+    key = idempotency_key(request, body)
+    content = bodies.decode(body)
 
     async def use() -> web.Response:
         made = await node.tokens.create(content, principal(request).name, key)

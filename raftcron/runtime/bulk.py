@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from raftcron.clock import Clock
 from raftcron.core import chains, definition, planner
-from raftcron.core.commands import ApplyJobs, Command, Decide, DeleteJob, PutJob
+from raftcron.core.commands import ApplyJobs, Command, Decide, DeleteJob, Done, PutJob
 from raftcron.core.model import Key
 from raftcron.errors import (
     ConflictError,
@@ -55,6 +55,17 @@ class Result(NamedTuple):
     errors: tuple[Fault, ...] = ()
 
 
+class Applied(NamedTuple):
+    """What a request did: `log_index` is where the last of it took effect, None where nothing was written.
+
+    `is_replayed`: all of it was done before, under the same idempotency key.
+    """
+
+    results: list[Result]
+    log_index: int | None
+    is_replayed: bool
+
+
 class _Item:
     """A job that nothing is wrong with, as it was last checked."""
 
@@ -82,35 +93,43 @@ class Bulk:
 
     async def apply(
         self, jobs: AsyncIterator[Sent], owner: str | None, *, prune: bool, dry_run: bool, key: Key | None
-    ) -> list[Result]:
+    ) -> Applied:
         """Create or replace each; with `prune`, delete then what `owner` owns and was not sent, if no job failed.
 
         Raises UnavailableError where nothing was written; UnknownOutcomeError where the lead was lost on the way.
         """
         results: list[Result] = []
         names: set[str] = set()
-        has_written = False
-        number = 0
-        async for chunk in _chunks(jobs):
-            items = await self._check(chunk, owner, names, results)
-            if dry_run:
-                self._foresee(items, results)
-            elif items:
-                try:
-                    await self._write(items, owner, _key_of(key, number, chunk), results)
-                except (UnavailableError, UnknownOutcomeError, ConflictError) as error:
-                    if not has_written:
-                        raise
-                    raise UnknownOutcomeError(
-                        f"{len(results) - len(items)} jobs were looked at before this: {error.detail}; "
-                        "repeat the whole request, which is harmless"
-                    ) from error
-                has_written = True
-            number += 1
-        if prune and all(result.status < 300 for result in results):
-            assert owner is not None, "asked for with prune"
-            results += await self._prune(owner, names, dry_run)
-        return results
+        writes: list[Done] = []
+        number = judged = 0
+        try:
+            async for chunk in _chunks(jobs):
+                of_chunk = None if dry_run else _key_of(key, number, chunk)
+                self._service.answered(of_chunk)  # also where no job of it is sound
+                items = await self._check(chunk, owner, names, results)
+                if dry_run:
+                    self._foresee(items, results)
+                elif items:
+                    writes.append(await self._write(items, owner, of_chunk, results))
+                number, judged = number + 1, len(results)
+            if not number and not dry_run:
+                self.judge(key)
+            if prune and all(result.status < 300 for result in results):
+                assert owner is not None, "asked for with prune"
+                results += await self._prune(owner, names, dry_run, writes)
+        except (UnavailableError, UnknownOutcomeError, ConflictError) as error:
+            if all(done.replayed for done in writes):
+                raise
+            raise UnknownOutcomeError(
+                f"{judged} jobs were looked at before this: {error.detail}; repeat the whole request, which is harmless"
+            ) from error
+        index = max((done.index for done in writes), default=None)
+        return Applied(results, index, bool(writes) and all(done.replayed for done in writes))
+
+    def judge(self, key: Key | None) -> None:
+        """For a request that says nothing: ConflictError where its key was used, by one that then said something."""
+        if key is not None:
+            self._service.answered(_key_of(key, 0, []))
 
     # ---- one chunk
 
@@ -175,7 +194,8 @@ class Bulk:
                 return
             await self._proposer.propose(Decide(self._service.place(), owed))
 
-    async def _write(self, items: list[_Item], owner: str | None, key: Key | None, results: list[Result]) -> None:
+    async def _write(self, items: list[_Item], owner: str | None, key: Key | None, results: list[Result]) -> Done:
+
         def look() -> Command:
             beside = {item.name for item in items}
             return ApplyJobs([self._put(item, owner, beside) for item in items], key=key)
@@ -184,13 +204,14 @@ class Bulk:
         revisions = [None if job is None else job.revision for job in before]
         done = taken(await self._service.write(key, look))
         if done.replayed:
-            return  # the jobs stand as they are
+            return done  # the jobs stand as they are
         for item, status, revision in zip(items, done.statuses, revisions, strict=True):
             job = self._machine.state.jobs.get(item.name)
             is_same = job is not None and job.revision == revision
             results[item.place] = Result(
                 item.name, status, NEW if status == 201 else UNCHANGED if is_same else REPLACED
             )
+        return done
 
     def _put(self, item: _Item, owner: str | None, beside: Container[str]) -> PutJob:
         job = self._machine.state.jobs.get(item.name)
@@ -211,7 +232,7 @@ class Bulk:
 
     # ---- pruning
 
-    async def _prune(self, owner: str, names: set[str], dry_run: bool) -> list[Result]:
+    async def _prune(self, owner: str, names: set[str], dry_run: bool, writes: list[Done]) -> list[Result]:
         """Delete what this owner owns and has not sent."""
         gone: list[str] = []
         found = iter(list(self._machine.state.jobs.values()))
@@ -219,18 +240,18 @@ class Bulk:
             gone += [job.name for job in part if job.owner == owner and job.name not in names]
             await asyncio.sleep(0)
         if not dry_run:
-            for at in range(0, len(gone), CHUNK_JOBS):
-                await self._delete(gone[at : at + CHUNK_JOBS], owner)
+            parts = (gone[at : at + CHUNK_JOBS] for at in range(0, len(gone), CHUNK_JOBS))
+            writes += [await self._delete(part, owner) for part in parts]
         return [Result(name, 204, DELETED) for name in gone]
 
-    async def _delete(self, names: list[str], owner: str) -> None:
+    async def _delete(self, names: list[str], owner: str) -> Done:
         for name in names:
             await self._decide_much(_Item(0, None, name))
 
         def look() -> Command:
             return ApplyJobs(deletes=list(self._deletes(names, owner)))
 
-        taken(await self._service.write(None, look))
+        return taken(await self._service.write(None, look))
 
     def _deletes(self, names: list[str], owner: str) -> Iterator[DeleteJob]:
         for name in names:

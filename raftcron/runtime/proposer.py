@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from raftcron.core.codec import encode_entry
 from raftcron.core.commands import Command, Done, Entry, Origin, Outcome, Refused
-from raftcron.errors import UnavailableError
+from raftcron.errors import InvalidError, UnavailableError
 from raftcron.ports import Log
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
+from raftcron.runtime.origin import unfit
 
 
 class Proposer:
@@ -24,8 +25,10 @@ class Proposer:
         `origin` is who asked for it, None where nobody did: what has one stands in the audit trail.
 
         Raises UnavailableError (certainly not written, also where the log had moved to another epoch, or where no time
-        is known to stamp it with) or UnknownOutcomeError.
+        is known to stamp it with) or UnknownOutcomeError; InvalidError where the request that asks for it is unfit.
         """
+        if origin is not None and unfit.get():
+            raise InvalidError("the request is not valid; nothing was written", tuple(unfit.get()))
         epoch = self._log.leading_epoch
         if epoch is None:
             raise UnavailableError("this node does not lead: nothing was written; repeat the request")

@@ -132,6 +132,9 @@ class Requests:
 
         Raises InvalidError, NotFoundError, and ConflictError where the times cannot be told or too many wait already.
         """
+        replayed = self._service.answered(key)
+        if replayed is not None:
+            return Filled(replayed, [], list(_ids(replayed)))
         for _ in range(LOOKS_MAX):
             job = self._machine.state.jobs.get(name)
             if job is None:

@@ -12,6 +12,7 @@ from typing import Any
 from raftcron.core.fields import escape, kind_of, near
 from raftcron.core.instant import shown
 from raftcron.errors import Fault, InvalidError
+from raftcron.runtime.origin import unfit
 
 Fields = Mapping[str, Any]
 
@@ -47,9 +48,11 @@ def flag_of(fields: Fields, name: str, faults: list[Fault]) -> bool:
 
 
 def refuse_any(faults: list[Fault]) -> None:
-    """Raises InvalidError if there are faults."""
+    """Raises InvalidError if there are faults, of the body or of the request beside it."""
     if faults:
         raise invalid(*faults)
+    if unfit.get():
+        raise InvalidError("the request is not valid; nothing was done", tuple(unfit.get()))
 
 
 def invalid(*faults: Fault) -> InvalidError:

@@ -62,19 +62,33 @@ class Writes:
         """
         if key is None:
             return await self._repeat(None, look)
-        under_way = self._running.get(key.scope)
-        if under_way is not None:
-            if under_way != key.body_hash:
-                raise ConflictError("this Idempotency-Key is in use with another body: use a new key for a new request")
-            raise ConflictError(
-                "a request with this Idempotency-Key is still under way: repeat it a little later",
-                retry_after_seconds=1.0,
-            )
+        self._check_running(key)
         self._running[key.scope] = key.body_hash
         try:
             return await self._repeat(key, look)
         finally:
             del self._running[key.scope]
+
+    def answered(self, key: Key | None) -> Done | None:
+        """What was answered when this key was used before, None where it was not.
+
+        Raises ConflictError where it was used, or is in use, with another body, TooManyError where no more are taken.
+        """
+        if key is None:
+            return None
+        self._check_running(key)
+        replayed = replay(self._machine.state, key)
+        return None if replayed is None else taken(replayed)
+
+    def _check_running(self, key: Key) -> None:
+        under_way = self._running.get(key.scope)
+        if under_way is None:
+            return
+        if under_way != key.body_hash:
+            raise ConflictError("this Idempotency-Key is in use with another body: use a new key for a new request")
+        raise ConflictError(
+            "a request with this Idempotency-Key is still under way: repeat it a little later", retry_after_seconds=1.0
+        )
 
     async def _repeat(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
         confirmed = False

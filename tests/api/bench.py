@@ -13,7 +13,9 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from raftcron.api.app import NodeContext, create_app, create_runner
+from raftcron.api.app import create_app
+from raftcron.api.context import NodeContext
+from raftcron.api.server import create_runner
 from raftcron.clock import SystemClock
 from raftcron.core.commands import Announce, Decide, Decision, Done, Finish, Finished, Fire, Place
 from raftcron.executors.registry import Registry

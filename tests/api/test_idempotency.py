@@ -110,3 +110,34 @@ async def test_a_replay_of_what_is_gone_shows_nothing(one: Bench) -> None:
 async def test_a_key_that_cannot_be_one_is_refused(one: Bench, key: str) -> None:
     """1 to 255 visible ASCII characters."""
     (await one.put("a", headers={"Idempotency-Key": key})).problem(400, "malformed")
+
+
+@pytest.mark.parametrize("on", ["n1", "n2"])
+async def test_a_wrong_body_under_a_key_that_is_under_way_is_a_conflict(two: Bench, on: str) -> None:
+    """Whatever it says: the key belongs to the request that is on its way, and that one is not disturbed."""
+    two.n1.log.stall = asyncio.Event()
+    proposals = two.n1.log.proposals
+    asked = asyncio.create_task(two.put("a", on="n2", headers=KEY))
+    while two.n1.log.proposals == proposals:
+        await asyncio.sleep(0.001)
+    for wrong in (b"{", b'{"schedule": "never"}'):
+        answer = await two.ask("PUT", "/v1/jobs/a", data=wrong, on=on, headers=KEY)
+        assert "another body" in answer.problem(409, "conflict")["detail"]
+    waiting = await two.put("a", on=on, headers=KEY)
+    waiting.problem(409, "conflict")
+    assert int(waiting.headers["Retry-After"]) >= 1
+    two.n1.log.stall.set()
+    (await asked).expect(201)
+
+
+async def test_other_jobs_under_the_key_of_a_bulk_request_are_a_conflict(two: Bench) -> None:
+    """Also where none of them is sound, or there is nothing to be read; the same ones are replayed."""
+    jobs = {"jobs": [{**GOOD, "name": "a"}, {**GOOD, "name": "b"}]}
+    first = (await two.ask("POST", "/v1/jobs:apply", jobs, on="n2", headers=KEY)).expect(200)
+    for other in (b'{"jobs": [{"name": "a"}]}', b'{"jobs": []}', b'{"jobs": 1}', b"{", b""):
+        (await two.ask("POST", "/v1/jobs:apply", data=other, on="n2", headers=KEY)).problem(409, "conflict")
+    (await two.ask("POST", "/v1/jobs:apply?prune=1&owner=x", jobs, headers=KEY)).problem(409, "conflict")
+    again = (await two.ask("POST", "/v1/jobs:apply", jobs, headers=KEY)).expect(200)
+    assert again.index == first.index
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert "Idempotency-Replayed" not in first.headers

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from raftcron.api import bodies, limits
-from raftcron.api.app import CONNECTIONS
-from raftcron.api.connections import Connections
+from raftcron.api.connections import CONNECTIONS, Connections
 from raftcron.api.roles import roles_table
 from tests.api.bench import GOOD, Bench, bench
 from tests.api.test_tokens import close_door, token

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from raftcron.api.app import create_app, create_runner
+from raftcron.api.app import create_app
+from raftcron.api.server import create_runner
 from raftcron.api.tls import HttpTls, TlsFiles
 from raftcron.client import AsyncClient, Client
 from raftcron.errors import ConfigurationError, RaftcronError, UnavailableError
