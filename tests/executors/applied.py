@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 from raftcron.executors.handlers import Run
 
@@ -23,12 +24,12 @@ def fail(run: Run) -> None:
 
 
 def finish_when_asked(run: Run) -> str:
-    print("begun", flush=True)
+    Path(str(run.args)).touch()
     assert run.cancelled.wait_for(60)
     return "cleaned up"
 
 
 def never_end(run: Run) -> None:
-    print("begun", flush=True)
+    Path(str(run.args)).touch()
     while True:
         time.sleep(60)

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hmac
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import ip_network
@@ -25,7 +26,7 @@ from raftcron.executors.output import Shelf
 from raftcron.executors.registry import Surroundings
 from raftcron.executors.signature import signed
 from raftcron.ports import Ending
-from tests.executors.doubles import HandControl, eventually, make_attempt
+from tests.executors.doubles import HandControl, eventually, make_attempt, struck
 from tests.raft.certificates import Authority
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -109,7 +110,7 @@ async def raw_server(handler: Handler) -> AsyncIterator[str]:
 
 
 async def call(executor: HttpExecutor, url: str, control: HandControl | None = None, **spec: Any) -> Ending:
-    attempt = make_attempt({"type": "http", "url": url} | spec, timeout_seconds=10.0)
+    attempt = make_attempt({"type": "http", "url": url} | spec, timeout_seconds=60.0)
     return await executor.run(attempt, control or HandControl())
 
 
@@ -212,8 +213,12 @@ async def test_a_redirect_is_a_failure_and_not_followed(executor: HttpExecutor, 
 
 async def test_a_slow_receiver_times_out(executor: HttpExecutor, receiver: Receiver) -> None:
     """The request was sent, so the end is not proven."""
-    attempt = make_attempt({"type": "http", "url": receiver.url + "/slow"}, timeout_seconds=0.2)
-    ending = await executor.run(attempt, HandControl())
+
+    def run(seconds: float) -> Awaitable[Ending]:
+        attempt = make_attempt({"type": "http", "url": receiver.url + "/slow"}, timeout_seconds=seconds)
+        return executor.run(attempt, HandControl())
+
+    ending = await struck(run, lambda: receiver.requests, 0.2)
     assert (ending.state, ending.proven, ending.error_kind) == ("timed_out", False, "timeout")
 
 
@@ -227,8 +232,15 @@ async def test_a_refused_connection_is_a_proven_failure(executor: HttpExecutor) 
     assert control.asked_count == 0
 
 
-async def test_a_name_that_does_not_resolve_is_a_proven_failure(executor: HttpExecutor) -> None:
-    """The name `.invalid` never exists (RFC 2606)."""
+async def test_a_name_that_does_not_resolve_is_a_proven_failure(
+    executor: HttpExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a resolver says it that knows that there is no such name; this machine's may be slow, or know any name."""
+
+    def nobody(*_: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
     ending = await call(executor, "http://nowhere.invalid/")
     assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "connect")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from raftcron.executors.registry import Surroundings
 from raftcron.executors.shell import ShellExecutor
 from raftcron.executors.spawner import Spawner
 from raftcron.ports import Ending
-from tests.executors.doubles import HandControl, eventually, make_attempt, with_marker
+from tests.executors.doubles import HandControl, eventually, make_attempt, struck, with_marker
 
 DAEMON = {
     "PATH": os.environ["PATH"],
@@ -141,9 +142,14 @@ async def test_a_closed_gate_starts_nothing(shell: ShellExecutor, tmp_path: Path
     assert not (tmp_path / "ran").exists()
 
 
-async def test_a_timeout(shell: ShellExecutor) -> None:
+async def test_a_timeout(shell: ShellExecutor, tmp_path: Path) -> None:
     """The output until then is kept."""
-    ending = await run(shell, "echo begun; sleep 60", timeout_seconds=0.2, kill_after_seconds=0.2)
+    begun = tmp_path / "begun"
+
+    def sleep(seconds: float) -> Awaitable[Ending]:
+        return run(shell, f"echo begun; touch {begun}; sleep 60", timeout_seconds=seconds, kill_after_seconds=30.0)
+
+    ending = await struck(sleep, begun.exists, 0.2)
     assert (ending.state, ending.proven, ending.exit_code, ending.error_kind) == ("timed_out", True, 143, "timeout")
     assert ending.output_tail == b"begun\n"
 
