@@ -23,4 +23,5 @@ async def make_cluster(tmp_path: Path) -> AsyncIterator[MakeCluster]:
     yield make
     for cluster in clusters:
         await cluster.stop()
+        cluster.release()
         assert {name: failures for name, failures in cluster.failures.items() if failures} == cluster.expected

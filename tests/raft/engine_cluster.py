@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
-import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from raftcron import wire
 from raftcron.clock import SystemClock
 from raftcron.raft import Engine, RaftSettings, Scribe, SlicedScribe, SystemDevice
+from tests.cluster.harness import ReservedPorts
 
 SECRET = b"the cluster's secret"
 
@@ -71,15 +70,7 @@ class Restored:
         self.machine.history = [(index, body) for index, body in history]
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait until the condition gives something true, and give that."""
     async with asyncio.timeout(seconds):
         while not (found := condition()):
@@ -93,12 +84,23 @@ class Cluster:
     def __init__(self, folder: Path, count: int = 3, **settings: Any) -> None:
         self.folder = folder
         self.names = [f"n{number}" for number in range(1, count + 1)]
-        self.addresses = {name: ("127.0.0.1", port) for name, port in zip(self.names, free_ports(count), strict=True)}
-        self.settings = {"election_timeout": (0.3, 0.6), "leader_fallback": 0.4} | settings
+        self._ports: list[ReservedPorts] = []
+        self.addresses = {name: self.address() for name in self.names}
+        # All share a loop: what stalls one stalls all, and the end of a stall must not look like the end of a leader.
+        self.settings = {"election_timeout": (1.5, 2.5), "leader_fallback": 1.5} | settings
         self.engines: dict[str, Engine] = {}
         self.machines: dict[str, Memory] = {}
         self.failures: defaultdict[str, list[BaseException]] = defaultdict(list)  # what ended a node
         self.expected: dict[str, list[BaseException]] = {}  # of these
+
+    def address(self) -> tuple[str, int]:
+        """A free one, this cluster's until `release`."""
+        self._ports.append(ReservedPorts(1))
+        return "127.0.0.1", self._ports[-1].numbers[0]
+
+    def release(self) -> None:
+        while self._ports:
+            self._ports.pop().release()
 
     def make(self, name: str, scribe: Scribe | None = None, **changes: Any) -> Engine:
         settings = RaftSettings(
@@ -141,23 +143,22 @@ class Cluster:
         ]
         return max(leading)[1] if leading else None
 
-    async def until_led(self, seconds: float = 10.0) -> Engine:
-        name = await until(self.leader, seconds)
-        return self.engines[name]
+    async def until_led(self) -> Engine:
+        return self.engines[await until(self.leader)]
 
     async def propose(self, *bodies: bytes) -> list[Any]:
         """On the leader, one after the other."""
         engine = await self.until_led()
         return [await engine.propose(body, engine.status().leading_epoch or 0) for body in bodies]
 
-    async def until_same(self, seconds: float = 10.0) -> None:
+    async def until_same(self) -> None:
         """Until all that run have applied one index, the end of every log."""
 
         def indices() -> set[int]:
             statuses = [engine.status() for engine in self.engines.values()]
             return {index for status in statuses for index in (status.applied_index, status.last_index)}
 
-        await until(lambda: len(indices()) == 1, seconds)
+        await until(lambda: len(indices()) == 1)
 
     def followers(self) -> list[str]:
         leader = self.leader()

@@ -381,7 +381,7 @@ async def test_a_node_that_lost_its_directory_stays_out(three: Cluster) -> None:
     assert "a majority of the cluster does not let node" in str(ending)
     three.failures[wiped].clear()
     await three.stop(three.leader() or "")  # one good node and the wiped one are no quorum
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(3.0)  # longer than an election time-out
     assert three.leader() is None
     assert three.machines[wiped].history == []
 

@@ -29,7 +29,7 @@ from raftcron.testing.virtual_time import VirtualLoop, run_virtual
 BLOCKS = [bytes([number]) * 70_000 for number in range(20)]
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait until the condition gives something true, and give that."""
     async with asyncio.timeout(seconds):
         while not (found := condition()):

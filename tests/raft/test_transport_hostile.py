@@ -64,7 +64,7 @@ async def throw(port: int, data: bytes, pieces: int = 1) -> bytes:
             writer.write(data[at : at + size])
             await asyncio.sleep(0)
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while part := await reader.read(65536):
                 answer += part
     writer.close()
@@ -256,7 +256,7 @@ async def test_slow_and_silent(
         writer.close()
 
     began_at = asyncio.get_running_loop().time()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(drip(good if number % 2 else b"") for number in range(10)))
     assert asyncio.get_running_loop().time() - began_at >= 0.4
     assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == [
@@ -363,7 +363,7 @@ async def test_tls_at_random(world: World, certificates: dict[str, PeerTls], cap
             answer = await reader.read(65536)
         writer.write(bend(rng, second))
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await ends(reader)
         writer.close()
     assert len(caplog.records) == len({record.getMessage().partition(": ")[2] for record in caplog.records}) < 25

@@ -20,7 +20,7 @@ from raftcron.raft.transport import Transport
 QUICK = TransportSettings(retry_min_seconds=0.01, retry_max_seconds=0.05)
 
 
-async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Returns when the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -295,6 +295,6 @@ class Scripted:
         return wire.unpack(body)
 
     async def ends(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await ends(self.reader)
         self.writer.close()
