@@ -27,6 +27,7 @@ from raftcron.errors import Fault
 SCHEDULES_MAX = 16
 DEFINITION_BYTES_MAX = 1 << 20  # one command holds a job
 REMEMBERED_BYTES = 8 << 10  # the longest definition whose meaning is cached
+PROMPT_MS = 1_000  # to decide and to start take their time: within it no time was missed, whatever the job says
 
 T = TypeVar("T")
 
@@ -307,7 +308,7 @@ def policy_of(stored: bytes) -> Policy:
         "backoff_ms": parse_duration(retry["backoff"]),
         "max_backoff_ms": parse_duration(retry["max_backoff"]),
         "retry_on": frozenset(retry["on"]),
-        "grace_ms": parse_duration(misfire["grace"]),
+        "grace_ms": max(parse_duration(misfire["grace"]), PROMPT_MS),
         "window_ms": window_ms,
         "misfire": misfire["policy"],
         "misfire_max": misfire["max"],
@@ -318,7 +319,7 @@ def policy_of(stored: bytes) -> Policy:
         "executor_type": whole["executor"]["type"],
         "timeout_ms": parse_duration(whole["timeout"]),
         "kill_after_ms": parse_duration(whole["kill_after"]),
-        "start_deadline_ms": window_ms if whole["start_deadline"] is None else parse_duration(whole["start_deadline"]),
+        "start_deadline_ms": _start_deadline_ms(whole["start_deadline"], window_ms),
         "self_stop": _self_stop(whole, max_running),
         "history_runs": whole["history"]["runs"],
         "after": tuple((parent["job"], parent.get("on", "success")) for parent in whole["after"]),
@@ -331,6 +332,10 @@ def policy_of(stored: bytes) -> Policy:
         "has_alerts": bool(whole["alerts"]),
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
+
+
+def _start_deadline_ms(said: str | None, window_ms: int) -> int:
+    return max(window_ms, PROMPT_MS) if said is None else parse_duration(said)
 
 
 def _demands(whole: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -63,6 +63,24 @@ def test_times_older_than_the_grace_become_one_run_and_one_coalesced_row() -> No
     play(act)
 
 
+def test_a_job_without_grace_and_window_still_has_the_second_that_deciding_and_starting_take() -> None:
+    """What is half a second late was not missed, what is older was."""
+
+    async def act(scene: Scene) -> None:
+        await scene.put(misfire={"policy": "skip", "grace": "0s", "window": "0s"})
+        await scene.seconds(3.3)
+        scene.die("n1")
+        await scene.seconds(3.7)
+        scene.elect("n2")
+        await scene.seconds(0.2)
+        assert scene.ticks() == [3, 4, 7, 8]
+        [_, _, expired, late] = scene.rows()
+        assert (expired.reason, expired.count) == ("expired", 3)
+        assert (late.cause, late.state, late.reason) == ("schedule", "succeeded", None)
+
+    play(act)
+
+
 def test_a_rare_job_that_was_missed_is_caught_up_by_one_run_of_its_latest_time() -> None:
     """Nothing of it lies within the grace: the latest missed time runs as `catch_up`."""
 
