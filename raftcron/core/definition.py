@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -96,6 +96,9 @@ class Checked(msgspec.Struct, frozen=True):
     owner: str | None
 
 
+STAND_INS: Mapping[str, Any] = {"schedule": "@manual", "executor": {"type": "noop"}}  # for what a job must have
+RECURRENCE = frozenset({"schedule", "timezone", "hash_key", "dst", "exclude", "jitter", "start_at", "end_at"})
+
 ScheduleCheck = Callable[[str, str], str | None]  # (text, timezone) -> what is wrong
 ExecutorCheck = Callable[[Mapping[str, Any]], tuple[list[Fault], list[Fault]]]  # object -> (faults, not yet supported)
 
@@ -148,6 +151,13 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
     return Checked(written, tuple(walk.faults), tuple(walk.not_yet), paused, owner)
 
 
+def sound(written: Mapping[str, Any], faults: Iterable[Fault]) -> dict[str, Any]:
+    """The fields of a job that no fault points into."""
+    spoilt = {fault.pointer.split("/")[1] for fault in faults if fault.pointer.startswith("/")}
+    known = DEFAULTS.keys() | {"schedule", "executor"}
+    return {key: value for key, value in written.items() if key in known and key not in spoilt}
+
+
 def _check_schedules(walk: Walk, written: Mapping[str, Any], check_schedule: ScheduleCheck) -> None:
     value, timezone = written["schedule"], written.get("timezone", "UTC")
     if not isinstance(timezone, str):
@@ -187,16 +197,21 @@ def _check_fields(walk: Walk, written: Mapping[str, Any]) -> None:
 
 def _check_spans(walk: Walk, written: Mapping[str, Any]) -> None:
     """What two fields say together; what one of them says wrongly is said already."""
-    spoilt = ("/start_at", "/end_at", "/jitter", "/misfire", "/start_deadline")
-    if any(fault.pointer.startswith(spoilt) for fault in walk.faults):
-        return
+
+    def spoilt(*pointers: str) -> bool:
+        return any(f"{fault.pointer}/".startswith(tuple(f"{one}/" for one in pointers)) for fault in walk.faults)
+
     start_at, end_at = written.get("start_at"), written.get("end_at")
-    if start_at is not None and end_at is not None and parse_rfc3339(end_at) < parse_rfc3339(start_at):
-        walk.fault("/end_at", f"{end_at} lies before start_at, {start_at}: no time is between them")
+    if start_at is not None and end_at is not None and not spoilt("/start_at", "/end_at"):
+        if parse_rfc3339(end_at) < parse_rfc3339(start_at):
+            walk.fault("/end_at", f"{end_at} lies before start_at, {start_at}: no time is between them")
+    misfire = written.get("misfire", {})
+    if spoilt("/jitter", "/start_deadline", "/misfire/window") or not isinstance(misfire, dict):
+        return
     jitter = parse_duration(written.get("jitter", DEFAULTS["jitter"]))
     field, deadline = "start_deadline", written.get("start_deadline")
     if deadline is None:
-        field, deadline = "misfire.window", written.get("misfire", {}).get("window", DEFAULTS["misfire"]["window"])
+        field, deadline = "misfire.window", misfire.get("window", DEFAULTS["misfire"]["window"])
     if jitter > parse_duration(deadline):
         walk.fault(
             "/jitter",

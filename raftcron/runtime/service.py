@@ -329,19 +329,19 @@ class Service(Writes):
         if name is not None and (problem := name_fault(name)) is not None:
             faults = {Fault("/name", f"of the path: {problem}"): None, **faults}
         not_yet = dict.fromkeys(checked.not_yet)
-        if not faults:
-            faults = dict.fromkeys(url_faults(checked.written.get("alerts"), self.judge_executor))
-        if not faults:
-            policy = definition.policy_of(definition.canonical(checked.written))
-            after = () if kept is None else kept.after
-            if policy.after != after and beside is not None:
-                missing = chains.missing(self._machine.state, _name_in(body), policy.after, after, beside)
-                faults = dict.fromkeys(missing)
-            elif policy.after != after:
-                faults = dict.fromkeys(chains.faults(self._machine.state, name or _name_in(body), policy.after, after))
-            if kept is None or kept.recurrence != policy.recurrence:
-                fault = never_fires(policy, name or _name_in(body), now, calendars)
-                faults |= {} if fault is None else {fault: None}
+        sound = definition.sound(checked.written, faults)  # what rests on more than the body is judged of the rest
+        faults |= dict.fromkeys(url_faults(sound.get("alerts"), self.judge_executor))
+        policy = definition.policy_of(definition.canonical({**definition.STAND_INS, **sound}))
+        after = () if kept is None else kept.after
+        if policy.after != after and beside is not None:
+            missing = chains.missing(self._machine.state, _name_in(body), policy.after, after, beside)
+            faults |= dict.fromkeys(missing)
+        elif policy.after != after:
+            faults |= dict.fromkeys(chains.faults(self._machine.state, name or _name_in(body), policy.after, after))
+        tells_times = {"schedule"} | (checked.written.keys() & definition.RECURRENCE) <= sound.keys()
+        if tells_times and (kept is None or kept.recurrence != policy.recurrence):
+            fault = never_fires(policy, name or _name_in(body), now, calendars)
+            faults |= {} if fault is None else {fault: None}
         if faults:
             raise InvalidError(
                 f"the job has {counted(len(faults))}; nothing was written",

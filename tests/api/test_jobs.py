@@ -248,6 +248,28 @@ async def test_every_fault_is_named(one: Bench) -> None:
     assert document == (await one.ask("PUT", "/v1/jobs/a", body)).json
 
 
+async def test_what_rests_on_more_than_the_body_is_named_beside_the_rest(one: Bench) -> None:
+    """Parents that nobody bears the name of, cycles, addresses, and a schedule that never fires."""
+    await one.ask("PUT", "/v1/jobs/a", GOOD)
+    await one.ask("PUT", "/v1/jobs/b", {**GOOD, "after": [{"job": "a"}]})
+    body = {
+        "schedule": "0 0 30 2 *",
+        "executor": {"type": "noop"},
+        "timeout": "soon",
+        "misfire": {"policy": "twice"},
+        "start_at": "2026-02-01T00:00:00Z",
+        "end_at": "2026-01-01T00:00:00Z",
+        "after": [{"job": "b"}, {"job": "nobody"}],
+        "alerts": [{"type": "webhook", "url": "http://169.254.169.254/"}],
+    }
+    of_the_body, of_more = {"/timeout", "/misfire/policy", "/end_at"}, {"/after/0/job", "/after/1/job", "/alerts/0/url"}
+    faults = (await one.ask("PUT", "/v1/jobs/a", body)).pointers(422)
+    assert set(faults) == {"/schedule", *of_the_body, *of_more}
+    more = {**body, "end_at": None, "schedule": "0 0 1 1 * 2020", "executor": {"type": "nothing"}}
+    faults = (await one.ask("PUT", "/v1/jobs/a", more)).pointers(422)
+    assert {"/schedule", "/executor/type", *of_more} <= set(faults)
+
+
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
