@@ -11,7 +11,7 @@ import click
 
 from raftcron.cli.printing import print_list, printed
 from raftcron.cli.remote import client, path, remote
-from raftcron.cli.root import PREFIX
+from raftcron.cli.root import PREFIX, Noun
 from raftcron.errors import InvalidError, RaftcronError
 
 COLUMNS: Final = {
@@ -27,7 +27,7 @@ COLUMNS: Final = {
 PAGE: Final = 1_000
 
 
-@click.group()
+@click.group(cls=Noun)
 def audit() -> None:
     """Read and check the record of every write."""
 

@@ -12,7 +12,7 @@ import click
 
 from raftcron.cli.printing import is_table, print_list, print_one, printed
 from raftcron.cli.remote import client, path, remote
-from raftcron.cli.root import PREFIX
+from raftcron.cli.root import PREFIX, Noun
 from raftcron.errors import ConfigurationError, ConflictError, RaftcronError, UnavailableError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def waiting(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group()
+@click.group(cls=Noun)
 def cluster() -> None:
     """Look at the cluster, and change who belongs to it."""
 

@@ -8,13 +8,14 @@ import click
 
 from raftcron.cli.files import documents_of, text_of
 from raftcron.cli.printing import print_data, say
+from raftcron.cli.root import Noun
 
 _format = click.option(
     "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True, help="What is printed."
 )
 
 
-@click.group("import")
+@click.group("import", cls=Noun)
 def imports() -> None:
     """Print the jobs of another scheduler; `raftcron job apply -f -` takes them."""
 

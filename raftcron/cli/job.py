@@ -12,6 +12,7 @@ import click
 from raftcron.cli.files import documents_of, jobs_of, json_of
 from raftcron.cli.printing import is_table, print_list, print_one, printed, progress, say
 from raftcron.cli.remote import awaitable, client, path, print_run, remote
+from raftcron.cli.root import Noun
 from raftcron.core.definition import SERVER_SET
 from raftcron.errors import InvalidError
 
@@ -42,7 +43,7 @@ BACKFILL_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "ID": "id", "STATE": "
 NEXT_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "DUE": "due_at", "LOCAL": "local", "NOTES": "notes"}
 
 
-@click.group()
+@click.group(cls=Noun)
 def job() -> None:
     """List, apply, edit, pause, run and delete jobs."""
 

@@ -15,7 +15,23 @@ from raftcron.errors import RaftcronError
 PREFIX: Final = "raftcron: "  # of every line that says why a command failed
 
 
-class LazyGroup(click.Group):
+# Options of the commands that ask a node; a group takes them before its command's name as well.
+SHARED: Final = frozenset({"--addr", "--token-file", "--cacert", "--cert", "-o", "--output"})
+
+
+class Noun(click.Group):
+    """A group that hands on what is said too early: `raftcron --addr URL job list -o json`, in any place."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        place = 0
+        while place < len(args) and args[place].partition("=")[0] in SHARED:
+            place += 1 if "=" in args[place] else 2  # the option and its value
+        if place < len(args) and not args[place].startswith("-"):
+            args = [args[place], *args[:place], *args[place + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+class LazyGroup(Noun):
     """A group that knows its commands' names and sentences, and imports one only when it is called."""
 
     def __init__(self, *, commands_at: dict[str, tuple[str, str]], **attributes: Any) -> None:

@@ -10,6 +10,7 @@ import click
 
 from raftcron.cli.printing import is_table, print_list, print_one, printed
 from raftcron.cli.remote import awaitable, client, path, print_run, remote
+from raftcron.cli.root import Noun
 
 COLUMNS: Final = {
     "ID": "id",
@@ -24,7 +25,7 @@ COLUMNS: Final = {
 }
 
 
-@click.group()
+@click.group(cls=Noun)
 def run() -> None:
     """Look at runs, cancel them, run them again."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from raftcron.cli.root import PREFIX
+from raftcron.cli.root import PREFIX, Noun
 
 if TYPE_CHECKING:
     from raftcron.core.schedule import ScheduleError
@@ -16,7 +16,7 @@ INVALID: Final = 2  # exit code
 TEXT_WIDTH: Final = 100  # of notes, in characters
 
 
-@click.group()
+@click.group(cls=Noun)
 def schedule() -> None:
     """Say what a schedule means; asks no node."""
 

@@ -12,7 +12,7 @@ import click
 
 from raftcron.cli.printing import print_list, printed
 from raftcron.cli.remote import client, remote
-from raftcron.cli.root import PREFIX
+from raftcron.cli.root import PREFIX, Noun
 
 COLUMNS: Final = {
     "NAME": "name",
@@ -25,7 +25,7 @@ TAKEN_SECONDS: Final = 10.0  # for a node that runs and has a quorum
 POLL_SECONDS: Final = 0.1
 
 
-@click.group()
+@click.group(cls=Noun)
 def token() -> None:
     """Make, list and revoke the tokens that clients show."""
 

@@ -203,8 +203,7 @@ def _check_spans(walk: Walk, written: Mapping[str, Any]) -> None:
 
     start_at, end_at = written.get("start_at"), written.get("end_at")
     if start_at is not None and end_at is not None and not spoilt("/start_at", "/end_at"):
-        if parse_rfc3339(end_at) < parse_rfc3339(start_at):
-            walk.fault("/end_at", f"{end_at} lies before start_at, {start_at}: no time is between them")
+        _check_order(walk, start_at, end_at)
     misfire = written.get("misfire", {})
     if spoilt("/jitter", "/start_deadline", "/misfire/window") or not isinstance(misfire, dict):
         return
@@ -218,6 +217,11 @@ def _check_spans(walk: Walk, written: Mapping[str, Any]) -> None:
             f"is {format_duration(jitter)}, longer than {field}, {format_duration(parse_duration(deadline))}, "
             "after which a run may no longer start: make it shorter, or the other longer",
         )
+
+
+def _check_order(walk: Walk, start_at: str, end_at: str) -> None:
+    if parse_rfc3339(end_at) < parse_rfc3339(start_at):
+        walk.fault("/end_at", f"{end_at} lies before start_at, {start_at}: no time is between them")
 
 
 def _check_placement(walk: Walk, written: Mapping[str, Any]) -> None:

@@ -49,6 +49,18 @@ async def test_output_as_json_and_names(node: StandIn) -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_what_all_commands_share_may_stand_anywhere(node: StandIn, place: int) -> None:
+    """Before the noun, before the verb, or behind both."""
+    node.answers(200, {"items": [JOB], "next_cursor": None, "total": 1})
+    words = ["job", "list"]
+    words[place:place] = ["--addr", node.address, "-o", "name", "--cacert="]
+    result = await call(*words)
+    assert (result.exit_code, result.stdout) == (0, "backup-db\n"), result.stderr
+    result = await call("--addr", node.address, "schedule", "explain", "@daily")
+    assert (result.exit_code, "--addr" in result.stderr) == (2, True)
+
+
 async def test_limits_are_kept_over_pages(node: StandIn) -> None:
     """--limit bounds what is asked for and what is printed."""
     node.answers(200, {"items": [RUN, RUN], "next_cursor": "x", "total": None})
