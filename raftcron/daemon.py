@@ -33,6 +33,7 @@ from raftcron.executors.addresses import AddressRules
 from raftcron.executors.courier import Courier
 from raftcron.executors.handlers import Handlers
 from raftcron.executors.kept_output import KeptOutput
+from raftcron.executors.mail import Relay
 from raftcron.executors.output import Shelf
 from raftcron.executors.registry import Registry, Surroundings
 from raftcron.executors.remnants import Remnant, clean_up
@@ -120,8 +121,7 @@ class Daemon:
             clock=clock,
             rules=rules,
             trust=_trust(settings),
-            smtp=None if settings.smtp is None else (settings.smtp.host, settings.smtp.port),
-            sender=settings.smtp_from,
+            relay=_relay(settings),
         )
         self.service: Service | None = None  # what writes go through, once HTTP is served
 
@@ -369,6 +369,20 @@ def _trust(settings: Settings) -> ssl.SSLContext | None:
             f"--receiver-ca {settings.receiver_ca}: {error.strerror or error}. It has to hold certificates in PEM"
         ) from error
     return trust
+
+
+def _relay(settings: Settings) -> Relay | None:
+    """Where alerts by e-mail go, if anywhere."""
+    if settings.smtp is None:
+        return None
+    return Relay(
+        *settings.smtp,
+        settings.smtp_from,
+        settings.smtp_tls,
+        settings.smtp_user or "",
+        settings.smtp_password.decode(errors="replace"),
+        _trust(settings),
+    )
 
 
 def _http_tls(settings: Settings) -> HttpTls | None:

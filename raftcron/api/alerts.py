@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftcron.api.named import Named
-from raftcron.core.alerts import DEFAULT_ROUTE
+from raftcron.core.route import DEFAULT_ROUTE
 from raftcron.runtime.alert_routes import route_view
 
 ROUTES = Named(

@@ -150,6 +150,7 @@ def view(place: Place, event: core.Event) -> dict[str, Any]:
         found["scheduled_time"] = instant(event.scheduled_time)
         found["fencing_token"] = event.fencing_token or None
     elif isinstance(event, core.JobEvent):
+        del found["alert"]
         found["uid"] = uid_text(event.uid)
     return found
 

@@ -227,3 +227,4 @@ TAGS: Final = Kind("KEY=VALUE", lambda v: _read_mapping(v, _read_text), _show_ma
 NETWORKS: Final = Kind("NETWORKS", _read_networks, lambda networks: ",".join(map(str, networks)) or "none")
 SECRET: Final = Kind("SECRET", lambda value: _read_text(value).encode(), lambda _: "(hidden)")
 LEVEL: Final = _choice("debug", "info", "warning", "error")
+MAIL_TLS: Final = _choice("auto", "tls", "starttls", "off")

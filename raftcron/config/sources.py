@@ -53,7 +53,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
                     told = f"{where} is not built yet in this version: leave it at {row.shown_default}"
                     faults.append(Fault(f"/{row.name}", told))
             break
-    for field in ("cluster_secret", "previous_cluster_secret"):
+    for field in ("cluster_secret", "previous_cluster_secret", "smtp_password"):
         _read_secret(field, values, faults)
     broken = {fault.pointer.removeprefix("/") for fault in faults}
     if "raft" not in given and values.get("name") in values.get("peers", {}):
@@ -145,6 +145,7 @@ def _conflicts(settings: Settings, given: set[str]) -> Iterable[tuple[tuple[str,
         yield fault("cluster-secret", text=f"RAFTCRON_CLUSTER_SECRET is over {MAX_SECRET_BYTES:,} bytes")
     yield from _tls_conflicts(settings, fault)
     yield from _http_tls_conflicts(settings, fault)
+    yield from _mail_conflicts(settings, fault)
     yield from _peer_conflicts(settings, given, fault)
     yield from _exposure(settings, fault)
     low = settings.election_timeout_ms[0]
@@ -183,6 +184,18 @@ def _http_tls_conflicts(settings: Settings, fault: Callable[..., Any]) -> Iterab
         if path is None and given:
             told = f"--{name} is missing beside {' and '.join(given)}: TLS takes --tls-cert and --tls-key"
             yield fault(name, *both, *more, text=told)
+
+
+def _mail_conflicts(settings: Settings, fault: Callable[..., Any]) -> Iterable[Any]:
+    names = ("smtp-user", "smtp-password", "smtp-password-file", "smtp", "smtp-tls")
+    if bool(settings.smtp_user) != bool(settings.smtp_password):
+        told = "--smtp-user and RAFTCRON_SMTP_PASSWORD or --smtp-password-file go together: give both, or neither"
+        yield fault(*names, text=told)
+    elif settings.smtp_user and settings.smtp is None:
+        yield fault(*names, text="--smtp-user is of no use without --smtp, the relay that asks for it")
+    elif settings.smtp_user and settings.smtp_tls == "off" and settings.smtp and not settings.smtp.is_loopback:
+        told = "--smtp-tls off would send the password of --smtp-user in the clear: leave it at auto"
+        yield fault(*names, text=told)
 
 
 def _peer_conflicts(settings: Settings, given: set[str], fault: Callable[..., Any]) -> Iterable[Any]:

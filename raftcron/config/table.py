@@ -15,6 +15,7 @@ from raftcron.config.kinds import (
     DURATION,
     GIB,
     LEVEL,
+    MAIL_TLS,
     MIB,
     NETWORKS,
     PATH,
@@ -279,9 +280,19 @@ class Settings:
         PATH, None, SAFETY, "Certificates of CAs, in PEM, that https jobs trust beside the system's."
     )
     smtp: Address | None = _setting(
-        ADDRESS, None, WORK, "Mail relay that alerts by e-mail are handed to, in plain SMTP."
+        ADDRESS, None, WORK, "Mail relay that alerts by e-mail are handed to; the same on every node, as all of these."
     )
     smtp_from: str = _setting(TEXT, "raftcron@localhost", WORK, "Whom such mails are from.")
+    smtp_tls: str = _setting(
+        MAIL_TLS,
+        "auto",
+        WORK,
+        "How the relay is spoken to: auto is tls on port 465, else starttls if it is offered or there is a user.",
+        rule="its certificate is judged as those of https jobs are",
+    )
+    smtp_user: str | None = _setting(TEXT, None, WORK, "Whom the relay knows this node as.")
+    smtp_password: bytes = _setting(SECRET, b"", WORK, "That user's password.", default_text="none", is_secret=True)
+    smtp_password_file: Path | None = _setting(PATH, None, WORK, "File that holds that password.")
     insecure: bool = _setting(
         SWITCH, False, SAFETY, "Ask nobody for a token, and listen beyond loopback without a cluster secret."
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 
 from raftcron.core import definition
-from raftcron.core.fields import CHECKS, Walk, escape, kind_of, near
 from raftcron.core.model import (
     COUNTED_CAUSES,
     FAILED,
@@ -25,16 +25,15 @@ from raftcron.core.model import (
     TIMED_OUT,
     Run,
 )
+from raftcron.core.route import DEFAULT_ROUTE, expand
 from raftcron.core.state import State
-from raftcron.errors import Fault
 
-DEFAULT_ROUTE: Final = "default"
 MARK: Final = "delivered"
-TOLD_BY_DEFAULT: Final = ("failed", "lost", "missed", "recovered")
+PAUSED: Final = "paused"  # by the cluster, which cannot tell the job's times
+TOLD_BY_DEFAULT: Final = ("failed", "lost", "missed", "recovered", PAUSED)
+BEHIND_MAX: Final = 100  # targets with a mark of their own
+KEY_LENGTH: Final = 24  # of a target's key
 MISSED: Final = frozenset({REASON_MISFIRE, REASON_COALESCED, REASON_EXPIRED, REASON_DEADLINE, REASON_NO_NODE})
-SERVER_SET: Final = frozenset({"revision", "created_at", "updated_at"})
-
-_encode = msgspec.msgpack.Encoder(order="sorted").encode
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -45,6 +44,17 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     url: str = ""
     to: str = ""
     secret: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the target to the log, where no address is to stand: the same for all entries that tell it."""
+        return key_of(self.type, self.url or self.to)
+
+
+@functools.lru_cache(maxsize=4_096)
+def key_of(kind: str, place: str) -> str:
+    """The key of whoever is told at this address in this way."""
+    return blake2b(f"{kind} {place}".encode(), digest_size=KEY_LENGTH // 2, person=b"target").hexdigest()
 
 
 def kind_of_run(state: State, index: int, run: Run) -> str | None:
@@ -73,30 +83,10 @@ def _began_late(state: State, index: int, run: Run) -> bool:
     return began_now and run.started_at - run.due_at > policy.grace_ms
 
 
-def check(body: Any) -> tuple[list[Any], tuple[Fault, ...]]:
-    """The list that a default route's body holds, and all that is wrong with it."""
-    walk = Walk()
-    if not isinstance(body, dict):
-        walk.fault("", f'must be an object such as {{"alerts": [...]}}, not {kind_of(body)}')
-        return [], tuple(walk.faults)
-    for key in sorted(body.keys() - SERVER_SET - {"alerts"}):
-        walk.fault(f"/{escape(key)}", "is not a field of the default route" + near(key, ("alerts",)))
-    if "alerts" not in body:
-        walk.fault("/alerts", "is missing: a list, as a job's `alerts`")
-    else:
-        CHECKS["/alerts"](walk, "/alerts", body["alerts"])
-    return [] if walk.faults else body["alerts"], tuple(walk.faults)
-
-
-def canonical(alerts: list[Any]) -> bytes:
-    """The bytes that the log holds of a list that `check` found sound."""
-    return _encode(alerts)
-
-
-def expand(stored: bytes) -> list[Any]:
-    """The list as JSON values."""
-    found: list[Any] = msgspec.msgpack.decode(stored)
-    return found
+def names_somebody(state: State) -> bool:
+    """Whether anybody is to be told of anything."""
+    route = state.alert_routes.get(DEFAULT_ROUTE)
+    return bool(state.telling) or (route is not None and bool(_of_route(route.definition)))
 
 
 def targets(state: State, uid: int) -> tuple[Target, ...]:

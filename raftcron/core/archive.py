@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from raftcron.core import definition, exclusion
+from raftcron.core import definition, exclusion, route
 from raftcron.core.fields import name_fault
 from raftcron.core.group import MAX_RUNNING_MAX
 from raftcron.core.instant import MAX_MS
@@ -68,11 +68,19 @@ class SecretRow(Struct, array_like=True, frozen=True, gc=False):
     sealed: bytes
 
 
-Row = JobRow | CalendarRow | GroupRow | SecretRow
+class RouteRow(Struct, array_like=True, frozen=True, gc=False):
+    """The default route of alerts."""
+
+    name: str
+    definition: bytes
+
+
+Row = JobRow | CalendarRow | GroupRow | SecretRow | RouteRow
 KINDS: Final[dict[str, type[Any]]] = {
     "calendars": CalendarRow,
     "groups": GroupRow,
     "secrets": SecretRow,
+    "routes": RouteRow,
     "jobs": JobRow,
 }
 
@@ -293,6 +301,8 @@ def row_fault(row: Any) -> str | None:
     elif isinstance(row, GroupRow):
         if not 1 <= row.max_running <= MAX_RUNNING_MAX:
             problem = f"max_running is {row.max_running}, allowed are 1 to {MAX_RUNNING_MAX}"
+    elif isinstance(row, RouteRow):
+        problem = route.stored_fault(row.name, row.definition)
     elif len(row.sealed) > SECRET_BYTES_MAX + SEAL_OVERHEAD:
         problem = "it is too large"
     return None if problem is None else f"{row.name!r} cannot be read: {problem}"

@@ -108,6 +108,7 @@ class PauseJob(Struct, array_like=True, frozen=True, tag=5):
     note: str = ""
     until: int | None = None
     key: Key | None = None
+    is_forced: bool = False  # by the cluster itself, which cannot tell the job's times: whoever is told of it hears
 
 
 class ResumeJob(Struct, array_like=True, frozen=True, tag=6):
@@ -441,9 +442,10 @@ class DeleteAlertRoute(Struct, array_like=True, frozen=True, tag=94):
 
 
 class MarkAlerts(Struct, array_like=True, frozen=True, tag=95):
-    """All alerts of the entries up to `through` are delivered, or given up."""
+    """All alerts of the entries up to `through` are delivered, or given up; to targets that are `behind`, fewer."""
 
     through: int
+    behind: dict[str, int] = {}
 
 
 Command = (

@@ -349,6 +349,7 @@ def policy_of(stored: bytes) -> Policy:
         "priority": whole["placement"]["priority"],
         "group": whole["group"],
         "has_alerts": bool(whole["alerts"]),
+        "tells": any(one.get("type") != "none" for one in whole["alerts"]),
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
 

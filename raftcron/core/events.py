@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from raftcron.core.alerts import kind_of_run
-from raftcron.core.commands import Announce, Command, DeleteCalendar, Lead, PutCalendar
+from raftcron.core.alerts import PAUSED, kind_of_run
+from raftcron.core.commands import Announce, Command, DeleteCalendar, Lead, PauseJob, PutCalendar
 from raftcron.core.model import Job, Run
 from raftcron.core.state import State
 
@@ -48,6 +48,8 @@ class JobEvent(Struct, array_like=True, frozen=True, gc=False, tag="job"):
     change: str
     revision: int
     paused: bool
+    note: str = ""  # of the pause
+    alert: str | None = None  # what this is to whoever wants to be told, see alerts.py
 
 
 class LeaderEvent(Struct, array_like=True, frozen=True, gc=False, tag="leader"):
@@ -100,7 +102,8 @@ def events_of(state: State, index: int, command: Command) -> Iterator[Event]:
         if state.by_uid.get(job.uid) is not job:
             yield JobEvent(at, job.name, job.uid, DELETED, index, job.paused)
         elif job.revision == index:
-            yield JobEvent(at, job.name, job.uid, _change(job, index), index, job.paused)
+            alert = PAUSED if job.paused and isinstance(command, PauseJob) and command.is_forced else None
+            yield JobEvent(at, job.name, job.uid, _change(job, index), index, job.paused, job.pause_note, alert)
     for run in state.noted_runs.values():
         yield _run_event(at, run, kind_of_run(state, index, run))
 

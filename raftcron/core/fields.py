@@ -26,7 +26,7 @@ QUEUE_MAX = 10_000  # runs of one job that wait for their turn, about 1 KiB each
 DURATION_MAX_MS = 10 * 366 * 86_400_000
 
 
-ALERT_KINDS = ("failed", "lost", "late", "missed", "recovered")
+ALERT_KINDS = ("failed", "lost", "late", "missed", "recovered", "paused")
 # By type, the fields that an alert has beside it; what those that are texts have to look like.
 ALERT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "webhook": ("on", "url", "secret"),

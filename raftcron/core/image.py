@@ -24,8 +24,8 @@ from raftcron.errors import DamagedError, FatalError, NewerVersionError
 
 # Where it rises because the bytes of a record change, records of an older image have to be hashed anew once its own
 # digest has been found right: nodes compare digests of what this release would write.
-IMAGE_VERSION = 9
-OLDEST_VERSION = 9  # that is read; no release has gone out that wrote an older one
+IMAGE_VERSION = 10
+OLDEST_VERSION = 10  # that is read; no release has gone out that wrote an older one
 
 BLOCK_BYTES = 256 << 10  # of records, unless one of them alone is larger
 BLOCK_WORK = 500  # what a reader does for one block, counted in records of about 5 microseconds
@@ -265,7 +265,7 @@ class Reader:
         state = self.state
         state.by_uid.update([(job.uid, job) for job, _ in self._line[1]])
         for job, policy in self._line[2]:
-            if policy.recurrence.exclude or policy.after or policy.group is not None:
+            if policy.recurrence.exclude or policy.after or policy.group is not None or policy.tells:
                 state.know_job(job, policy)
             else:
                 state.policies[job.uid] = policy

@@ -120,6 +120,7 @@ class Policy(Struct, frozen=True, gc=False, cache_hash=True):
     priority: int = PRIORITY  # 0 to 100; who has more goes first
     group: str | None = None  # whose cap the runs stand under
     has_alerts: bool = False  # it says itself who is told, or that nobody is
+    tells: bool = False  # and somebody is
 
 
 class Job(Struct, array_like=True, gc=False):
@@ -204,11 +205,15 @@ class AlertRoute(Struct, array_like=True, gc=False):
 
 
 class AlertMark(Struct, array_like=True, gc=False):
-    """How far alerts are delivered: all those of entries up to `through` are; there is one since anybody is told."""
+    """How far alerts are delivered: all those of entries up to `through`; there is one while anybody is to be told.
+
+    `behind` holds targets that have not taken theirs, by the key of each, and up to which entry they have.
+    """
 
     name: str
     through: int
     digest: int = 0
+    behind: dict[str, int] = {}
 
 
 class Part(Struct, array_like=True, frozen=True, gc=False):

@@ -119,6 +119,7 @@ class Records:
         self.calendar_jobs: dict[str, dict[int, None]] = {}  # by name of the calendar: uids of the jobs that name it
         self.children: dict[str, dict[int, None]] = {}  # by name of a parent: uids of the jobs that are after it
         self.group_jobs: dict[str, dict[int, None]] = {}  # by name of a group: uids of the jobs that name it
+        self.telling: set[int] = set()  # uids of the jobs that say who is told of their runs
         self.active: dict[int, dict[str, Run]] = {}  # uid -> runs that have not ended, oldest first; no parts
         self.active_parts: dict[str, dict[str, Run]] = {}  # of a divided run: its parts that have not ended
         self.divided: dict[str, tuple[str, ...]] = {}  # runs that are kept: what their parts are called
@@ -202,6 +203,8 @@ class Records:
             self.children.setdefault(name, {})[job.uid] = None
         if policy.group is not None:
             self.group_jobs.setdefault(policy.group, {})[job.uid] = None
+        if policy.tells:
+            self.telling.add(job.uid)
 
     def touch_job(self, job: Job) -> None:
         self._touched[id(job)] = job
@@ -217,6 +220,7 @@ class Records:
         policy = self.policies.get(job.uid)
         if policy is None:
             return
+        self.telling.discard(job.uid)
         for index, names in (
             (self.calendar_jobs, policy.recurrence.exclude),
             (self.children, [name for name, _ in policy.after]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import smtplib
 import socket
 import ssl
 from collections.abc import Mapping
@@ -17,13 +16,14 @@ from yarl import URL
 import raftcron
 from raftcron.clock import Clock
 from raftcron.executors.addresses import AddressRules
+from raftcron.executors.mail import Relay
 from raftcron.executors.signature import signed
 
 SECONDS: Final = 10.0  # for one try
 
 
 class Courier:
-    """Sends; each method returns None, or why it was not taken.  `smtp` is host and port of a mail relay, if any."""
+    """Sends; each method returns None, or why it was not taken.  Mails need a `relay`."""
 
     def __init__(
         self,
@@ -31,14 +31,12 @@ class Courier:
         clock: Clock,
         rules: AddressRules,
         trust: ssl.SSLContext | None = None,
-        smtp: tuple[str, int] | None = None,
-        sender: str = "raftcron@localhost",
+        relay: Relay | None = None,
     ) -> None:
         self._clock = clock
         self._rules = rules
         self._trust = trust
-        self._smtp = smtp
-        self._sender = sender
+        self._relay = relay
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], secret: str | None, id_: str) -> str | None:
@@ -60,19 +58,15 @@ class Courier:
 
     async def mail(self, to: str, subject: str, text: str, id_: str) -> str | None:
         """Hand a mail to the relay."""
-        if self._smtp is None:
+        if self._relay is None:
             return "this node has no mail relay: give it --smtp HOST:PORT"
         letter = EmailMessage()
-        letter["From"], letter["To"], letter["Subject"] = self._sender, to, subject
+        letter["From"], letter["To"], letter["Subject"] = self._relay.sender, to, subject
         letter["Date"] = formatdate(self._clock.wall())
         letter["Message-ID"] = f"<{id_}@raftcron>"
         letter["Raftcron-Event-Id"] = id_
         letter.set_content(text)
-        try:
-            await asyncio.to_thread(_hand_over, self._smtp, letter)
-        except (smtplib.SMTPException, OSError, ValueError) as error:
-            return f"{type(error).__name__}: the relay has not taken it"
-        return None
+        return await asyncio.to_thread(self._relay.take, letter)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -101,8 +95,3 @@ def _kind_of(error: BaseException) -> str:
     """In words that hold nothing of the address, since secrets may stand in it."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     return f"no connection or no answer ({type(cause).__name__})"
-
-
-def _hand_over(relay: tuple[str, int], letter: EmailMessage) -> None:
-    with smtplib.SMTP(*relay, timeout=SECONDS) as session:
-        session.send_message(letter)

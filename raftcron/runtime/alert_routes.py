@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raftcron.core import alerts
+from raftcron.core import route as written
 from raftcron.core.commands import Command, DeleteAlertRoute, Done, PutAlertRoute
 from raftcron.core.model import AlertRoute, Key
 from raftcron.core.state import State
@@ -29,11 +29,11 @@ class AlertRoutes:
 
     async def put(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
         """Create (201) or replace (200).  Raises InvalidError, RevisionError."""
-        written, faults = alerts.check(body)
-        faults = faults or tuple(url_faults(written, self._judge))
+        listed, faults = written.check(body)
+        faults = faults or tuple(url_faults(listed, self._judge))
         if faults:
             raise InvalidError(f"the route has {counted(len(faults))}; nothing was written", faults)
-        stored = alerts.canonical(written)
+        stored = written.canonical(listed)
 
         def look() -> Command:
             route = self._machine.state.alert_routes.get(name)
@@ -58,7 +58,7 @@ class AlertRoutes:
 def route_view(route: AlertRoute, state: State) -> dict[str, Any]:
     """The route as a JSON object."""
     return {
-        "alerts": alerts.expand(route.definition),
+        "alerts": written.expand(route.definition),
         "revision": route.revision,
         "created_at": instant(route.created_at),
         "updated_at": instant(route.updated_at),

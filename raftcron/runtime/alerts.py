@@ -1,8 +1,9 @@
 """The leader tells whoever wants to know what became of runs: at least once each, under an id that never changes.
 
 It reads its own node's events from behind the mark that the log holds, and moves the mark when all before it are
-delivered.  A new leader goes on from there: it may repeat some, and misses none.  Where no alert was ever configured
-there is no mark, and nothing is read or proposed.
+delivered.  A target that does not take what is for it keeps a mark of its own, and holds back no other.  A new leader
+goes on from there: it may repeat the last ones, and misses none.  Where nobody is to be told there is no mark, and
+nothing is read or proposed.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 from raftcron.clock import Clock
-from raftcron.core.alerts import MARK, Target, targets
+from raftcron.core.alerts import BEHIND_MAX, MARK, Target, targets
 from raftcron.core.commands import MarkAlerts
-from raftcron.core.events import RunEvent
+from raftcron.core.events import JobEvent, RunEvent
+from raftcron.core.model import AlertMark
 from raftcron.errors import GoneError, RaftcronError
 from raftcron.ports import Log
 from raftcron.runtime.events import LAST_PLACE, EventLog, Place, Reader
@@ -37,6 +38,7 @@ PATIENCE_SECONDS: Final = 3600.0  # for one alert
 BACKOFF_SECONDS: Final = (0.5, 60.0)  # between two tries: the first, doubled up to the last
 PACE_SECONDS: Final = 0.1  # between two looks at the events
 MARK_SECONDS: Final = 1.0  # between two moves of the mark
+STUCK_SECONDS: Final = 5.0  # a target that has not taken an alert for so long gets a mark of its own
 LOOKED_PAST: Final = 5_000  # entries without an alert that move the mark all the same: events do not stay for ever
 
 
@@ -54,7 +56,7 @@ class Alert(NamedTuple):
     """Something that happened, on its way to one target."""
 
     place: Place
-    event: RunEvent
+    event: RunEvent | JobEvent
     target: Target
     since: float  # boot clock
 
@@ -96,15 +98,14 @@ class Alerts:
         self._epoch: int | None = None  # that it works in
         self._reader: Reader | None = None
         self._looked = 0  # the last index whose events were read
-        self._unread: deque[tuple[Place, RunEvent]] = deque()
-        self._open: dict[int, int] = {}  # index -> alerts of it that are on their way
+        self._unread: deque[tuple[Place, RunEvent | JobEvent]] = deque()
+        self._begun_at = AlertMark(MARK, 0)  # as the mark stood when the reading began
         self._queues: dict[Target, deque[Alert]] = {}
         self._tasks: dict[Target, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(SENDING_MAX)
         self._pending = 0
         self._marked_at = 0.0
-        self._first_told: int | None = None  # the lowest index that has told somebody, since the mark was moved
-        self._last_told = 0
+        self._told = 0  # the highest index of what is over
 
     @property
     def pending(self) -> int:
@@ -132,68 +133,94 @@ class Alerts:
             self._stand_down()
             self._epoch = epoch
         mark = self._machine.state.alert_marks.get(MARK)
-        if epoch is None or mark is None:
+        if epoch is None:
+            return
+        if mark is None:  # nobody is to be told any more; what is on its way still goes
+            self._reader = None
+            self._unread.clear()
             return
         try:
-            self._read(mark.through)
+            self._read(mark)
         except GoneError as error:
             self.figures.missed += 1
-            log.warning("alerts_missed after=%d oldest=%s detail=%s", mark.through, self._events.oldest, error.detail)
+            log.warning("alerts_missed after=%d oldest=%s detail=%s", self._looked, self._events.oldest, error.detail)
             self._reader = self._events.whole()
         while self._unread and self.pending < PENDING_MAX:
             self._take(*self._unread.popleft())
-        await self._move(mark.through)
+        await self._move(mark)
 
-    def _read(self, through: int) -> None:
+    def _read(self, mark: AlertMark) -> None:
         if self._reader is None:
-            self._looked = through
-            self._reader = self._events.reader(Place(through, LAST_PLACE))
+            self._begun_at = AlertMark(MARK, mark.through, behind=dict(mark.behind))
+            self._looked = min([mark.through, *mark.behind.values()])
+            self._reader = self._events.reader(Place(self._looked, LAST_PLACE))
         if len(self._unread) >= PENDING_MAX:
             return
         looked = self._events.through
         for place, event in self._reader.read():
-            if isinstance(event, RunEvent) and event.alert is not None:
+            if isinstance(event, RunEvent | JobEvent) and event.alert is not None:
                 self._unread.append((place, event))
         self._looked = max(self._looked, looked)
 
-    def _take(self, place: Place, event: RunEvent) -> None:
+    def _take(self, place: Place, event: RunEvent | JobEvent) -> None:
+        begun_at = self._begun_at
         for target in targets(self._machine.state, event.uid):
             if event.alert not in target.on:
                 continue
+            if place.log_index <= begun_at.through and place.log_index <= begun_at.behind.get(
+                target.key, begun_at.through
+            ):
+                continue  # it has it already: the reading has begun where another one is
             queue = self._queues.setdefault(target, deque())
             if len(queue) >= QUEUE_MAX:
                 self._over(queue[1], "too many wait for this target")  # the first may be on its way
                 del queue[1]
             queue.append(Alert(place, event, target, self._clock.boot()))
-            self._open[place.log_index] = self._open.get(place.log_index, 0) + 1
             self._pending += 1
             if target not in self._tasks:
                 self._tasks[target] = asyncio.get_running_loop().create_task(self._deliver(target, queue))
 
-    async def _move(self, marked: int) -> None:
-        """Up to where all is delivered, if that is worth an entry: not for entries that said nothing to anybody."""
-        behind = [*self._open, *(place.log_index for place, _ in islice(self._unread, 1))]
-        through = min(behind) - 1 if behind else self._looked
-        has_told = self._first_told is not None and self._first_told <= through
-        is_worth_it = has_told or through - marked >= LOOKED_PAST
+    async def _move(self, mark: AlertMark) -> None:
+        """The mark up to where all is delivered, if that is worth an entry: not for what said nothing to anybody."""
         now = self._clock.boot()
-        if through <= marked or not is_worth_it or now - self._marked_at < MARK_SECONDS:
+        if now - self._marked_at < MARK_SECONDS:
+            return
+        through, behind = self._reached(mark, now)
+        is_worth_it = self._told > mark.through or through - mark.through >= LOOKED_PAST or behind != mark.behind
+        if (through, behind) == (mark.through, mark.behind) or not is_worth_it:
             return
         self._marked_at = now
         try:
-            await self._proposer.propose(MarkAlerts(through))
+            await self._proposer.propose(MarkAlerts(through, behind))
         except RaftcronError as error:
             log.info("alerts_not_marked code=%s through=%d", error.code, through)
-        else:
-            self._first_told = through + 1 if self._last_told > through else None
+
+    def _reached(self, mark: AlertMark, now: float) -> tuple[int, dict[str, int]]:
+        """Up to where targets have all that is theirs; and up to where those have that are stuck before that."""
+        read = self._unread[0][0].log_index - 1 if self._unread else self._looked
+        reached: dict[str, int] = (
+            {} if read >= mark.through else {key: max(read, at) for key, at in mark.behind.items()}
+        )
+        waits: dict[str, float] = {}  # since when the first alert does
+        for target, queue in self._queues.items():
+            first = queue[0]
+            before = min(first.place.log_index - 1, read)
+            reached[target.key] = min(before, reached.get(target.key, before))
+            waits[target.key] = min(first.since, waits.get(target.key, now))
+        goal = max(read, mark.through)
+        short = sorted((at, key) for key, at in reached.items() if at < goal)
+        stuck = [(at, key) for at, key in short if key in mark.behind or now - waits[key] >= STUCK_SECONDS][:BEHIND_MAX]
+        left_out = dict.fromkeys(key for _, key in stuck)
+        through = max(min([goal, *(at for at, key in short if key not in left_out)]), mark.through)
+        return through, {key: at for at, key in stuck if at < through}
 
     def _stand_down(self) -> None:
         """Another node goes on, from the mark."""
         for task in self._tasks.values():
             task.cancel()
-        self._tasks, self._queues, self._open = {}, {}, {}
+        self._tasks, self._queues = {}, {}
         self._unread.clear()
-        self._pending, self._first_told, self._last_told = 0, None, 0
+        self._pending, self._told = 0, 0
         self._reader = None
 
     # ---- to one target
@@ -246,13 +273,8 @@ class Alerts:
         return body_of(alert.place, alert.event, self._log.status().cluster_id)
 
     def _over(self, alert: Alert, problem: str | None) -> None:
-        index = alert.place.log_index
-        self._first_told = index if self._first_told is None else min(index, self._first_told)
-        self._last_told = max(index, self._last_told)
+        self._told = max(alert.place.log_index, self._told)
         self._pending -= 1
-        self._open[index] -= 1
-        if not self._open[index]:
-            del self._open[index]
         if problem is None:
             self.figures.delivered += 1
             return
@@ -261,44 +283,42 @@ class Alerts:
             "alert_given_up id=%s kind=%s job=%s type=%s problem=%s",
             alert.place,
             alert.event.alert,
-            alert.event.job,
+            alert.event.name if isinstance(alert.event, JobEvent) else alert.event.job,
             alert.target.type,
             problem,
         )
 
 
-def body_of(place: Place, event: RunEvent, cluster_id: str | None) -> dict[str, Any]:
+def body_of(place: Place, event: RunEvent | JobEvent, cluster_id: str | None) -> dict[str, Any]:
     """What a webhook gets."""
-    return {
-        "id": str(place),
-        "kind": event.alert,
-        "job": event.job,
-        "run": event.id,
-        "scheduled_time": instant(event.scheduled_time),
-        "state": event.state,
-        "reason": event.reason,
-        "error": event.error,
-        "error_kind": event.error_kind,
-        "count": event.count,
-        "attempt": event.attempt,
-        "node": event.node,
-        "at": instant(event.at),
-        "cluster_id": cluster_id,
-    }
+    if isinstance(event, JobEvent):
+        said: dict[str, Any] = dict.fromkeys(_OF_RUNS) | {"job": event.name, "state": event.alert, "error": event.note}
+    else:
+        said = {"job": event.job, "run": event.id} | {name: getattr(event, name) for name in _OF_RUNS[2:]}
+        said["scheduled_time"] = instant(event.scheduled_time)
+    return {"id": str(place), "kind": event.alert, **said, "at": instant(event.at), "cluster_id": cluster_id}
 
 
+_OF_RUNS: Final = (
+    "job", "run", "scheduled_time", "state", "reason", "error", "error_kind", "count", "attempt", "node",
+)  # fmt: skip
 _SAYS: Final = {
     "failed": "failed",
     "lost": "was lost: its node is gone, and nobody knows how it ended",
     "late": "has started late",
     "missed": "was missed",
     "recovered": "works again",
+    "paused": "was paused by the cluster, which cannot tell its times",
 }
 
 
-def text_of(event: RunEvent) -> str:
+def text_of(event: RunEvent | JobEvent) -> str:
     """What a person reads; its first line is the subject of a mail."""
+    says = _SAYS[event.alert or "failed"]
+    if isinstance(event, JobEvent):
+        return f"{event.name} {says}\n{event.note}"
     many = f" ({event.count} times)" if event.count is not None and event.count > 1 else ""
-    head = f"{event.job} {_SAYS[event.alert or 'failed']}{many}"
     why = " ".join(word for word in (event.reason, event.error) if word)
-    return f"{head}\nscheduled {instant(event.scheduled_time)}, run {event.id}" + (f": {why}" if why else "")
+    return f"{event.job} {says}{many}\nscheduled {instant(event.scheduled_time)}, run {event.id}" + (
+        f": {why}" if why else ""
+    )

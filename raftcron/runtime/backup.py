@@ -17,7 +17,7 @@ from raftcron.clock import Clock
 from raftcron.core import archive, definition, planner
 from raftcron.core.apply import restore as applied
 from raftcron.core.apply.context import replay
-from raftcron.core.archive import CalendarRow, GroupRow, Head, JobRow, Reader, Row, SecretRow
+from raftcron.core.archive import CalendarRow, GroupRow, Head, JobRow, Reader, RouteRow, Row, SecretRow
 from raftcron.core.commands import Command, Decide, Decision, Done, Restore, Stage
 from raftcron.core.image import Meanings
 from raftcron.core.model import Job, Key
@@ -91,6 +91,7 @@ class Backups:
             "calendars": [CalendarRow(one.name, one.definition) for one in state.calendars.values()],
             "groups": [GroupRow(one.name, one.max_running) for one in state.groups.values()],
             "secrets": [SecretRow(one.name, one.sealed) for one in state.secrets.values()],
+            "routes": [RouteRow(one.name, one.definition) for one in state.alert_routes.values()],
             "jobs": list(rows.values()),
         }
         head = Head(

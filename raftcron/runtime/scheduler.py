@@ -257,7 +257,7 @@ class Scheduler:
                 note = f"paused by the cluster: leader {self._node} cannot tell its times: {reason}"[:NOTE_MAX]
                 log.error("job_unreadable job=%s reason=%s action=paused", job.name, reason)
                 self._pausing.add(job.name)
-                yield PauseJob(job.name, [], state.revision_of(job), note)
+                yield PauseJob(job.name, [], state.revision_of(job), note, is_forced=True)
 
     def _end_pauses(self, now: int) -> Iterator[Command]:
         """Pauses that end by themselves: what was not owed until then is one row, what comes after it is due."""

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from raftcron.clock import SystemClock
 from raftcron.core.alerts import MARK
-from raftcron.core.commands import Decide, Decision, MarkAlerts, Place, Summary
+from raftcron.core.commands import Decide, Decision, Finish, Finished, Fire, MarkAlerts, Place, Summary
 from raftcron.executors.addresses import AddressRules
 from raftcron.executors.courier import Courier
 from raftcron.runtime import alerts as module
@@ -37,18 +37,23 @@ class Receiver:
     refused: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     hold: asyncio.Event | None = None
+    away: set[str] = field(default_factory=set)  # paths that answer nothing of use
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read())
         if self.hold is not None and request.path == "/slow":
             await self.hold.wait()
-        if self.status >= 300:
+        status = 503 if request.path in self.away else self.status
+        if status >= 300:
             self.refused.append(request.headers["Raftcron-Event-Id"])
         else:
             self.taken.append(body)
             self.headers.append(dict(request.headers))
-        return web.Response(status=self.status)
+        return web.Response(status=status)
+
+    def of(self, job: str) -> list[str]:
+        return [one["kind"] for one in self.taken if one["job"] == job]
 
     @property
     def kinds(self) -> list[str]:
@@ -105,15 +110,17 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter waits than in life."""
     monkeypatch.setattr(module, "PACE_SECONDS", 0.01)
     monkeypatch.setattr(module, "MARK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "STUCK_SECONDS", 0.05)
     monkeypatch.setattr(module, "BACKOFF_SECONDS", (0.02, 0.1))
 
 
-async def end(bench: Bench, name: str, number: int, state: str) -> str:
+async def end(bench: Bench, name: str, number: int, state: str, leader: str = "n1") -> str:
     """A run of the job that ended like this; its id."""
-    at = NOW_MS + 1_000 * number
-    await bench.fire(name, at)
-    run_id = f"{bench.n1.machine.state.jobs[name].uid:x}-{at}"
-    await bench.finish(run_id, state=state)
+    at, node = NOW_MS + 1_000 * number, bench.nodes[leader]
+    job = node.machine.state.jobs[name]
+    run_id = f"{job.uid:x}-{at}"
+    await node.propose(Decide(Place("n1", 1), [Decision(job.uid, job.revision, at, [Fire(at, at)])]))
+    await node.propose(Finish([Finished(run_id, node.machine.state.runs[run_id].fencing_token, state)]))
     return run_id
 
 
@@ -222,6 +229,38 @@ async def test_after_a_change_of_leader_nothing_is_missing(two: Bench, receiver:
         two.cluster.elect("n1")
         await asyncio.sleep(0.2)
         assert len(receiver.taken) == 2
+
+
+async def test_a_target_that_is_away_does_not_let_others_hear_twice(two: Bench, receiver: Receiver) -> None:
+    """After a change of leader it gets what it has not had; they get what is new."""
+    receiver.away.add("/dead")
+    for name in ("dead", "well"):
+        (await two.put(name, alerts=[{"url": f"{receiver.url}/{name}"}])).expect(201)
+
+    def mark() -> Any:
+        return two.n1.machine.state.alert_marks[MARK]
+
+    async with telling(two.n1), telling(two.n2):
+        await end(two, "dead", 1, "failed")
+        await end(two, "dead", 2, "lost")
+        for number in (1, 2, 3):
+            await end(two, "well", number, "failed")
+        told = two.n1.machine.state.index
+        await until(lambda: mark().through >= told)
+        (first,) = mark().behind.values()
+        assert first < told
+        two.cluster.elect("n2")
+        await end(two, "well", 4, "lost", "n2")
+        await until(lambda: len(receiver.of("well")) == 4)
+        receiver.away.clear()
+        await until(lambda: len(receiver.of("dead")) == 2)
+        last = two.n2.machine.state.index
+        await until(lambda: mark().through >= last and not mark().behind)
+        two.cluster.elect("n1")
+        await end(two, "dead", 5, "failed")
+        await until(lambda: len(receiver.of("dead")) == 3)
+        assert receiver.of("dead") == ["failed", "lost", "failed"]
+        assert receiver.of("well") == ["failed", "failed", "failed", "lost"]
 
 
 async def test_an_alert_that_nobody_takes_is_given_up_in_the_end(

@@ -22,6 +22,7 @@ async def filled(made: Bench) -> bytes:
     await made.ask("PUT", "/v1/groups/g", {"max_running": 3})
     await made.ask("PUT", "/v1/calendars/x", {"dates": ["2030-01-01"]})
     await made.ask("PUT", "/v1/secrets/key", {"value": "hidden"})
+    (await made.ask("PUT", "/v1/alerts/default", {"alerts": [{"url": "http://127.0.0.1:9/"}]})).expect(201)
     (await made.put("a", group="g", exclude=["x"], labels={"team": "db"})).expect(201)
     (await made.put("b", after=[{"job": "a"}], executor=HTTP)).expect(201)
     sent = [{**GOOD, "name": "owned"}]
@@ -45,6 +46,7 @@ def told(made: Bench) -> dict[str, Any]:
         },
         "calendars": {one.name: one.definition for one in state.calendars.values()},
         "groups": {one.name: one.max_running for one in state.groups.values()},
+        "alerts": {one.name: one.definition for one in state.alert_routes.values()},
     }
 
 
@@ -57,6 +59,7 @@ async def test_a_backup_goes_back_where_it_came_from(one: Bench) -> None:
     await one.put("new")
     await one.ask("PUT", "/v1/groups/other", {"max_running": 1})
     await one.ask("PUT", "/v1/calendars/x", {"dates": ["2031-01-01"]})
+    await one.ask("DELETE", "/v1/alerts/default")
     answer = (await restored(one, data)).expect(200)
     assert answer.json == {
         "jobs": 3,

@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftcron.core import archive, audit, definition, exclusion
+from raftcron.core import alerts, archive, audit, definition, exclusion, route
 from raftcron.core import commands as c
 from raftcron.core.apply import restore
 from raftcron.core.model import ACTIVE, COUNTED_CAUSES, ENDED, ON_A_NODE, Key
@@ -36,7 +36,7 @@ definitions = st.sampled_from(
             {"overlap": {"policy": "queue", "queue": 2}, "retry": {"max_attempts": 2}},
             {"overlap": {"policy": "replace", "max_running": 2}, "delivery": "at_least_once"},
             {"overlap": {"policy": "replace"}, "schedule": "@every 2s from last_end"},
-            {"max_runs": 2, "exclude": ["x"]},
+            {"max_runs": 2, "exclude": ["x"], "alerts": [{"url": "http://x/"}]},
             {"schedule": "@every 2s from last_end", "overlap": {"policy": "allow"}},
             {"after": [{"job": "a", "on": "any"}], "overlap": {"policy": "allow"}},
             {"executor": {"type": "http", "async": True}, "delivery": "at_least_once", "group": "g"},
@@ -48,6 +48,7 @@ definitions = st.sampled_from(
     ]
 )
 tags = st.sampled_from([{}, {"zone": "a"}])
+routes = st.sampled_from([b"\x90", route.canonical([{"url": "http://x/"}]), b"", b"\xc1"])
 origins = st.none() | st.just(c.Origin("ci", "n1", "10.0.0.1", "PUT", "/v1/jobs/a"))
 keys = st.none() | st.builds(lambda scope: Key(scope, b"h", 0, 0, 0), st.sampled_from(["k1", "k2"]))
 
@@ -98,7 +99,7 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
             key=key,
         ),
         lambda: c.DeleteJob(name, decisions, seen or 0, None, draw(st.booleans()), key),
-        lambda: c.PauseJob(name, decisions, seen or 0),
+        lambda: c.PauseJob(name, decisions, seen or 0, is_forced=draw(st.booleans())),
         lambda: c.ResumeJob(name, seen or 0, due, c.Summary("paused", due, due + 1_000, 2)),
         lambda: c.Trigger(name, draw(st.none() | st.just(place)), None, draw(st.booleans()), key),
         lambda: c.Decide(
@@ -116,9 +117,9 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         lambda: c.Drain(place.node, draw(st.booleans()), key),
         lambda: c.PutGroup("g", draw(small), group.revision if group else None, key),
         lambda: c.DeleteGroup("g", group.revision if group and draw(st.booleans()) else 0, key),
-        lambda: c.PutAlertRoute("default", b"\x90", route.revision if route else None, key),
+        lambda: c.PutAlertRoute("default", draw(routes), route.revision if route else None, key),
         lambda: c.DeleteAlertRoute("default", route.revision if route and draw(st.booleans()) else 0, key),
-        lambda: c.MarkAlerts(draw(small)),
+        lambda: c.MarkAlerts(draw(small), draw(st.dictionaries(st.sampled_from(["a" * 24, "b" * 24, ""]), small))),
         lambda: c.Requeue([run]),
         lambda: c.TakeOver([c.TakenOver(run, token, 5_000, 202, b"tail")]),
         lambda: c.TimeOut(tokens),
@@ -160,6 +161,9 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
         ),
         lambda: c.Stage(
             "s", len(state.staged), "groups", msgspec.msgpack.encode([archive.GroupRow("g", draw(st.integers(1, 6)))])
+        ),
+        lambda: c.Stage(
+            "s", len(state.staged), "routes", msgspec.msgpack.encode([archive.RouteRow("default", draw(routes))])
         ),
         lambda: restore_of(state, decisions, due, key),
         lambda: restore_of(state, [], due, key),
@@ -207,6 +211,7 @@ def check(state: State) -> None:
         len(policy.recurrence.exclude) for policy in state.policies.values()
     )
     check_history(state)
+    assert (alerts.MARK in state.alert_marks) == alerts.names_somebody(state)
     tokens = [run.fencing_token for run in state.runs.values() if run.fencing_token]
     assert len(tokens) == len(set(tokens))
     assert all(token < state.next_token for token in tokens)

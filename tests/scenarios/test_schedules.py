@@ -9,12 +9,14 @@ import pytest
 from raftcron.core import exclusion
 from raftcron.core.coming import coming_of
 from raftcron.core.commands import Done, PauseJob, PutCalendar, ResumeJob, SkipNext, Trigger
+from raftcron.core.events import JobEvent
 from raftcron.core.model import Job, Recurrence, Run
 from raftcron.core.planner import settle
 from raftcron.core.schedule import CronSchedule, Dst, Schedule, ScheduleError
 from raftcron.core.timeline import Timeline
 from raftcron.core.times import read_schedules
 from raftcron.core.zone import Zone, zone_data
+from raftcron.runtime.events import EventLog
 from raftcron.testing.scripted_executor import Script
 from tests.scenarios.scene import START_MS, Actor, Scene, play
 
@@ -344,3 +346,25 @@ def test_a_zone_that_the_leader_does_not_know_pauses_the_job_on_every_node() -> 
         assert second(scene.rows("there")[-1].scheduled_time) > second(now)
 
     play(act)
+
+
+def test_a_job_that_a_leader_cannot_read_is_paused_and_told_of() -> None:
+    """Once, by an alert of its own kind, to whoever is to be told; its neighbours go on."""
+    told: list[tuple[str, str]] = []
+
+    async def act(scene: Scene) -> None:
+        await scene.put("well")
+        machine, index = scene.leader.machine, scene.leader.machine.state.index
+        machine.events = log = EventLog()
+        log.restored(index)
+        await scene.put("lost", schedule="0 3 * * *", timezone="Mars/Olympus")
+        await scene.seconds(5)
+        assert scene.leader.machine.state.jobs["lost"].paused
+        assert not scene.leader.machine.state.jobs["well"].paused
+        events = [event for _, event in log.whole().read() if isinstance(event, JobEvent)]
+        told.extend((event.name, event.note) for event in events if event.alert == "paused")
+
+    play(act)
+    ((name, note),) = told
+    assert name == "lost"
+    assert "Mars/Olympus" in note

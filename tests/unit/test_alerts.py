@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from raftcron.core import alerts
+from raftcron.core import alerts, route
 from raftcron.core import commands as c
-from raftcron.core.events import RunEvent, events_of
+from raftcron.core.events import JobEvent, RunEvent, events_of
 from raftcron.core.fields import CHECKS, Walk
 from raftcron.core.model import Key, Run
 from raftcron.runtime.alerts import body_of, text_of
@@ -103,13 +103,85 @@ def test_where_nobody_is_told_there_is_no_mark() -> None:
     assert again.digest == machine.state.digest
 
 
+KEYS = ("a" * 24, "b" * 24)
+
+
+def test_a_target_that_is_behind_has_a_mark_of_its_own() -> None:
+    """It moves on alone, never back, and goes when the target has caught up; a snapshot carries it."""
+    machine = cluster()
+    machine.put("told", alerts=[HOOK])
+    mark = machine.state.alert_marks[alerts.MARK]
+    begin = mark.through
+    for _ in range(9):
+        machine.put(f"other-{machine.state.index}")
+    machine.done(c.MarkAlerts(begin + 5, {KEYS[0]: 0, KEYS[1]: begin + 3}))
+    assert (mark.through, mark.behind) == (begin + 5, {KEYS[0]: begin, KEYS[1]: begin + 3})
+    machine.done(c.MarkAlerts(begin + 7, {KEYS[0]: begin + 2, KEYS[1]: begin + 1}))
+    assert mark.behind == {KEYS[0]: begin + 2, KEYS[1]: begin + 3}
+    node = new_machine()
+    for index, body in enumerate(machine.log, 1):
+        node.apply(index, body)
+    again = restored(node.snapshot()).state
+    assert again.alert_marks == node.state.alert_marks
+    assert again.telling == machine.state.telling
+    machine.done(c.MarkAlerts(begin + 7, {KEYS[1]: begin + 7}))
+    assert (mark.through, mark.behind) == (begin + 7, {})
+    many = {f"{number:024}": begin for number in range(alerts.BEHIND_MAX + 1)}
+    assert machine.refused(c.MarkAlerts(begin + 8, many)) == "invalid"
+    assert machine.refused(c.MarkAlerts(begin + 8, {"short": begin})) == "invalid"
+    assert mark.through == begin + 7
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted", "silent"])
+def test_the_mark_goes_with_the_last_who_names_somebody(how: str) -> None:
+    """Jobs and the default route alike; and begins anew where somebody is named again."""
+    machine = cluster()
+    job = machine.put("told", alerts=[HOOK])
+    machine.done(c.PutAlertRoute("default", route.canonical([HOOK])))
+    if how == "deleted":
+        machine.done(c.DeleteJob(job.name, [], job.revision))
+    else:
+        machine.put("told", alerts=[] if how == "edited" else [{"type": "none"}])
+    assert alerts.MARK in machine.state.alert_marks
+    revision = machine.state.alert_routes["default"].revision
+    if how == "silent":
+        machine.done(c.PutAlertRoute("default", route.canonical([]), revision))
+    else:
+        machine.done(c.DeleteAlertRoute("default", revision))
+    assert machine.state.alert_marks == {}
+    machine.put("again", alerts=[HOOK])
+    assert machine.state.alert_marks[alerts.MARK].through == machine.state.index
+
+
+def test_a_job_that_the_cluster_has_paused_is_told_of() -> None:
+    """Since nobody has asked for it; a pause that somebody wanted says nothing."""
+    machine = cluster()
+    job = machine.put("backup")
+    command = c.PauseJob(job.name, [], job.revision, "no such zone", is_forced=True)
+    machine.done(command)
+    (event,) = events_of(machine.state, machine.state.index, command)
+    assert isinstance(event, JobEvent)
+    assert event.alert == "paused"
+    body = body_of(Place(7, 0), event, "c1")
+    assert body == dict.fromkeys(body) | {
+        "id": "7.0", "kind": "paused", "job": "backup", "state": "paused", "error": "no such zone",
+        "at": body["at"], "cluster_id": "c1",
+    }  # fmt: skip
+    assert text_of(event) == "backup was paused by the cluster, which cannot tell its times\nno such zone"
+    wanted = c.PauseJob(job.name, [], job.revision, "a walk")
+    machine.done(wanted)
+    assert [
+        one.alert for one in events_of(machine.state, machine.state.index, wanted) if isinstance(one, JobEvent)
+    ] == [None]
+
+
 def test_a_job_that_names_nobody_takes_the_default_route() -> None:
     """One that says `none` does not; one that names somebody has no need of it."""
     machine = cluster()
     plain, silent = machine.put("plain"), machine.put("silent", alerts=[{"type": "none"}])
     named = machine.put("named", alerts=[{"type": "email", "to": "a@example.org", "on": ["late"]}])
     assert alerts.targets(machine.state, plain.uid) == ()
-    machine.done(c.PutAlertRoute("default", alerts.canonical([HOOK])))
+    machine.done(c.PutAlertRoute("default", route.canonical([HOOK])))
     assert alerts.targets(machine.state, plain.uid) == (alerts.Target(url=HOOK["url"]),)
     assert alerts.targets(machine.state, silent.uid) == ()
     assert alerts.targets(machine.state, named.uid) == (alerts.Target("email", ("late",), to="a@example.org"),)
@@ -120,12 +192,14 @@ def test_a_route_is_written_under_what_was_seen_of_it() -> None:
     """And repeated under its key it is one write."""
     machine = cluster()
     key = Key("k", b"h", 0, 0, 0)
-    stored = alerts.canonical([HOOK])
+    stored = route.canonical([HOOK])
     assert machine.done(c.PutAlertRoute("default", stored, None, key)).status == 201
     assert machine.done(c.PutAlertRoute("default", stored, None, key)).replayed
     revision = machine.state.alert_routes["default"].revision
     assert machine.refused(c.PutAlertRoute("default", b"\x90")) == "stale"
     assert machine.refused(c.PutAlertRoute("other", b"\x90")) == "invalid"
+    assert machine.refused(c.PutAlertRoute("default", b"\xc1", revision)) == "invalid"
+    assert machine.refused(c.PutAlertRoute("default", route.canonical([7]), revision)) == "invalid"
     assert machine.refused(c.DeleteAlertRoute("default", revision + 1)) == "stale"
     machine.done(c.DeleteAlertRoute("default", revision))
     assert machine.refused(c.DeleteAlertRoute("default", revision)) == "not_found"

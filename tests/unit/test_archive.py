@@ -5,16 +5,18 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from raftcron.core import archive, definition
+from raftcron.core import archive, definition, route
 from raftcron.core import commands as c
 from raftcron.core.apply import restore as applied
-from raftcron.core.archive import CalendarRow, GroupRow, Head, JobRow, Reader, Row, StagedChunk
+from raftcron.core.archive import CalendarRow, GroupRow, Head, JobRow, Reader, RouteRow, Row, StagedChunk
 from raftcron.core.exclusion import canonical
 from raftcron.core.image import Reader as ImageReader
 from raftcron.core.image import image
 from raftcron.core.model import Policy
 from raftcron.errors import InvalidError, TooLargeError
 from tests.unit.machine import NOOP, Machine
+
+ROUTE = RouteRow("default", route.canonical([{"url": "http://127.0.0.1:9/"}]))
 
 
 def stored(**fields: object) -> bytes:
@@ -25,6 +27,7 @@ def written(jobs: int = 600) -> bytes:
     rows: dict[str, list[Row]] = {
         "calendars": [CalendarRow("x", canonical({"dates": ["2030-01-01"]}))],
         "groups": [GroupRow("g", 3)],
+        "routes": [ROUTE],
         "jobs": [JobRow(f"job-{n}", stored(description=str(n))) for n in range(jobs)],
     }
     head = Head("cluster", 7, 1_000, {kind: len(found) for kind, found in rows.items()})
@@ -49,6 +52,7 @@ def test_what_was_written_is_read_in_pieces_of_any_size(step: int) -> None:
     """Every row comes back as it was."""
     found = read(written(60 if step == 1 else 600), step)
     assert found["groups"] == [GroupRow("g", 3)]
+    assert found["routes"] == [ROUTE]
     assert found["jobs"][3] == JobRow("job-3", stored(description="3"))
 
 

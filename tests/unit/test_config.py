@@ -258,6 +258,32 @@ def test_the_cluster_secret_is_never_shown(tmp_path: Path) -> None:
     assert SECRET not in "".join(said.values())
 
 
+MAIL = {"smtp": "mail:587", "smtp-user": "cron"}
+MAIL_PASSWORD = {"RAFTCRON_SMTP_PASSWORD": "s3cret"}
+
+
+@pytest.mark.parametrize("flags", [MAIL, {"smtp": "localhost:25", "smtp-user": "cron", "smtp-tls": "off"}])
+def test_the_password_of_a_mail_relay_is_never_shown(flags: dict[str, str]) -> None:
+    """It comes from the environment or from a file."""
+    settings = loaded(MAIL_PASSWORD, **flags)
+    assert settings.smtp_password == b"s3cret"
+    assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ"),
+    [
+        (MAIL, {}),
+        ({"smtp-user": "cron"}, MAIL_PASSWORD),
+        ({}, MAIL_PASSWORD),
+        (MAIL | {"smtp-tls": "off"}, MAIL_PASSWORD),
+    ],
+)
+def test_a_user_goes_with_a_password_a_relay_and_tls(flags: dict[str, str], environ: dict[str, str]) -> None:
+    """Whatever is missing, it is the user that is named."""
+    assert "smtp-user" in refused(environ, **flags)
+
+
 def test_unknown_keys_are_refused_with_a_near_match(tmp_path: Path) -> None:
     """A misspelt key is refused by name, with the setting that was probably meant."""
     file = tmp_path / "node.toml"

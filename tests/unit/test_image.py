@@ -44,7 +44,7 @@ def everything(size: int = 1) -> Hand:
     ):
         hand.write(command, origin=origin)
     hand.done(PutGroup("few", 5))
-    hand.done(c.PutAlertRoute("default", msgspec.msgpack.encode([{"type": "none"}])))
+    hand.done(c.PutAlertRoute("default", msgspec.msgpack.encode([{"type": "email", "to": "a@b.c"}])))
     hand.put("spared", schedule="0 6 * * *", exclude=["holidays"])
 
     def fire(name: str, node: str = "n2", **fields: Any) -> Any:

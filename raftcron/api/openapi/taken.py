@@ -7,7 +7,7 @@ from typing import Any
 
 from raftcron.api import bulk
 from raftcron.api.openapi.sketch import INSTANT, NAME_SCHEMA, Schema, accepted, nullable, strict
-from raftcron.core import alerts, exclusion, fields, group
+from raftcron.core import alerts, exclusion, fields, group, route
 from raftcron.core.access import ROLES
 from raftcron.core.apply.jobs import SKIPS_MAX
 from raftcron.core.apply.remote import CONCLUSIONS
@@ -150,7 +150,7 @@ def components(types: Iterable[str]) -> dict[str, Schema]:
             },
             ("max_running",),
         ),
-        "AlertRouteBody": strict({"alerts": _alerts(), **_ignored(alerts.SERVER_SET)}, ("alerts",)),
+        "AlertRouteBody": strict({"alerts": _alerts(), **_ignored(route.SERVER_SET)}, ("alerts",)),
         "TokenBody": strict(
             dict(
                 zip(

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from raftcron.core.alerts import DEFAULT_ROUTE, MARK
+from raftcron.core.alerts import BEHIND_MAX, KEY_LENGTH, MARK, names_somebody
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.commands import DeleteAlertRoute, Done, MarkAlerts, Outcome, PutAlertRoute, Refused
-from raftcron.core.model import AlertMark, AlertRoute, Job
+from raftcron.core.model import AlertMark, AlertRoute
+from raftcron.core.route import DEFAULT_ROUTE, stored_fault
 from raftcron.core.state import State
 
 STALE = Refused("stale", "the route has changed since the leader looked at it")
-BYTES_MAX = 64 << 10  # of a route
 
 
 def put(state: State, context: Context, command: PutAlertRoute) -> Outcome:
     """Create or replace.  An identical definition keeps the revision."""
-    route = state.alert_routes.get(command.name)
-    if command.seen_revision != (None if route is None else route.revision):
+    known = state.alert_routes.get(command.name)
+    if command.seen_revision != (None if known is None else known.revision):
         return STALE
-    if command.name != DEFAULT_ROUTE or len(command.definition) > BYTES_MAX:
-        return Refused("invalid", f"the one route is {DEFAULT_ROUTE!r}, of at most {BYTES_MAX} bytes")
+    fault = stored_fault(command.name, command.definition)
+    if fault is not None:
+        return Refused("invalid", f"the route cannot be read: {fault}")
+    set_route(state, context, command.definition)
+    settle(state, context)
+    return remember(state, context, command.key, command.name, 201 if known is None else 200)
+
+
+def set_route(state: State, context: Context, stored: bytes) -> None:
+    """The default route is this from now on."""
+    route = state.alert_routes.get(DEFAULT_ROUTE)
     if route is None:
-        route = AlertRoute(command.name, context.log_index, context.at, context.at, command.definition)
-        state.alert_routes[command.name] = route
+        route = state.alert_routes[DEFAULT_ROUTE] = AlertRoute(DEFAULT_ROUTE, 0, context.at, 0, b"")
+    if route.definition != stored:
+        route.definition, route.revision, route.updated_at = stored, context.log_index, context.at
         state.touch(route)
-        _begin(state, context)
-        return remember(state, context, command.key, command.name, 201)
-    if route.definition != command.definition:
-        route.definition, route.revision, route.updated_at = command.definition, context.log_index, context.at
-        state.touch(route)
-    return remember(state, context, command.key, command.name, 200)
 
 
 def delete(state: State, context: Context, command: DeleteAlertRoute) -> Outcome:
@@ -38,27 +42,30 @@ def delete(state: State, context: Context, command: DeleteAlertRoute) -> Outcome
         return Refused("not_found", "there is no default route of alerts")
     if route.revision != command.seen_revision:
         return STALE
-    del state.alert_routes[command.name]
-    state.forget(route)
+    state.forget(state.alert_routes.pop(command.name))
+    settle(state, context)
     return remember(state, context, command.key, command.name, 204)
 
 
 def mark(state: State, context: Context, command: MarkAlerts) -> Outcome:
-    """It never goes back, nor past what has happened."""
+    """It never goes back, nor past what has happened; for no target does it."""
     known = state.alert_marks.get(MARK)
-    if known is not None and known.through < command.through <= context.log_index:
-        known.through = command.through
-        state.touch(known)
+    if known is None or not known.through <= command.through <= context.log_index:
+        return Done()
+    if len(command.behind) > BEHIND_MAX or any(len(key) != KEY_LENGTH for key in command.behind):
+        return Refused("invalid", f"at most {BEHIND_MAX} targets are behind, each named by {KEY_LENGTH} characters")
+    reached = {key: max(at, known.behind.get(key, known.through)) for key, at in sorted(command.behind.items())}
+    known.behind = {key: at for key, at in reached.items() if at < command.through}
+    known.through = command.through
+    state.touch(known)
     return Done()
 
 
-def begin_for(state: State, context: Context, job: Job) -> None:
-    """A job was written: if it names whom to tell, all that comes from now on is looked at."""
-    if state.policy(job.uid).has_alerts:
-        _begin(state, context)
-
-
-def _begin(state: State, context: Context) -> None:
-    if MARK not in state.alert_marks:
+def settle(state: State, context: Context) -> None:
+    """Jobs or the route were written: where somebody is named now, all that comes from here on is looked at."""
+    is_wanted = names_somebody(state)
+    if is_wanted and MARK not in state.alert_marks:
         made = state.alert_marks[MARK] = AlertMark(MARK, context.log_index)
         state.touch(made)
+    elif not is_wanted and MARK in state.alert_marks:
+        state.forget(state.alert_marks.pop(MARK))

@@ -129,6 +129,7 @@ def change_delete(state: State, context: Context, command: DeleteJob) -> None:
         if command.cancel_running or run.state not in STARTED:
             cancel_run(state, context, run, REASON_DELETED)
     state.remove_job(job)
+    alerts.settle(state, context)
 
 
 def pause(state: State, context: Context, command: PauseJob) -> Outcome:
@@ -245,7 +246,7 @@ def create(state: State, context: Context, command: PutJob, uid: int, policy: Po
         owner=command.owner,
     )
     state.add_job(job, policy)
-    alerts.begin_for(state, context, job)
+    alerts.settle(state, context)
     return job
 
 
@@ -260,7 +261,7 @@ def replace(state: State, context: Context, job: Job, command: PutJob, paused: b
         job.joined = chains.still_joined(job, known.after, policy.after, policy.join)
         job.definition = stored
         state.know_job(job, policy)
-        alerts.begin_for(state, context, job)
+        alerts.settle(state, context)
         state.bound_rows(job)
         give_turns(state, job.uid)
         if anchored(before) != anchored(after):

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raftcron.core import archive
+from raftcron.core.apply import alerts
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import count_anew, holds, take
 from raftcron.core.apply.jobs import change_delete, create, replace, set_pause, stamp
-from raftcron.core.archive import CalendarRow, GroupRow, JobRow, SecretRow, StagedChunk
+from raftcron.core.archive import CalendarRow, GroupRow, JobRow, RouteRow, SecretRow, StagedChunk
 from raftcron.core.commands import Decision, DeleteJob, Done, Outcome, PutJob, Refused, Restore, Stage
 from raftcron.core.exclusion import CALENDARS_MAX
 from raftcron.core.group import GROUPS_MAX
@@ -76,7 +77,7 @@ def digest_of(chunks: list[bytes]) -> bytes:
 
 
 def restore(state: State, context: Context, command: Restore) -> Outcome:
-    """All that is staged is there, and no other job, calendar or group; secrets that are not staged stay.
+    """All that is staged is there, and no other job, calendar, group or route; secrets that are not staged stay.
 
     What was due is decided first; what is queued of jobs that go ends `skipped: deleted`.
     """
@@ -108,6 +109,7 @@ class _Wanted(NamedTuple):
     calendars: dict[str, CalendarRow]
     groups: dict[str, GroupRow]
     secrets: dict[str, SecretRow]
+    routes: dict[str, RouteRow]
     policies: dict[str, Policy]
     uids: dict[str, int]
 
@@ -161,6 +163,11 @@ def _change(
         state.forget(state.groups.pop(name))
     for secret_row in wanted.secrets.values():
         _put_secret(state, context, secret_row)
+    for route_row in wanted.routes.values():
+        alerts.set_route(state, context, route_row.definition)
+    for name in [name for name in state.alert_routes if name not in wanted.routes]:
+        state.forget(state.alert_routes.pop(name))
+    alerts.settle(state, context)
     drop(state)
     counts = (len(wanted.jobs), len(wanted.calendars), len(wanted.groups), len(gone))
     return remember(state, context, command.key, said(*counts), 200)
