@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from raftcron.cli.printing import print_list, printed
-from raftcron.cli.remote import client, path, remote
+from raftcron.cli.remote import client, path, reading, remote
 from raftcron.cli.root import PREFIX, Noun
 from raftcron.errors import InvalidError, RaftcronError
 
@@ -35,10 +35,11 @@ def audit() -> None:
 @audit.command("list")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Items at most, newest first.")
 @printed
+@reading
 @remote
 def list_(limit: int, addr: Sequence[str], output: str) -> None:
     """List what was written, by whom, when, and from where."""
-    print_list(client(addr).audit(limit), output, "index", COLUMNS)
+    print_list(client(addr).audit(limit), output, "index", COLUMNS, ("NODE", "FROM", "METHOD", "PATH"))
 
 
 @audit.command()
@@ -51,6 +52,7 @@ def list_(limit: int, addr: Sequence[str], output: str) -> None:
 @click.option(
     "--file", type=click.Path(path_type=Path), help="Check a saved answer of GET /v1/audit instead of a node."
 )
+@reading
 @remote
 def verify(receipt: Path | None, file: Path | None, addr: Sequence[str]) -> None:
     """Check the chain of hashes from the oldest item that is kept to the newest."""

@@ -5,6 +5,7 @@ is sent.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def restore(file: Path, dry_run: bool, is_sure: bool, addr: Sequence[str], outpu
 
     content = _checked(file)
     if not dry_run and not is_sure:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"jobs that are not in {file} would be deleted: say --yes, or look with --dry-run")
         click.confirm(f"All jobs, calendars and groups that are not in {file} will be deleted. Go on?", abort=True)
     nodes = client(addr, RESTORE_SECONDS)
     query: dict[str, Any] = {"dry_run": True} if dry_run else {}
@@ -97,6 +100,4 @@ def _checked(file: Path) -> bytes:
 
 def _bar(label: str, length: int = 1) -> Any:
     """On stderr, and nothing where that is no terminal."""
-    import sys
-
     return click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from raftcron.cli.complete import node_names
 from raftcron.cli.printing import is_table, print_list, print_one, printed
 from raftcron.cli.remote import client, path, remote
 from raftcron.cli.root import PREFIX, Noun
@@ -33,6 +34,7 @@ COLUMNS: Final = {
     "CRONITER": "croniter",
     "TZDATA": "tzdata",
 }
+ASIDE: Final = ("TZDATA", "CRONITER", "INCARNATION", "VERSION", "RAFT", "CLOCK MS", "APPLIED")
 POLL_SECONDS: Final = 0.2
 HELD_SECONDS: Final = 5.0  # for the start of a node that fails
 PATIENCE_SECONDS: Final = 60.0  # for the lease of a node that has just ended
@@ -68,7 +70,7 @@ def status(addr: Sequence[str], output: str) -> None:
 @remote
 def members(addr: Sequence[str], output: str) -> None:
     """List the members: voters, learners, and who is awaited."""
-    print_list(_members(client(addr)), output, "name", COLUMNS)
+    print_list(_members(client(addr)), output, "name", COLUMNS, ASIDE)
 
 
 @cluster.command()
@@ -91,7 +93,7 @@ def add(addr: Sequence[str], output: str, name: str, raft: str, http: str | None
 
 
 @cluster.command()
-@click.argument("name")
+@click.argument("name", shell_complete=node_names)
 @remote
 def remove(addr: Sequence[str], name: str) -> None:
     """Remove a member for good; a leader hands over first."""
@@ -100,7 +102,7 @@ def remove(addr: Sequence[str], name: str) -> None:
 
 
 @cluster.command()
-@click.argument("name")
+@click.argument("name", shell_complete=node_names)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -143,7 +145,7 @@ def replace(
 
 
 @cluster.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=node_names)
 @printed
 @remote
 def transfer(addr: Sequence[str], output: str, name: str | None) -> None:
@@ -153,7 +155,7 @@ def transfer(addr: Sequence[str], output: str, name: str | None) -> None:
 
 
 @cluster.command()
-@click.argument("node")
+@click.argument("node", shell_complete=node_names)
 @click.option("--undo", is_flag=True, help="Let it have runs again.")
 @printed
 @remote
@@ -204,9 +206,9 @@ def _print_cluster(found: Mapping[str, Any], output: str, name: str) -> None:
         print_one(found, output, name)
         return
     aside = ("members", "digests", "editions")
-    print_one({name: value for name, value in found.items() if name not in aside}, "table", "")
+    print_one({name: value for name, value in found.items() if name not in aside}, output, "")
     click.echo()
-    print_list(found["members"], "table", "name", COLUMNS)
+    print_list(found["members"], output, "name", COLUMNS, ASIDE)
 
 
 def _members(nodes: Client) -> list[dict[str, Any]]:
@@ -290,7 +292,7 @@ def _end(nodes: Client, found: list[dict[str, Any]], name: str, output: str, wai
     """Print the members; with --wait when the one that was asked for votes."""
     if wait:
         found = _until_it_votes(nodes, found, name, timeout)
-    print_list(found, output, "name", COLUMNS)
+    print_list(found, output, "name", COLUMNS, ASIDE)
 
 
 def _until_it_votes(nodes: Client, found: list[dict[str, Any]], name: str, timeout: float) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ def imports() -> None:
 
 
 @imports.command()
-@click.argument("file")
+@click.argument("file", type=click.Path(allow_dash=True))
 @click.option(
     "--timezone", default="UTC", show_default=True, metavar="ZONE", help="Of the machine whose crontab it is."
 )
@@ -36,7 +36,7 @@ def crontab(file: str, timezone: str, system: bool, seconds_first: bool, output:
 
 
 @imports.command()
-@click.argument("file")
+@click.argument("file", type=click.Path(allow_dash=True))
 @_format
 def k8s(file: str, output: str) -> None:
     """Read CronJobs of Kubernetes, YAML or JSON (`kubectl get cronjobs -o yaml`)."""
@@ -46,7 +46,7 @@ def k8s(file: str, output: str) -> None:
 
 
 @imports.command()
-@click.argument("file")
+@click.argument("file", type=click.Path(allow_dash=True))
 @_format
 def dkron(file: str, output: str) -> None:
     """Read the jobs of Dkron, JSON (`curl http://dkron:8080/v1/jobs`)."""

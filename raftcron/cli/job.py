@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
-from raftcron.cli.files import documents_of, jobs_of, json_of
+from raftcron.cli.complete import job_names
+from raftcron.cli.edit import draft
+from raftcron.cli.files import Jobs, documents_of, jobs_of, json_of
 from raftcron.cli.printing import is_table, print_list, print_one, printed, progress, say
-from raftcron.cli.remote import awaitable, client, path, print_run, remote
+from raftcron.cli.remote import awaitable, client, path, print_run, reading, remote
 from raftcron.cli.root import Noun
 from raftcron.core.definition import SERVER_SET
 from raftcron.errors import InvalidError
@@ -39,8 +41,11 @@ WIDE_COLUMNS: Final = COLUMNS | {
     "REVISION": "revision",
     "UPDATED": "updated_at",
 }
+ASIDE: Final = ("PAUSED", "TIMEZONE")
 BACKFILL_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "ID": "id", "STATE": "state"}
 NEXT_COLUMNS: Final = {"SCHEDULED": "scheduled_time", "DUE": "due_at", "LOCAL": "local", "NOTES": "notes"}
+
+named = click.argument("name", shell_complete=job_names)
 
 
 @click.group(cls=Noun)
@@ -55,6 +60,7 @@ def job() -> None:
 @click.option("--sort", type=click.Choice(["name", "next_fire_at", "updated_at"]), help="[default: name]")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
 @printed
+@reading
 @remote
 def list_jobs(
     addr: Sequence[str],
@@ -67,12 +73,25 @@ def list_jobs(
 ) -> None:
     """List jobs."""
     found = client(addr).jobs(labels=labels, state=state, search=search, sort=sort, limit=limit)
-    print_list(found, output, "name", WIDE_COLUMNS if output == "wide" else COLUMNS)
+    _print_jobs(found, output)
+
+
+def _print_jobs(found: Iterable[Mapping[str, Any]], output: str) -> None:
+    print_list(found, output, "name", WIDE_COLUMNS if output == "wide" else COLUMNS, ASIDE)
+
+
+def _print_changed(changed: Mapping[str, Any], output: str) -> None:
+    """A job after a change: as a row for people, all of it else."""
+    if output == "table":
+        _print_jobs([changed], output)
+    else:
+        print_one(changed, output, "name")
 
 
 @job.command()
-@click.argument("name")
+@named
 @printed
+@reading
 @remote
 def get(addr: Sequence[str], output: str, name: str) -> None:
     """Show one job; what -o json or yaml prints, `job apply` takes."""
@@ -86,6 +105,7 @@ def get(addr: Sequence[str], output: str, name: str) -> None:
     "source",
     required=True,
     metavar="FILE|DIR|-",
+    type=click.Path(allow_dash=True),
     help="JSON, YAML, or a job a line; - is stdin, DIR all such files in it.",
 )
 @click.option("--owner", metavar="TEXT", help="Whose jobs these are.  [default with --prune: what `job apply` owns]")
@@ -98,7 +118,8 @@ def apply(addr: Sequence[str], output: str, source: str, owner: str | None, prun
 
     All are read before the first is sent.  A job that is refused does not stop the others, but nothing is pruned then.
     """
-    jobs = jobs_of(source)
+    found = jobs_of(source)
+    jobs = found.bodies
     owner = owner or (OWNER if prune else None)
     nodes = client(addr)
     parts = [jobs[at : at + PART] for at in range(0, len(jobs), PART)] or [[]]
@@ -108,7 +129,7 @@ def apply(addr: Sequence[str], output: str, source: str, owner: str | None, prun
     with progress(parts, f"{len(jobs)} jobs") as bar:
         for part in bar:
             results += _applied(nodes, part, owner, prune, dry_run)
-    _tell(results, output, dry_run)
+    _tell(results, output, dry_run, found)
 
 
 def _applied(
@@ -122,15 +143,16 @@ def _applied(
         return cast("list[Applied]", list(error.results))
 
 
-def _tell(results: Sequence[Applied], output: str, dry_run: bool) -> None:
+def _tell(results: Sequence[Applied], output: str, dry_run: bool, jobs: Jobs) -> None:
     """What each job met, and in one line what all of them did; exit code 2 if one was refused."""
     if is_table(output):
-        for one in results:
+        for number, one in enumerate(results):
             name, result = one["name"] or "(no name)", one["result"]
             if output == "wide" or result != "unchanged" or len(results) == 1:
                 click.echo(f"{name}: {result}", err=result == "invalid")
             for fault in one["errors"]:
-                click.echo(f"  {fault['pointer'] or '/'}: {fault['message']}", err=True)
+                where = f"{jobs.place(number, fault['pointer'])} {fault['pointer'] or '/'}".strip()
+                click.echo(f"  {where}: {fault['message']}", err=True)
     else:
         print_list(cast("Sequence[Mapping[str, Any]]", results), output, "name", {})
     counts = Counter(one["result"] for one in results)
@@ -141,39 +163,53 @@ def _tell(results: Sequence[Applied], output: str, dry_run: bool) -> None:
 
 
 @job.command()
-@click.argument("name")
+@named
 @remote
 def edit(addr: Sequence[str], name: str) -> None:
-    """Open a job in $EDITOR, and put what comes back; somebody else's change meanwhile is refused, not undone."""
+    """Open a job in $EDITOR, and put what comes back; somebody else's change meanwhile is refused, not undone.
+
+    On a terminal the editor opens again where the job is not valid.  What could not be written is kept in a file.
+    """
     import yaml
 
     nodes = client(addr)
     found = nodes.get_job(name)
     shown = {key: value for key, value in found.items() if key not in SERVER_SET}
-    before = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
-    text, head = before, f"# {name}: what is left out gets its default; an empty file changes nothing.\n"
-    while True:
-        edited = click.edit(head + text, extension=".yaml")
-        if edited is None or not (text := edited.removeprefix(head)).strip() or text == before:
-            say(f"{name}: nothing was changed")
-            return
-        try:
-            documents = documents_of(text, name)
-            if len(documents) != 1 or not isinstance(documents[0], dict):
-                raise InvalidError("the file has to hold one job")
-            nodes.put_job(name, documents[0], if_match=found["revision"])
-        except InvalidError as error:
-            faults = "".join(f"#   {fault.pointer or '/'}: {fault.message}\n" for fault in error.faults)
-            head = f"# {error.detail}\n{faults}# Mend it, or empty the file to give up.\n"
-            if not sys.stdin.isatty():
-                raise
-        else:
-            say(f"{name}: written")
-            return
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
+    head = f"# {name}: what is left out gets its default; an empty file changes nothing.\n"
+    with draft(name, "mend it, and `raftcron job apply -f {file}` writes it") as file:
+        while True:
+            before = text
+            file.write(head + text)
+            text = file.edit().removeprefix(head)
+            try:
+                body = _one_job(text, name)
+                if body is None or body == shown:
+                    say(f"{name}: nothing was changed")
+                    return
+                nodes.put_job(name, body, if_match=found["revision"])
+            except InvalidError as error:
+                if text == before or not sys.stdin.isatty():  # who leaves it as it is has given up
+                    raise
+                faults = "".join(f"#   {fault.pointer or '/'}: {fault.message}\n" for fault in error.faults)
+                head = f"# {error.detail}\n{faults}# Mend it; an empty file, or leaving it as it is, gives up.\n"
+            else:
+                say(f"{name}: written")
+                return
+
+
+def _one_job(text: str, name: str) -> dict[str, Any] | None:
+    """What the text holds, None if that is nothing.  InvalidError."""
+    documents = documents_of(text, name)
+    if not documents:
+        return None
+    if len(documents) != 1 or not isinstance(documents[0], dict):
+        raise InvalidError("the file has to hold one job")
+    return documents[0]
 
 
 @job.command()
-@click.argument("name")
+@named
 @click.argument("copy")
 @printed
 @remote
@@ -184,12 +220,12 @@ def clone(addr: Sequence[str], output: str, name: str, copy: str) -> None:
     """
     nodes = client(addr)
     found = {key: value for key, value in nodes.get_job(name).items() if key not in SERVER_SET | {"name", "paused"}}
-    print_one(nodes.create_job({"name": copy, **found, "paused": True}), output, "name")
+    _print_changed(nodes.create_job({"name": copy, **found, "paused": True}), output)
     say(f"{copy} is paused: look at it, then `raftcron job resume {copy}`")
 
 
 @job.command()
-@click.argument("name")
+@named
 @click.option("--cancel-running", is_flag=True, help="Cancel its runs too.")
 @remote
 def delete(addr: Sequence[str], name: str, cancel_running: bool) -> None:
@@ -199,7 +235,7 @@ def delete(addr: Sequence[str], name: str, cancel_running: bool) -> None:
 
 
 @job.command()
-@click.argument("name")
+@named
 @click.option("--note", help="Why, for those who look at it.")
 @click.option("--until", metavar="INSTANT", help="Resume by itself then (RFC 3339).")
 @printed
@@ -207,22 +243,22 @@ def delete(addr: Sequence[str], name: str, cancel_running: bool) -> None:
 def pause(addr: Sequence[str], output: str, name: str, note: str | None, until: str | None) -> None:
     """Fire a job no more until it is resumed."""
     body = {key: value for key, value in (("note", note), ("until", until)) if value is not None}
-    print_one(client(addr).request("POST", path("jobs", name, "pause"), body=body).body, output, "name")
+    _print_changed(client(addr).request("POST", path("jobs", name, "pause"), body=body).body, output)
 
 
 @job.command()
-@click.argument("name")
+@named
 @click.option("--catch-up", is_flag=True, help="Make owed what fell into the pause; the misfire policy speaks of it.")
 @printed
 @remote
 def resume(addr: Sequence[str], output: str, name: str, catch_up: bool) -> None:
     """Fire a paused job again."""
     body = {"catch_up": True} if catch_up else {}
-    print_one(client(addr).request("POST", path("jobs", name, "resume"), body=body).body, output, "name")
+    _print_changed(client(addr).request("POST", path("jobs", name, "resume"), body=body).body, output)
 
 
 @job.command()
-@click.argument("name")
+@named
 @click.option("--args", "arguments", metavar="JSON", help="A JSON value that the run gets.")
 @click.option("--overlap", type=click.Choice(["allow"]), help="Run even if the job's overlap policy would not.")
 @awaitable
@@ -247,7 +283,7 @@ def run(
 
 
 @job.command()
-@click.argument("name")
+@named
 @click.option("--from", "begin", required=True, metavar="INSTANT", help="The first time that counts (RFC 3339).")
 @click.option("--to", "through", required=True, metavar="INSTANT", help="The last time that counts; now or before.")
 @click.option("--dry-run", is_flag=True, help="Only show which times there are.")
@@ -257,28 +293,31 @@ def backfill(addr: Sequence[str], output: str, name: str, begin: str, through: s
     """Run a job for each of its times in a past span, one after the other, oldest first."""
     body = {"from": begin, "to": through, "dry_run": dry_run}
     filled = client(addr).request("POST", path("jobs", name, "backfill"), body=body).body
-    print_list(filled["runs"], output, "scheduled_time" if dry_run else "id", BACKFILL_COLUMNS)
+    columns = {"SCHEDULED": "scheduled_time"} if dry_run else BACKFILL_COLUMNS
+    print_list(filled["runs"], output, "scheduled_time" if dry_run else "id", columns)
     runs = f"{filled['count']} run" + ("" if filled["count"] == 1 else "s")
     click.echo(f"{name}: {runs} {'would be made' if dry_run else 'made'}", err=True)
 
 
 @job.command("next")
-@click.argument("name")
+@named
 @click.option("--count", type=click.IntRange(0, 1_000), default=10, show_default=True, help="How many fires.")
 @printed
+@reading
 @remote
 def next_(addr: Sequence[str], output: str, name: str, count: int) -> None:
     """Show the coming fires of a job; none while it is paused."""
     items = client(addr).request("GET", path("jobs", name, "next"), query={"count": str(count)}).body["items"]
     if is_table(output):
         items = [one | {"notes": "; ".join(note["message"] for note in one["notes"])} for one in items]
-    print_list(items, output, "scheduled_time", NEXT_COLUMNS)
+    print_list(items, output, "scheduled_time", NEXT_COLUMNS, ("DUE",))
 
 
 @job.command()
-@click.argument("name")
+@named
 @click.option("--at", "at", required=True, metavar="INSTANT", help="RFC 3339; a scheduled time, or when it was due.")
 @printed
+@reading
 @remote
 def why(addr: Sequence[str], output: str, name: str, at: str) -> None:
     """Say why a job fired, or did not, or will, at an instant, past or to come."""

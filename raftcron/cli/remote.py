@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftcron.cli.printing import is_table, print_one
+from raftcron.cli.printing import is_table, print_one, say
 from raftcron.errors import InvalidError, UnavailableError
 
 if TYPE_CHECKING:
@@ -60,6 +60,18 @@ def remote(command: Command) -> Command:
     return command
 
 
+def reading(command: Command) -> Command:
+    """Gives a command that only reads `--stale`, which `client` heeds."""
+    return click.option(
+        "--stale",
+        is_flag=True,
+        default=None,
+        expose_value=False,
+        callback=_kept,
+        help="Let the node answer from what it has, without asking the leader: works without a quorum, may be behind.",
+    )(command)
+
+
 def awaitable(command: Command) -> Command:
     """Gives a command that asks for a run `--wait` and `--follow`, and `is_awaited`, `is_followed` as parameters."""
     command = click.option(
@@ -70,11 +82,12 @@ def awaitable(command: Command) -> Command:
     )(command)
 
 
-def _kept(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    context.meta[f"{__name__}.{parameter.name}"] = value
+def _kept(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is not None:
+        context.meta[f"{__name__}.{parameter.name}"] = value
 
 
-def _said(name: str) -> str | None:
+def _said(name: str) -> Any:
     return click.get_current_context().meta.get(f"{__name__}.{name}")
 
 
@@ -102,12 +115,13 @@ def addresses(addr: Sequence[str]) -> Sequence[str]:
 
 
 def client(addr: Sequence[str], timeout_seconds: float = 15.0) -> Client:
-    """A client for the nodes of `--addr`, else of RAFTCRON_ADDR, else of a local cluster."""
+    """A client for the nodes of `--addr`, else of RAFTCRON_ADDR, else of a local cluster; --stale counts."""
+    from raftcron.cli.stale import StaleClient
     from raftcron.client import Client
 
     ca, cert = (_said(name) or os.environ.get(f"RAFTCRON_{name.upper()}") or None for name in ("cacert", "cert"))
     try:
-        made = Client(
+        made = (StaleClient if _said("stale") else Client)(
             addresses(addr),
             token(),
             timeout_seconds=timeout_seconds,
@@ -134,29 +148,44 @@ def print_run(nodes: Client, started: dict[str, Any], output: str, *, is_awaited
 
     Where it is followed, its output comes first.
     """
-    if is_followed and started["state"] not in OVER:
-        for piece in nodes.output(started["id"], follow=True):
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-    if is_awaited or is_followed:
-        started = _awaited(lambda: nodes.request("GET", path("runs", started["id"])).body, started)
+    try:
+        if is_followed and started["state"] not in OVER:
+            write_output(nodes.output(started["id"], follow=True))
+        if is_awaited or is_followed:
+            started = _awaited(lambda: nodes.request("GET", path("runs", started["id"])).body, started)
+    except KeyboardInterrupt:
+        run_id = started["id"]
+        say(f"run {run_id} goes on: `raftcron run logs -f {run_id}`, `raftcron run cancel {run_id}`")
+        raise
     if not is_followed or not is_table(output):
         print_one(started, output, "id")
     if (is_awaited or is_followed) and started["state"] != "succeeded":
-        click.echo(f"run {started['id']}: {started['state']}", err=True)
+        say(f"run {started['id']}: {how_it_ended(started)}")
         raise click.exceptions.Exit(AWAITED_RUN_FAILED)
+
+
+def write_output(pieces: Iterable[bytes]) -> None:
+    """What a run has written, as it is, piece by piece as it comes."""
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def how_it_ended(run: Mapping[str, Any]) -> str:
+    """A run's state, with the reason that it has."""
+    why = [run.get("reason"), run.get("error"), run.get("blocked_by") and f"blocked by {run['blocked_by']}"]
+    told = "; ".join(str(one) for one in why if one)
+    return f"{run['state']} ({told})" if told else str(run["state"])
 
 
 def _awaited(look: Callable[[], dict[str, Any]], found: dict[str, Any]) -> dict[str, Any]:
     """Looks until the run is over; a leader's change meanwhile is no reason to give up."""
     import time
 
-    from raftcron.cli.root import PREFIX
-
     while found["state"] not in OVER:
         time.sleep(POLL_SECONDS)
         try:
             found = look()
         except UnavailableError as error:
-            click.echo(f"{PREFIX}{error.detail}; looking again", err=True)
+            say(f"{error.detail}; looking again")
     return found

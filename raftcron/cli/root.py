@@ -10,9 +10,10 @@ from typing import IO, Any, Final, cast
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from raftcron.errors import RaftcronError
+from raftcron.errors import RaftcronError, UnavailableError
 
 PREFIX: Final = "raftcron: "  # of every line that says why a command failed
+INTERRUPTED: Final = 130  # exit code after Ctrl-C, as of a program that SIGINT ends
 
 
 # Options of the commands that ask a node; a group takes them before its command's name as well.
@@ -20,7 +21,10 @@ SHARED: Final = frozenset({"--addr", "--token-file", "--cacert", "--cert", "-o",
 
 
 class Noun(click.Group):
-    """A group that hands on what is said too early: `raftcron --addr URL job list -o json`, in any place."""
+    """A group that hands on what is said too early: `raftcron --addr URL job list -o json`, in any place.
+
+    Its help shows the first sentence of each command whole.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         place = 0
@@ -29,6 +33,15 @@ class Noun(click.Group):
         if place < len(args) and not args[place].startswith("-"):
             args = [args[place], *args[:place], *args[place + 1 :]]
         return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _sentence(self.commands[name])) for name in self.list_commands(ctx)])
+
+
+def _sentence(command: click.Command) -> str:
+    text = " ".join((command.help or "").partition("\n\n")[0].split())
+    return text.partition(". ")[0].rstrip(".") + "."
 
 
 class LazyGroup(Noun):
@@ -85,6 +98,9 @@ def _told() -> Iterator[None]:
         yield
     except RaftcronError as error:
         raise Failure(error) from error
+    except KeyboardInterrupt:
+        click.echo(err=True)  # the terminal has written ^C on the line
+        raise click.exceptions.Exit(INTERRUPTED) from None
     except click.UsageError as error:
         # What has no message shows the help, as `raftcron` alone does.
         if isinstance(error, NoArgsIsHelpError):
@@ -96,15 +112,20 @@ class Failure(click.ClickException):
     """An error of raftcron's as click ends a command with it."""
 
     def __init__(self, error: RaftcronError) -> None:
-        super().__init__(error.detail)
+        super().__init__(error.detail.replace("?consistency=stale", "--stale"))
         self.exit_code = error.exit_code  # type: ignore[misc]  # click has it on the class, an error on itself
         self.faults = error.faults
+        self.hint = (
+            "`raftcron doctor` looks at every node, and says what to do" if isinstance(error, UnavailableError) else ""
+        )
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"{PREFIX}{self.message}", file=file, err=True)
         for fault in self.faults:
             if fault.message not in self.message:
                 click.echo(f"  {fault.pointer or '/'}: {fault.message}", file=file, err=True)
+        if self.hint:
+            click.echo(self.hint, file=file, err=True)
 
 
 class Misuse(click.UsageError):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
-from raftcron.cli.printing import is_table, print_list, print_one, printed
-from raftcron.cli.remote import awaitable, client, path, print_run, remote
+from raftcron.cli.complete import job_names, run_ids
+from raftcron.cli.printing import is_table, print_list, print_one, printed, say
+from raftcron.cli.remote import awaitable, client, how_it_ended, path, print_run, reading, remote, write_output
 from raftcron.cli.root import Noun
 
 COLUMNS: Final = {
@@ -24,6 +24,13 @@ COLUMNS: Final = {
     "FINISHED": "finished_at",
 }
 
+ASIDE: Final = ("STARTED", "FINISHED", "NODE", "ATTEMPT")
+STATES: Final = (
+    "queued", "assigned", "running", "cancelling", "waiting_retry",
+    "succeeded", "failed", "timed_out", "cancelled", "lost", "skipped",
+)  # fmt: skip
+identified = click.argument("run_id", shell_complete=run_ids)
+
 
 @click.group(cls=Noun)
 def run() -> None:
@@ -31,18 +38,21 @@ def run() -> None:
 
 
 @run.command("list")
-@click.option("--job", "of", metavar="NAME", help="Only runs of this job.")
-@click.option("--state", metavar="STATE", help="Only runs in this state.")
+@click.option("--job", "of", metavar="NAME", shell_complete=job_names, help="Only runs of this job.")
+@click.option(
+    "--state", type=click.Choice(STATES), metavar="STATE", help=f"Only runs in this state: {', '.join(STATES)}."
+)
 @click.option("--since", metavar="INSTANT", help="Only runs since then (RFC 3339).")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
 @printed
+@reading
 @remote
 def list_runs(
     addr: Sequence[str], output: str, of: str | None, state: str | None, since: str | None, limit: int
 ) -> None:
     """List runs, newest first."""
     runs = client(addr).items(path("runs"), {"job": of, "state": state, "since": since}, limit)
-    print_list(map(_as_row, runs) if is_table(output) else runs, output, "id", COLUMNS)
+    print_list(map(_as_row, runs) if is_table(output) else runs, output, "id", COLUMNS, ASIDE)
 
 
 def _as_row(one: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -51,21 +61,26 @@ def _as_row(one: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @run.command()
-@click.argument("run_id")
+@identified
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt.  [default: the newest]")
+@reading
 @remote
 def logs(addr: Sequence[str], run_id: str, follow: bool, attempt: int | None) -> None:
-    """Print the whole output of a run, from the node where it ran, to stdout."""
-    out = sys.stdout.buffer
-    for chunk in client(addr).output(run_id, follow=follow, attempt=attempt):
-        out.write(chunk)
-        out.flush()
+    """Print the whole output of a run, from the node where it ran, to stdout.
+
+    With -f it goes on across retries, and through another node where the one that was asked ends.
+    """
+    nodes = client(addr)
+    write_output(nodes.output(run_id, follow=follow, attempt=attempt))
+    if follow and (ended := nodes.get_run(run_id))["state"] != "succeeded":
+        say(f"run {run_id}: {how_it_ended(cast('dict[str, Any]', ended))}")
 
 
 @run.command()
-@click.argument("run_id")
+@identified
 @printed
+@reading
 @remote
 def get(addr: Sequence[str], output: str, run_id: str) -> None:
     """Show one run."""
@@ -73,7 +88,7 @@ def get(addr: Sequence[str], output: str, run_id: str) -> None:
 
 
 @run.command()
-@click.argument("run_id")
+@identified
 @printed
 @remote
 def cancel(addr: Sequence[str], output: str, run_id: str) -> None:
@@ -82,7 +97,7 @@ def cancel(addr: Sequence[str], output: str, run_id: str) -> None:
 
 
 @run.command()
-@click.argument("run_id")
+@identified
 @click.option("--overlap", type=click.Choice(["allow"]), help="Run even if the job's overlap policy would not.")
 @awaitable
 @printed

@@ -10,8 +10,9 @@ from typing import Final
 
 import click
 
+from raftcron.cli.complete import thing_names
 from raftcron.cli.printing import print_list, printed
-from raftcron.cli.remote import client, remote
+from raftcron.cli.remote import client, reading, remote
 from raftcron.cli.root import PREFIX, Noun
 
 COLUMNS: Final = {
@@ -81,6 +82,7 @@ def _bootstrap(name: str, data_dir: Path | None) -> None:
 
 @token.command("list")
 @printed
+@reading
 @remote
 def list_(addr: Sequence[str], output: str) -> None:
     """List tokens, without what proves them."""
@@ -88,7 +90,7 @@ def list_(addr: Sequence[str], output: str) -> None:
 
 
 @token.command()
-@click.argument("name")
+@click.argument("name", shell_complete=thing_names("tokens"))
 @remote
 def revoke(name: str, addr: Sequence[str]) -> None:
     """What shows this token is refused from now on."""

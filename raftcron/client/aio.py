@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -85,7 +85,11 @@ class AsyncClient(AsyncApi):
         return answer
 
     async def stream(
-        self, path: str, query: Query | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        opened: MutableMapping[str, str] | None = None,
     ) -> AsyncIterator[bytes]:
         target = target_of(path, query)
         refusals: list[str] = []
@@ -109,6 +113,8 @@ class AsyncClient(AsyncApi):
                         raise last
                     continue
                 self._addresses.served(address)
+                if opened is not None:
+                    opened.update((name.lower(), value) for name, value in response.headers.items())
                 try:
                     async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                         yield chunk

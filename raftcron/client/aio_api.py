@@ -6,7 +6,7 @@ raftcron/client/api.py is the same without `async`: scripts/client writes it fro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, Literal, cast
 from urllib.parse import quote, urlencode
 
@@ -15,7 +15,7 @@ import msgspec
 from raftcron.client.answers import Answer
 from raftcron.client.events import Event, Parser
 from raftcron.client.views import Applied, Backfill, Coming, Explanation, Job, Run, Why
-from raftcron.errors import RaftcronError, UnavailableError
+from raftcron.errors import GoneError, RaftcronError, UnavailableError
 
 PAGE: Final = 1000  # items a request
 FIRST_LOOK_SECONDS: Final = 0.05  # at an awaited run; doubled each time
@@ -49,9 +49,13 @@ class AsyncApi(ABC):
 
     @abstractmethod
     def stream(
-        self, path: str, query: Query | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        opened: MutableMapping[str, str] | None = None,
     ) -> AsyncIterator[bytes]:
-        """The body of a GET as it comes.  UnavailableError where it breaks off."""
+        """The body of a GET as it comes; `opened` gets the answer's headers.  UnavailableError where it breaks off."""
 
     @abstractmethod
     async def pause(self, seconds: float) -> None:
@@ -207,10 +211,65 @@ class AsyncApi(ABC):
             seconds = min(2 * seconds, LONGEST_LOOK_SECONDS)
         return run
 
-    def output(self, run_id: str, *, follow: bool = False, attempt: int | None = None) -> AsyncIterator[bytes]:
-        """The full output, in pieces; with `follow` live, until the run has ended."""
-        query: Query = {"follow": follow or None, "attempt": attempt}
-        return self.stream(path("runs", run_id, "output"), query)
+    async def output(self, run_id: str, *, follow: bool = False, attempt: int | None = None) -> AsyncIterator[bytes]:
+        """The full output, in pieces; with `follow` live, until the run has ended.
+
+        What is followed goes on through another node where the one that was asked breaks off.  UnavailableError: the
+        rest is on the disk of a node that is not there, and no other attempt came.
+        """
+        opened: dict[str, str] = {}
+        seen = 0
+        try:
+            query: Query = {"follow": follow or None, "attempt": attempt}
+            async for piece in self.stream(path("runs", run_id, "output"), query, opened=opened):
+                seen += len(piece)
+                yield piece
+        except UnavailableError:
+            if not follow or not opened.get("raftcron-attempt", "").isdigit():
+                raise
+        else:
+            return
+        async for piece in self._rest(run_id, int(opened["raftcron-attempt"]), seen, is_last=attempt is not None):
+            yield piece
+
+    async def _rest(self, run_id: str, attempt: int, seen: int, *, is_last: bool) -> AsyncIterator[bytes]:
+        """What follows the first `seen` bytes from the beginning of an attempt, attempt by attempt."""
+        breaks = got = 0
+        is_whole = False  # this attempt has ended, and all of it came
+        trouble: RaftcronError | None = None
+        while True:
+            if not is_whole:
+                got, trouble = 0, None
+                query: Query = {"follow": True, "attempt": attempt}
+                try:
+                    async for piece in self.stream(path("runs", run_id, "output"), query):
+                        fresh = piece[max(seen - got, 0) :]
+                        got += len(piece)
+                        if fresh:
+                            yield fresh
+                except (UnavailableError, GoneError) as error:
+                    trouble = error
+            try:
+                run = await self.get_run(run_id)
+                breaks = 0
+            except UnavailableError as error:
+                breaks += 1
+                if breaks > STREAM_BREAKS_MAX:
+                    raise trouble or error from None
+                await self.pause(RECONNECT_SECONDS)
+                continue
+            ended = [one["attempt"] for one in run["attempts"] if one["state"] != "running"]
+            later = [one["attempt"] for one in run["attempts"] if one["attempt"] > attempt]
+            if later and not is_last:
+                # What was seen beyond the end of this attempt was the beginning of the next.
+                attempt, seen, is_whole = later[0], 0 if trouble else max(seen - got, 0), False
+                continue
+            if run["state"] in OVER:
+                if trouble:
+                    raise trouble
+                return
+            seen, is_whole = max(seen, got), trouble is None and attempt in ended
+            await self.pause(RECONNECT_SECONDS)
 
     async def cancel_run(self, run_id: str) -> Run:
         """Cancel an active run."""

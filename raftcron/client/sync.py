@@ -8,7 +8,7 @@ import os
 import secrets
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Final, Self
@@ -90,7 +90,11 @@ class Client(Api):
         return answer
 
     def stream(
-        self, path: str, query: Query | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        opened: MutableMapping[str, str] | None = None,
     ) -> Iterator[bytes]:
         target = target_of(path, query)
         refusals: list[str] = []
@@ -110,6 +114,8 @@ class Client(Api):
                         raise last
                     continue
                 self._addresses.served(address)
+                if opened is not None:
+                    opened.update((name.lower(), value) for name, value in response.getheaders())
                 try:
                     while chunk := response.read1(CHUNK_BYTES):
                         yield chunk
@@ -218,6 +224,8 @@ def _answer(address: str, response: http.client.HTTPResponse) -> Answer:
 
 def why(error: BaseException) -> str:
     """The reason of a failed connection, short."""
+    if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
+        return "the connection ended"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return str(error) or type(error).__name__

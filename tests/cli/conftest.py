@@ -23,7 +23,17 @@ class StandIn:
         self.asked: list[tuple[str, str, Any]] = []  # method, path with query, JSON body
         self.headers: list[dict[str, str]] = []
         self.address = ""
+        self.held = asyncio.Event()  # a request waits, since `holds`
         self._answers: list[tuple[int, Any, dict[str, str]]] = []
+        self._holding: asyncio.Event | None = None
+
+    def holds(self) -> None:
+        """What is asked beyond the answers waits, until `lets_go`."""
+        self._holding = asyncio.Event()
+
+    def lets_go(self) -> None:
+        assert self._holding is not None
+        self._holding.set()
 
     def answers(self, status: int, body: Any = None, **headers: str) -> None:
         self._answers.append((status, body, headers))
@@ -38,6 +48,10 @@ class StandIn:
         body = [json.loads(line) for line in raw.splitlines()] if is_lines else json.loads(raw) if raw else None
         self.asked.append((request.method, request.path_qs, body))
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        if not self._answers and self._holding is not None:
+            self.held.set()
+            await self._holding.wait()
+            return web.Response(status=503)
         assert self._answers, f"not expected: {request.method} {request.path_qs}"
         status, body, headers = self._answers.pop(0)
         if status == 0:  # breaks off without an answer
@@ -84,8 +98,12 @@ def nowhere() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-async def call(*args: str, addr: str | None = None, stdin: str = "", **environ: str) -> Result:
+async def call(
+    *args: str, addr: str | None = None, stdin: str = "", called_as: str | None = None, **environ: str
+) -> Result:
     """`raftcron ARGS`, in a thread beside the stand-in."""
     cleared: dict[str, str | None] = {"RAFTCRON_ADDR": addr, "RAFTCRON_TOKEN": None}
     runner = CliRunner()
-    return await asyncio.to_thread(runner.invoke, main, list(args), input=stdin, env=cleared | environ)
+    return await asyncio.to_thread(
+        runner.invoke, main, list(args), input=stdin, env=cleared | environ, prog_name=called_as
+    )

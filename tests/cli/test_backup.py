@@ -60,7 +60,9 @@ async def test_a_restore_sends_what_is_whole(tmp_path: Path) -> None:
     server = await served(b"", taken)
     file = tmp_path / "x.backup"
     file.write_bytes(ARCHIVE)
-    assert (await ask(server, "restore", str(file))).exit_code != 0
+    unasked = await ask(server, "restore", str(file))
+    assert unasked.exit_code == 2
+    assert "say --yes" in unasked.stderr
     assert not taken
     result = await ask(server, "restore", "--yes", "-o", "json", str(file))
     assert result.exit_code == 0, result.output

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,7 +160,7 @@ async def test_a_refused_job_does_not_stop_the_others(node: StandIn) -> None:
     result = await call("job", "apply", "-f", "-", addr=node.address, stdin='[{"name": "bad"}, {"name": "good"}]')
     assert result.exit_code == 2
     assert result.stdout == "good: created\n"
-    assert "bad: invalid\n  /schedule: no such month" in result.stderr
+    assert "bad: invalid\n  stdin:1 /schedule: no such month" in result.stderr
 
 
 async def test_when_no_job_is_taken_each_is_told_all_the_same(node: StandIn) -> None:
@@ -256,7 +260,8 @@ async def test_delete_pause_resume(node: StandIn) -> None:
         ("POST", "/v1/jobs/backup-db/resume", {"catch_up": True}),
     ]
     assert deleted.stdout == ""
-    assert "paused        true" in paused.stdout
+    assert paused.stdout.splitlines()[1].split()[:5] == ["backup-db", "*/5", "*", "*", "*"]
+    assert "  true  " in paused.stdout
     assert resumed.stdout == "backup-db\n"
 
 
@@ -298,8 +303,13 @@ async def test_run_logs(node: StandIn) -> None:
     result = await call("run", "logs", "r1", "--attempt", "2", addr=node.address)
     assert (result.exit_code, result.stdout) == (0, "grüße\n")
     node.answers(200, "more")
+    node.answers(200, RUN | {"state": "succeeded"})
     assert (await call("run", "logs", "-f", "r1", addr=node.address)).stdout == "more"
-    assert [path for _, path, _ in node.asked] == ["/v1/runs/r1/output?attempt=2", "/v1/runs/r1/output?follow=1"]
+    assert [path for _, path, _ in node.asked] == [
+        "/v1/runs/r1/output?attempt=2",
+        "/v1/runs/r1/output?follow=1",
+        "/v1/runs/r1",
+    ]
     node.refuses(410, "gone", "the output is no longer on node n1")
     result = await call("run", "logs", "r1", addr=node.address)
     assert result.exit_code == 3
@@ -400,7 +410,9 @@ async def test_exit_codes_are_those_of_the_errors(node: StandIn, status: int, co
     result = await call("job", "get", "x", addr=node.address)
     assert result.exit_code == exit_code
     assert result.stdout == ""
-    assert result.stderr == "raftcron: because of that\n"
+    first, *hint = result.stderr.splitlines()
+    assert first == "raftcron: because of that"
+    assert len(hint) == (status == 503)
 
 
 async def test_usage_errors_are_exit_code_2() -> None:
@@ -481,6 +493,40 @@ async def test_the_token_of_the_environment_is_sent(node: StandIn) -> None:
     await call("job", "get", "x", addr=node.address)
     assert node.headers[0]["authorization"] == "Bearer abc"
     assert "authorization" not in node.headers[1]
+
+
+async def test_stale_reads_ask_no_leader(node: StandIn) -> None:
+    """--stale for each command that reads; the error that would be helped by it names it."""
+    node.refuses(503, "unavailable", "not confirmed. Repeat it, or ask with ?consistency=stale")
+    refused = await call("job", "list", addr=node.address)
+    assert refused.exit_code == 5
+    assert "or ask with --stale\n" in refused.stderr
+    assert "raftcron doctor" in refused.stderr
+    for command in (
+        ("job", "list"), ("job", "get", "x"), ("job", "next", "x"), ("job", "why", "x", "--at", "2026-01-01T00:00:00Z"),
+        ("run", "list"), ("run", "get", "x"), ("run", "logs", "x"), ("audit", "list"), ("token", "list"),
+    ):  # fmt: skip
+        node.answers(200, {"items": [], "next_cursor": None, "verdict": "not_due", "message": "no"})
+        result = await call(*command, "--stale", "-o", "json", addr=node.address) if command[1] != "logs" else (
+            await call(*command, "--stale", addr=node.address)
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        assert "consistency=stale" in node.asked[-1][1], command
+
+
+async def test_a_run_that_was_not_awaited_to_its_end_is_named(make_node: Callable[[], Any]) -> None:
+    """Ctrl-C ends the command with 130, not the run; how to go on is said."""
+    node = await make_node()
+    node.answers(202, {"run": RUN})
+    node.holds()
+    command = [sys.executable, "-m", "raftcron", "job", "run", "backup-db", "--wait", "--addr", node.address]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+    await asyncio.wait_for(node.held.wait(), 30)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = await process.communicate()
+    node.lets_go()
+    assert (process.returncode, stdout) == (130, b"")
+    assert stderr.decode() == "raftcron: run r1 goes on: `raftcron run logs -f r1`, `raftcron run cancel r1`\n\n"
 
 
 async def test_something_else_at_the_address(node: StandIn) -> None:

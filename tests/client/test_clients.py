@@ -174,6 +174,78 @@ async def test_a_large_answer_comes_in_pieces(call: Any, node: Nodes) -> None:
     assert node.asked[0][1] == "/v1/runs/r1/output?follow=1"
 
 
+def attempts(*states: str) -> list[dict[str, Any]]:
+    return [{"attempt": number, "state": state} for number, state in enumerate(states, 1)]
+
+
+def outputs(node: Nodes, *answers: tuple[bytes, bool] | int) -> None:
+    """What is answered to those who ask for output: bytes, and whether it breaks off behind them; or a refusal."""
+
+    def one(content: bytes, breaks: bool) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Raftcron-Attempt": request.query.get("attempt", "1")})
+            await response.prepare(request)
+            await response.write(content)
+            if breaks:
+                assert request.transport is not None
+                request.transport.close()
+            return response
+
+        return answer
+
+    for answer in answers:
+        if isinstance(answer, int):
+            node.say("GET", "/v1/runs/r1/output", {"code": "unavailable", "detail": "n1 is gone"}, status=answer)
+        else:
+            node.answers.setdefault(("GET", "/v1/runs/r1/output"), []).append(one(*answer))
+
+
+async def followed(call: Any, node: Nodes) -> bytes:
+    def read(client: Any) -> Any:
+        pieces = client.output("r1", follow=True)
+        return pieces if hasattr(pieces, "__aiter__") else list(pieces)
+
+    return b"".join(await call(read, node))
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raftcron.client.api.RECONNECT_SECONDS", 0.0)
+    monkeypatch.setattr("raftcron.client.aio_api.RECONNECT_SECONDS", 0.0)
+
+
+@BOTH
+async def test_followed_output_goes_on_where_it_broke_off(call: Any, node: Nodes) -> None:
+    """Nothing twice and nothing missing, though the node that was asked ended in the middle."""
+    outputs(node, (b"one two", True), (b"one two th", True), (b"one two three", False))
+    node.say("GET", "/v1/runs/r1", {"state": "running", "attempts": attempts("running")})
+    node.say("GET", "/v1/runs/r1", {"state": "succeeded", "attempts": attempts("succeeded")})
+    assert await followed(call, node) == b"one two three"
+
+
+@BOTH
+async def test_followed_output_goes_on_into_the_next_attempt(call: Any, node: Nodes) -> None:
+    """What was seen of the second attempt before the break does not come again; a lost one's rest is passed over."""
+    outputs(node, (b"first.sec", True), (b"first.", False), (b"second.", False), (b"third.", False))
+    node.say("GET", "/v1/runs/r1", {"state": "running", "attempts": attempts("failed", "running")})
+    node.say("GET", "/v1/runs/r1", {"state": "waiting_retry", "attempts": attempts("failed", "failed")})
+    node.say("GET", "/v1/runs/r1", {"state": "running", "attempts": attempts("failed", "failed", "running")})
+    node.say("GET", "/v1/runs/r1", {"state": "succeeded", "attempts": attempts("failed", "failed", "succeeded")})
+    assert await followed(call, node) == b"first.second.third."
+    asked = [sent[1].partition("output?")[2] for sent in node.asked if "output" in sent[1]]
+    assert asked == ["follow=1", *(f"follow=1&attempt={number}" for number in (1, 2, 3))]
+
+
+@BOTH
+async def test_an_output_that_stays_away_ends_with_the_reason(call: Any, node: Nodes) -> None:
+    """Once the run has ended: the node that had the rest is gone."""
+    outputs(node, (b"one", True), 503)
+    node.say("GET", "/v1/runs/r1", {"state": "running", "attempts": attempts("running")})
+    node.say("GET", "/v1/runs/r1", {"state": "lost", "attempts": attempts("lost")})
+    with pytest.raises(UnavailableError, match="n1 is gone"):
+        await followed(call, node)
+
+
 @BOTH
 async def test_events_go_on_where_they_broke_off(call: Any, node: Nodes) -> None:
     """The id of the last one seen is sent; 410 ends it, since something is missing then."""
