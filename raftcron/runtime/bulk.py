@@ -108,7 +108,7 @@ class Bulk:
                 self._service.answered(of_chunk)  # also where no job of it is sound
                 items = await self._check(chunk, owner, names, results)
                 if dry_run:
-                    self._foresee(items, results)
+                    self._foresee(items, owner, results)
                 elif items:
                     writes.append(await self._write(items, owner, of_chunk, results))
                 number, judged = number + 1, len(results)
@@ -219,14 +219,16 @@ class Bulk:
             self._look(item, owner, beside)  # it has changed since it was checked
         return self._service.put_command(item.name, job, item.checked, owner=owner)
 
-    def _foresee(self, items: list[_Item], results: list[Result]) -> None:
+    def _foresee(self, items: list[_Item], owner: str | None, results: list[Result]) -> None:
         """What the writes of a chunk would be answered."""
         for item in items:
             job = self._machine.state.jobs.get(item.name)
             if job is None:
                 results[item.place] = Result(item.name, 201, NEW)
-            elif job.definition != definition.canonical(item.checked.written) or (
-                item.checked.paused not in (None, job.paused)
+            elif (
+                job.definition != self._service.stored(item.name, job, item.checked)
+                or item.checked.paused not in (None, job.paused)
+                or (item.checked.owner or owner) not in (None, job.owner)
             ):
                 results[item.place] = Result(item.name, 200, REPLACED)
 

@@ -246,13 +246,7 @@ class Service(Writes):
     ) -> PutJob:
         """The command that writes a checked body in the place of `job`; `owner` stands in where the body has none."""
         now = self._time.now_ms()
-        written = dict(checked.written)
-        if has_plain(written["executor"]):
-            before = None if job is None else definition.executor_of(job.definition)
-            if self._vault is None:
-                raise UnavailableError("this node keeps no secrets")
-            written["executor"] = self._vault.sealed_executor(name, written["executor"], before)
-        stored = definition.canonical(written)
+        stored = self.stored(name, job, checked)
         if len(stored) > (most := definition.DEFINITION_BYTES_MAX):
             raise TooLargeError(f"the job takes {len(stored)} bytes, at most {most} are taken")
         through: int | None = now
@@ -275,6 +269,16 @@ class Service(Writes):
             owner=owner if checked.owner is None else checked.owner,
             key=key,
         )
+
+    def stored(self, name: str, job: Job | None, checked: definition.Checked) -> bytes:
+        """A checked body as state keeps it, with its secrets sealed; one that is the same as in `job` seals alike."""
+        written = dict(checked.written)
+        if has_plain(written["executor"]):
+            before = None if job is None else definition.executor_of(job.definition)
+            if self._vault is None:
+                raise UnavailableError("this node keeps no secrets")
+            written["executor"] = self._vault.sealed_executor(name, written["executor"], before)
+        return definition.canonical(written)
 
     def settled(self, job: Job, now: int) -> list[Decision]:
         """What was due until now, decided under the definition as it stands."""

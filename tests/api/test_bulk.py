@@ -113,6 +113,16 @@ async def test_a_dry_run_writes_nothing(one: Bench) -> None:
     assert one.n1.machine.state.index == index
 
 
+async def test_a_dry_run_foresees_another_owner(one: Bench) -> None:
+    """To be owned is a change, too; what the write then answers is the same."""
+    await one.put("a")
+    foreseen = told((await one.ask("POST", "/v1/jobs:apply?dry_run=1", {"jobs": jobs("a"), "owner": "me"})).expect(200))
+    done = told((await one.ask("POST", "/v1/jobs:apply", {"jobs": jobs("a"), "owner": "me"})).expect(200))
+    assert foreseen == done == [("a", 200, "replaced")]
+    again = {"jobs": jobs("a"), "owner": "me", "dry_run": True}
+    assert told((await one.ask("POST", "/v1/jobs:apply", again)).expect(200)) == [("a", 200, "unchanged")]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

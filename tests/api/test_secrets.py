@@ -45,6 +45,17 @@ async def test_what_is_secret_in_a_job_is_never_answered(two: Bench) -> None:
     await nothing_leaks(two)
 
 
+async def test_a_dry_run_of_many_jobs_knows_a_secret_again(two: Bench) -> None:
+    """The same text is no change, another one is; neither is written."""
+    job = {**GOOD, "name": "a", "executor": FULL}
+    await two.put("a", executor=FULL)
+    for executor, result in ((FULL, "unchanged"), ({**FULL, "secret": SIGNING + "eHg="}, "replaced")):
+        body = {"jobs": [{**job, "executor": executor}], "dry_run": True}
+        (told,) = (await two.ask("POST", "/v1/jobs:apply", body)).expect(200).json["results"]
+        assert told["result"] == result
+    assert (await two.ask("GET", "/v1/jobs/a")).json["revision"] == two.n1.machine.state.jobs["a"].revision
+
+
 async def test_what_is_got_can_be_put_back(two: Bench) -> None:
     """The secrets stay, and so does the revision; an edit keeps them, too; the same secret again changes nothing."""
     first = (await two.put("a", executor=FULL)).expect(201).json
