@@ -10,7 +10,10 @@ import pytest
 
 from raftcron.cli.importers import crontab, dkron, kubernetes
 from raftcron.cli.importers.crontab import read
+from tests.api.bench import bench
 from tests.cli.conftest import call
+
+NOW = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 TABLE = r"""
 # m h dom mon dow command
@@ -117,17 +120,26 @@ def test_a_cronjob_of_kubernetes() -> None:
     """Policies are taken over; what an image would bring is told."""
     import yaml
 
-    found = kubernetes.read(list(yaml.safe_load_all(CRONJOB)))
+    found = kubernetes.read(list(yaml.safe_load_all(CRONJOB)), NOW)
     (job,) = found.jobs
     assert job == {
         "name": "shop.report",
         "schedule": "30 2 * * *",
         "timezone": "Europe/Berlin",
-        "executor": {"type": "shell", "command": ["python", "report.py", "--all"], "env": {"A": "1"}, "cwd": "/srv"},
+        "executor": {
+            "type": "shell",
+            "command": ["python", "report.py", "--all"],
+            "env": {"A": "1", "B": "${secret:s.k}"},
+            "cwd": "/srv",
+        },
         "overlap": {"policy": "skip"},
+        "placement": {"on": "any"},
+        "dst": {"gap": "skip", "fold": "both"},
         "paused": True,
         "start_deadline": "300s",
         "timeout": "600s",
+        "kill_after": "30s",
+        "delivery": "at_least_once",
         "retry": {"max_attempts": 3, "backoff": "10s", "max_backoff": "6m"},
         "labels": {"app": "shop"},
     }
@@ -185,11 +197,8 @@ def test_jobs_of_dkron() -> None:
 
 
 @pytest.mark.parametrize(("kind", "text"), [("crontab", TABLE), ("k8s", CRONJOB), ("dkron", json.dumps(DKRON))])
-async def test_what_is_imported_is_valid(kind: str, text: str, tmp_path: Path) -> None:
-    """Jobs on stdout as `job apply` takes them, each of them without a fault; warnings on stderr."""
-    from raftcron.core import definition
-    from raftcron.executors.registry import Registry
-
+async def test_what_is_imported_goes_through_apply(kind: str, text: str, tmp_path: Path) -> None:
+    """Jobs on stdout are sent and taken as they are; warnings are on stderr."""
     file = tmp_path / "table"
     file.write_text(text)
     result = await call("import", kind, str(file))
@@ -197,8 +206,6 @@ async def test_what_is_imported_is_valid(kind: str, text: str, tmp_path: Path) -
     assert "warning: " in result.stderr
     jobs = json.loads(result.stdout)["jobs"]
     assert jobs
-    registry = Registry.installed()
-    for job in jobs:
-        checked = definition.check(job, None, lambda text, zone: None, lambda spec: ([], []))
-        assert checked.faults == (), job
-        assert [f for f in registry.validate(job["executor"]) if f.code == "invalid"] == []
+    async with bench(1) as cluster:
+        answer = (await cluster.ask("POST", "/v1/jobs:apply", {"jobs": jobs})).expect(200)
+        assert {one["result"] for one in answer.json["results"]} == {"created"}, answer.json
