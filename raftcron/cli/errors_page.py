@@ -33,13 +33,13 @@ MEANINGS: Final = {
         "Leave the field out, or use a version that has it.",
     ),
     "malformed": (
-        "The request cannot be read at all: no JSON, no UTF-8, a header that is none, a body that did not come in time.",
+        "The request cannot be read at all: no JSON, no UTF-8, a header that is none, a body that is late.",
         "Mend the client that sent it.",
     ),
     "unauthorized": (
         "The node asks for a token, and there was none, or one that it does not know.",
-        "Set `RAFTCRON_TOKEN` or `--token-file`. A lost admin token is replaced on a node's machine: `raftcron token create "
-        "--bootstrap --data-dir DIR`.",
+        "Set `RAFTCRON_TOKEN` or `--token-file`. A lost admin token is replaced on a node's machine: "
+        "`raftcron token create --bootstrap --data-dir DIR`.",
     ),
     "forbidden": (
         "The token's role or prefix does not cover this, or the request came with a Host or Origin that is refused.",
@@ -63,7 +63,8 @@ MEANINGS: Final = {
     ),
     "gone": (
         "Events or output that were asked for are no longer held.",
-        "Of events: list again, and follow without `Last-Event-ID`. Of output: its last bytes are in the run's `output_tail`.",
+        "Of events: list again, and follow without `Last-Event-ID`. Of output: its last bytes are in the "
+        "run's `output_tail`.",
     ),
     "revision": (
         "Somebody else has changed it since it was read (`If-Match`, `If-None-Match`).",
@@ -120,8 +121,8 @@ def page() -> str:
         "# Errors",
         "",
         "Every error has one class (`raftcron.errors`), one code, one HTTP status and one exit code. Over HTTP it is a",
-        "problem document (RFC 9457) whose `type` is `urn:raftcron:problem:<code>`; the Python client raises the class; the",
-        "command line prints what it says and ends with the exit code. This page is made from the code",
+        "problem document (RFC 9457) whose `type` is `urn:raftcron:problem:<code>`; the Python client raises the class;",
+        "the command line prints what it says and ends with the exit code. This page is made from the code",
         "(`raftcron/cli/errors_page.py`).",
         "",
         "## Exit codes of the command line",
