@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("suite", derandomize=True, deadline=None)
-settings.register_profile("explore", deadline=None)
+QUIET = (HealthCheck.too_slow,)  # by the clock: it judges the machine
+settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=QUIET)
+settings.register_profile("explore", deadline=None, suppress_health_check=QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))

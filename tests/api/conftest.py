@@ -17,5 +17,12 @@ async def one() -> AsyncIterator[Bench]:
 
 @pytest.fixture
 async def two() -> AsyncIterator[Bench]:
-    async with bench(2, hold_seconds=0.3, request_timeout_seconds=1.5) as made:
+    async with bench(2, hold_seconds=0.3) as made:
+        yield made
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[Bench]:
+    """Two nodes that hold a request for as long as any machine takes."""
+    async with bench(2, hold_seconds=60.0, request_timeout_seconds=120.0) as made:
         yield made

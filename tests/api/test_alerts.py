@@ -100,7 +100,7 @@ async def telling(node: BenchNode, rules: AddressRules = OPEN, **settings: Any) 
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_so():
             await asyncio.sleep(0.01)
 

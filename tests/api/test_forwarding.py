@@ -42,16 +42,16 @@ async def test_refusals_come_back_as_they_are(two: Bench) -> None:
     assert (await two.put("a", on="n2", jitter="x")).pointers(422, "invalid") == ["/jitter"]
 
 
-async def test_a_follower_reads_its_own_write(two: Bench) -> None:
+async def test_a_follower_reads_its_own_write(patient: Bench) -> None:
     """It answers only once it has applied the write itself."""
-    two.n2.log.lag()
-    asked = asyncio.create_task(two.put("a", on="n2"))
-    while "a" not in two.n1.machine.state.jobs:
+    patient.n2.log.lag()
+    asked = asyncio.create_task(patient.put("a", on="n2"))
+    while "a" not in patient.n1.machine.state.jobs:
         await asyncio.sleep(0.001)
     assert not asked.done()
-    two.n2.log.resume()
+    patient.n2.log.resume()
     answer = (await asked).expect(201)
-    seen = await two.ask("GET", "/v1/jobs/a?consistency=stale", on="n2")
+    seen = await patient.ask("GET", "/v1/jobs/a?consistency=stale", on="n2")
     assert seen.expect(200).json["revision"] == answer.index
 
 
@@ -75,26 +75,27 @@ async def test_without_a_leader_a_write_is_certainly_not_written(two: Bench) -> 
     assert len(two.cluster.entries) == before
 
 
-async def test_a_leader_that_appears_in_time_takes_the_write(two: Bench) -> None:
+async def test_a_leader_that_appears_in_time_takes_the_write(patient: Bench) -> None:
     """What is held is done as soon as somebody leads, here or elsewhere."""
-    two.cluster.depose()
-    asked = [asyncio.create_task(two.put(f"on-{on}", on=on)) for on in ("n1", "n2")]
+    patient.cluster.depose()
+    asked = [asyncio.create_task(patient.put(f"on-{on}", on=on)) for on in ("n1", "n2")]
     await asyncio.sleep(0.05)
     assert not any(task.done() for task in asked)
-    two.cluster.elect("n2")
+    patient.cluster.elect("n2")
     for task in asked:
         (await task).expect(201)
 
 
-async def test_a_leader_that_refuses_connections_was_not_reached(two: Bench) -> None:
+async def test_a_leader_that_refuses_connections_was_not_reached(two: Bench, patient: Bench) -> None:
     """Nothing was sent, so another leader may be tried; and where none comes it is 503."""
     await two.n1.close()
     answer = await two.put("a", on="n2")
     answer.problem(503, "unavailable")
     assert "a" not in two.n2.machine.state.jobs
-    asked = asyncio.create_task(two.put("a", on="n2"))
+    await patient.n1.close()
+    asked = asyncio.create_task(patient.put("a", on="n2"))
     await asyncio.sleep(0.05)
-    two.cluster.elect("n2")
+    patient.cluster.elect("n2")
     (await asked).expect(201)
 
 
@@ -140,10 +141,10 @@ async def test_an_outcome_that_the_log_does_not_know_is_504(two: Bench) -> None:
         assert two.n1.log.proposals == proposals + 1
 
 
-async def test_what_was_certainly_not_written_is_tried_again(two: Bench) -> None:
+async def test_what_was_certainly_not_written_is_tried_again(patient: Bench) -> None:
     """A proposal that another leadership has voided is made anew within the hold time."""
-    two.n1.log.next_answer = "unavailable"
-    (await two.put("a", on="n2")).expect(201)
+    patient.n1.log.next_answer = "unavailable"
+    (await patient.put("a", on="n2")).expect(201)
 
 
 async def test_a_forwarded_write_is_not_forwarded_again(two: Bench) -> None:

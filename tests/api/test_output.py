@@ -178,6 +178,6 @@ async def test_readers_are_counted_to_their_end(two: Bench, disks: Path) -> None
     run = await begin(two)
     async with following(two, run):
         assert (two.n1.context.outputs.readers, two.n2.context.outputs.readers) == (1, 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while two.n1.context.outputs.readers or two.n2.context.outputs.readers:
             await asyncio.sleep(0.05)

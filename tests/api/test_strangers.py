@@ -44,7 +44,7 @@ async def raw(made: Bench, said: bytes) -> bytes:
     writer.write(said)
     await writer.drain()
     head = b""
-    while line := await asyncio.wait_for(reader.readline(), 10):
+    while line := await asyncio.wait_for(reader.readline(), 60):
         head += line
         if line == b"\r\n":
             break
@@ -201,7 +201,7 @@ async def test_idle_connections_make_room_and_others_are_served() -> None:
         assert len(connections._idle) + len(connections._busy) <= 50
         for reader, _ in opened[:200]:
             try:
-                assert await asyncio.wait_for(reader.read(), 10) == b"", "the oldest were ended"
+                assert await asyncio.wait_for(reader.read(), 60) == b"", "the oldest were ended"
             except ConnectionResetError:
                 continue
         (await made.put("a")).expect(201)
@@ -224,11 +224,11 @@ async def test_where_all_are_busy_the_next_is_turned_away() -> None:
             await asyncio.sleep(0.01)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
         for reader, writer in busy:
             writer.write(b'"a": 0}  ')
-            assert b" 422 " in await asyncio.wait_for(reader.readline(), 10)
+            assert b" 422 " in await asyncio.wait_for(reader.readline(), 60)
             writer.close()
 
 

@@ -24,7 +24,7 @@ def python(name: str, code: str) -> NodeProcess:
     return NodeProcess(name, [sys.executable, "-c", code], READY)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -40,7 +40,7 @@ def is_alive(pid: int) -> bool:
 class Started:
     """A supervisor that runs, and what it has written."""
 
-    def __init__(self, *nodes: NodeProcess, restarts: bool = True, stop_seconds: float = 10) -> None:
+    def __init__(self, *nodes: NodeProcess, restarts: bool = True, stop_seconds: float = 60) -> None:
         self.lines: list[str] = []
         self.is_ready = False
         self.supervisor = Supervisor(
@@ -56,7 +56,7 @@ class Started:
 
 
 @contextlib.asynccontextmanager
-async def started(*nodes: NodeProcess, restarts: bool = True, stop_seconds: float = 10) -> AsyncIterator[Started]:
+async def started(*nodes: NodeProcess, restarts: bool = True, stop_seconds: float = 60) -> AsyncIterator[Started]:
     run = Started(*nodes, restarts=restarts, stop_seconds=stop_seconds)
     try:
         yield run
@@ -165,7 +165,7 @@ async def test_a_stop_while_a_node_waits_for_its_restart() -> None:
     task = asyncio.create_task(supervisor.run(lambda: None))
     await until(lambda: any("starts again" in line for line in lines))
     supervisor.stop()
-    assert await asyncio.wait_for(task, 10) == 0
+    assert await asyncio.wait_for(task, 60) == 0
     assert sum("started, process" in line for line in lines) == 1
 
 
@@ -208,7 +208,7 @@ asyncio.run(supervisor.run(lambda: print(*supervisor.pids.values(), flush=True))
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         pids = [int(pid) for pid in (await process.stdout.readline()).split()]
     assert len(pids) == 2
     assert all(is_alive(pid) for pid in pids)

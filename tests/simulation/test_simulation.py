@@ -7,10 +7,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,8 +21,7 @@ from tests.simulation.mutants import MUTANTS, play
 from tests.simulation.search import recorded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SWEEP_SECONDS = 80  # so many whole seeds as fit, on all cores; with the mutants some two minutes
-SEEDS_AT_LEAST = 40
+SEEDS = 64  # two minutes of one core; the same on every machine, quick or not: scripts/simulate plays others
 REPLAYED = 7
 
 pytestmark = pytest.mark.timeout(900)
@@ -37,17 +34,14 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield executor
 
 
-def test_every_check_holds_in_as_many_whole_seeds_as_fit(pool: ProcessPoolExecutor) -> None:
+def test_every_check_holds_in_each_seed(pool: ProcessPoolExecutor) -> None:
     """Safety after every step and liveness after the faults, in seeds that are worth something."""
-    totals, end, size = Totals(), time.monotonic() + SWEEP_SECONDS, 4 * processes()
-    for first in count(0, size):
-        if first >= SEEDS_AT_LEAST and time.monotonic() > end:
-            break
-        for played in pool.map(play_seed, range(first, first + size)):
-            totals.add(played)
-            assert played.checker is None, f"scripts/simulate --seed {played.seed}: {played.violation}"
-            assert played.virtual_seconds >= 60
-    assert totals.seeds >= SEEDS_AT_LEAST
+    totals = Totals()
+    for played in pool.map(play_seed, range(SEEDS)):
+        totals.add(played)
+        assert played.checker is None, f"scripts/simulate --seed {played.seed}: {played.violation}"
+        assert played.virtual_seconds >= 60
+    assert totals.seeds == SEEDS
     assert not totals.unseen
     assert len(totals.worthless) <= totals.seeds * 0.02, totals.worthless
 
