@@ -60,13 +60,13 @@ async def test_a_late_answer_is_in_flight_meanwhile(tmp_path: Path) -> None:
         async def waits() -> bool:
             return (await receiver.open())[1] == ["n1"]
 
-        await eventually(waits, within=5, what="the call waits")
+        await eventually(waits, within=60, what="the call waits")
         caller.cancel()
 
         async def hung_up() -> bool:
             return (await receiver.open())[1] == []
 
-        await eventually(hung_up, within=5, what="the receiver notices that the caller is gone")
+        await eventually(hung_up, within=60, what="the receiver notices that the caller is gone")
         (row,) = await receiver.arrivals()
         assert not row["answered"]
 

@@ -137,5 +137,5 @@ class DiskCluster(Cluster):
                     raise AssertionError(str(error)) from error
                 return True
 
-            await eventually(unmounted, within=10, what=f"nobody uses the disk of {name}")
+            await eventually(unmounted, within=60, what=f"nobody uses the disk of {name}")
             self.disks[name].mount()

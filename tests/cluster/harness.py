@@ -272,13 +272,13 @@ class Cluster:
             )
         node.stopped = False
 
-    async def start(self, *names: str, within: float = 30) -> None:
+    async def start(self, *names: str, within: float = 60) -> None:
         """Starts these nodes (all by default) and waits until they are ready."""
         for name in names or tuple(self.nodes):
             self.spawn(name)
         await self.wait_ready(*names, within=within)
 
-    async def stop(self, *names: str, within: float = 30) -> dict[str, int]:
+    async def stop(self, *names: str, within: float = 60) -> dict[str, int]:
         """SIGTERM to these nodes (all that live by default), at once; their exit codes."""
         chosen = [self.nodes[name] for name in names] or [node for node in self.nodes.values() if node.alive]
         for node in chosen:
@@ -290,9 +290,9 @@ class Cluster:
         for name in names:
             self._signal(self.nodes[name], signal.SIGKILL)
         for name in names:
-            await self._exited(self.nodes[name], within=10)
+            await self._exited(self.nodes[name], within=60)
 
-    async def restart(self, name: str, *, within: float = 30) -> None:
+    async def restart(self, name: str, *, within: float = 60) -> None:
         """SIGTERM, the end, a new process, ready."""
         await self.stop(name)
         await self.start(name, within=within)
@@ -325,7 +325,7 @@ class Cluster:
         assert node.exit_code is not None
         return node.exit_code
 
-    async def wait_exit(self, name: str, *, within: float = 20) -> int:
+    async def wait_exit(self, name: str, *, within: float = 60) -> int:
         """The exit code of a node that ends by itself."""
         return await self._exited(self.nodes[name], within=within)
 
@@ -345,7 +345,7 @@ class Cluster:
         body: Any = None,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float = 15,
+        timeout: float = 60,
     ) -> Answer:
         """One request to one node, sent once.  `body` is sent as JSON, `data` as it is.  Raises one of NO_ANSWER."""
         assert self._session is not None, "the cluster is not entered"
@@ -366,9 +366,9 @@ class Cluster:
 
     async def status(self, name: str) -> Any:
         """What one node knows of the cluster, also without a quorum."""
-        return (await self.request(name, "GET", "/v1/cluster", timeout=5)).expect(200).json
+        return (await self.request(name, "GET", "/v1/cluster", timeout=20)).expect(200).json
 
-    async def wait_ready(self, *names: str, within: float = 30) -> None:
+    async def wait_ready(self, *names: str, within: float = 60) -> None:
         """Until /readyz of these nodes (all that live by default) answers 200; at once an error if one has ended."""
         chosen = names or tuple(self.alive)
         deadline = time.monotonic() + within
@@ -378,7 +378,7 @@ class Cluster:
                 node = self.nodes[name]
                 if not node.alive:
                     raise RuntimeError(f"{name} ended with {node.exit_code} instead of getting ready\n{node.tail()}")
-                answer = await self.request(name, "GET", "/readyz", timeout=5)
+                answer = await self.request(name, "GET", "/readyz", timeout=20)
                 assert answer.status == 200, answer.text[:300]
                 return True
 
@@ -397,7 +397,7 @@ class Cluster:
                 return named
         return None
 
-    async def wait_leader(self, *, other_than: str | None = None, within: float = 10) -> str:
+    async def wait_leader(self, *, other_than: str | None = None, within: float = 60) -> str:
         """The leader, once there is one (another one than `other_than`)."""
 
         async def found() -> str | None:
@@ -424,7 +424,7 @@ class Cluster:
         """The (applied index -> digest) pairs that one node still keeps."""
         return dict((await self.status(name))["digests"])
 
-    async def wait_converged(self, within: float = 30) -> float:
+    async def wait_converged(self, within: float = 60) -> float:
         """Until all living nodes stand at one applied index with one digest; the seconds that it took.
 
         Two digests at one index end it at once: that never heals.

@@ -66,7 +66,7 @@ async def turned_away(cluster: Cluster, name: str, word: str, *, secret: str | N
     async def told() -> bool:
         return bool(re.search(word, said_since(node, before)))
 
-    await eventually(told, within=15, what=f"{name} says {word!r}")
+    await eventually(told, within=60, what=f"{name} says {word!r}")
     if secret is None:
         assert await cluster.wait_exit(name) == 2
     else:

@@ -49,7 +49,7 @@ async def goes_on(cluster: WallClockCluster, node: str, count: int) -> None:
     async def more() -> bool:
         return len(await times(cluster, node)) >= before + count
 
-    await eventually(more, within=count + 8, what=f"{count} more runs", every=0.2)
+    await eventually(more, within=count + 60, what=f"{count} more runs", every=0.2)
     found = await times(cluster, node)
     assert {later - earlier for earlier, later in pairwise(found)} <= {1.0}
     assert now() - 5 < found[-1] <= now()
@@ -65,18 +65,24 @@ async def test_a_leader_whose_clock_steps_decides_nothing_of_it_and_hands_over(t
         await goes_on(cluster, first, 2)
 
         cluster.set_clock(first, YEAR)
-        second = await cluster.wait_leader(other_than=first, within=5)
+        second = await cluster.wait_leader(other_than=first, within=60)
         await goes_on(cluster, second, 2)
-        status = await cluster.status(second)
-        [offset] = [one["clock_offset_ms"] for one in status["members"] if one["name"] == first]
-        assert offset == pytest.approx(YEAR * 1000, abs=1_000)
-        assert not status["clock_untrusted"]
-        assert seconds(status["time"]) == pytest.approx(now(), abs=1)
-        assert seconds((await cluster.status(first))["time"]) == pytest.approx(now(), abs=1)
+
+        async def offset_is_seen() -> bool:
+            members = (await cluster.status(second))["members"]
+            [offset] = [one["clock_offset_ms"] for one in members if one["name"] == first]
+            return bool(offset == pytest.approx(YEAR * 1000, abs=1_000))
+
+        await eventually(offset_is_seen, within=60, what=f"{second} knows how far off the clock of {first} is")
+        assert not (await cluster.status(second))["clock_untrusted"]
+        for name in (first, second):
+            began = now()
+            told = seconds((await cluster.status(name))["time"])
+            assert began - 1 <= told <= now() + 1
 
         cluster.set_clock(first, 0.0)
         cluster.set_clock(second, -HOUR)
-        third = await cluster.wait_leader(other_than=second, within=5)
+        third = await cluster.wait_leader(other_than=second, within=60)
         await goes_on(cluster, third, 2)
         assert "clock_jumped" in cluster.nodes[first].output
         for name in (first, second):
@@ -96,19 +102,20 @@ async def test_a_lone_node_holds_after_a_long_jump_until_it_is_told(tmp_path: Pa
         async def untrusted() -> bool:
             return bool((await cluster.status("n1"))["clock_untrusted"])
 
-        await eventually(untrusted, within=5, what="clock_untrusted")
+        await eventually(untrusted, within=60, what="clock_untrusted")
         held = await times(cluster, "n1")
         await cluster.put_job("n1", "other", **JOB)
         assert await times(cluster, "n1") == held
         assert await cluster.runs("n1", "other") == []
+        began = now()
         answer = (await cluster.request("n1", "POST", "/v1/cluster/accept-time")).expect(200)
-        assert seconds(answer.json["time"]) == pytest.approx(now() + 2 * HOUR, abs=2)
+        assert began - 2 <= seconds(answer.json["time"]) - 2 * HOUR <= now() + 2
         assert not answer.json["clock_untrusted"]
 
         async def caught_up() -> bool:
             return any(seconds(row["scheduled_time"]) > now() + HOUR for row in await cluster.runs("n1", "second"))
 
-        await eventually(caught_up, within=5, what="a run of the new time")
+        await eventually(caught_up, within=60, what="a run of the new time")
 
 
 async def test_with_require_time_sync_nothing_is_served_before_the_kernel_vouches(tmp_path: Path) -> None:
@@ -121,10 +128,10 @@ async def test_with_require_time_sync_nothing_is_served_before_the_kernel_vouche
             async def waits(count: int = 1 + (not is_stopped)) -> bool:
                 return cluster.nodes["n1"].output.count("clock_not_synchronised") == count
 
-            await eventually(waits, within=10, what="it says that it waits")
+            await eventually(waits, within=60, what="it says that it waits")
             with pytest.raises(OSError, match=r"[Cc]onnect"):
                 await cluster.request("n1", "GET", "/livez", timeout=2)
             if is_stopped:
-                assert await cluster.stop("n1", within=5) == {"n1": 0}
+                assert await cluster.stop("n1", within=60) == {"n1": 0}
         cluster.set_clock("n1", 0.0, is_synchronised=True)
-        await cluster.wait_ready("n1", within=10)
+        await cluster.wait_ready("n1", within=60)

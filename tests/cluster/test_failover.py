@@ -32,6 +32,7 @@ async def put_firing_jobs(cluster: Cluster, receiver: Receiver) -> dict[str, Any
             schedule="@every 1s",
             delivery=kind,
             overlap={"policy": "allow"},
+            misfire={"grace": "10m"},  # so that a start that takes long is no outage beyond it
             executor=webhook(receiver.hook(0.4 if name == "slow" else 0)),
             history={"runs": 1000},
         )
@@ -59,7 +60,7 @@ async def wait_runs(cluster: Cluster, node: str, job: str, count: int) -> None:
         assert sum(row["state"] == "succeeded" for row in rows) >= count, [row["state"] for row in rows]
         return True
 
-    await eventually(enough, within=20, what=f"{count} runs of {job} have succeeded")
+    await eventually(enough, within=60, what=f"{count} runs of {job} have succeeded")
 
 
 async def assert_nothing_forgotten(cluster: Cluster, before: dict[str, Any], jobs: dict[str, Any]) -> None:
@@ -97,7 +98,7 @@ async def test_a_follower_that_was_down_catches_up(tmp_path: Path) -> None:
         await cluster.start(away)
         names = {"before", *(f"meanwhile-{place}" for place in range(50))}
         assert set(await jobs_on(cluster, away)) == names
-        await cluster.wait_converged(within=30)
+        await cluster.wait_converged(within=60)
         for index, digest in (await cluster.digests(away)).items():
             assert (await cluster.digests(other)).get(index, digest) == digest
 
@@ -162,7 +163,7 @@ async def test_killing_all_nodes_loses_nothing_that_was_acknowledged(tmp_path: P
         async def enough_written() -> bool:
             return len(acknowledged) >= 60
 
-        await eventually(enough_written, within=20, what="60 writes are acknowledged")
+        await eventually(enough_written, within=60, what="60 writes are acknowledged")
         before = await records_on(cluster, "n1", jobs)
         await cluster.kill("n1", "n2", "n3")
         await asyncio.gather(*writers)
@@ -173,7 +174,7 @@ async def test_killing_all_nodes_loses_nothing_that_was_acknowledged(tmp_path: P
         await wait_runs(cluster, "n1", "least", sum(run["job"] == "least" for run in before.values()) + 3)
         await assert_nothing_forgotten(cluster, before, jobs)
         await assert_decided_once(cluster, jobs)
-        await cluster.wait_converged(within=30)
+        await cluster.wait_converged(within=60)
 
 
 async def test_each_node_reads_its_own_writes_and_says_who_led(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ async def test_without_a_quorum_writes_are_refused_and_certainly_not_there(tmp_p
         async def leaderless() -> bool:
             return (await cluster.status(left))["leader"] is None
 
-        await eventually(leaderless, within=10, what=f"{left} knows that nobody leads")
+        await eventually(leaderless, within=60, what=f"{left} knows that nobody leads")
         job = {"schedule": NEVER, "executor": webhook("http://127.0.0.1:9/")}
         refused = (await cluster.request(left, "PUT", "/v1/jobs/refused", body=job)).expect(503)
         assert refused.headers["Content-Type"].startswith("application/problem+json")
@@ -270,7 +271,7 @@ async def test_what_a_leader_took_with_it_is_not_called_unwritten(tmp_path: Path
             async def under_load(known: int = known) -> bool:
                 return len(answers) > known + 200
 
-            await eventually(under_load, within=20, what="200 writes are answered")
+            await eventually(under_load, within=60, what="200 writes are answered")
             await cluster.kill(leader, other)
             await asyncio.gather(*writers)
             await cluster.start(leader, other)
@@ -297,7 +298,7 @@ async def test_what_ran_on_a_killed_leader_has_a_recorded_fate(tmp_path: Path, c
         async def both_in_flight() -> bool:
             return len((await receiver.open())[1]) == 2
 
-        await eventually(both_in_flight, within=10, what="both webhooks wait for their answer")
+        await eventually(both_in_flight, within=60, what="both webhooks wait for their answer")
         await cluster.kill(leader)
         if comes_back:
             await cluster.start(leader)
@@ -307,8 +308,8 @@ async def test_what_ran_on_a_killed_leader_has_a_recorded_fate(tmp_path: Path, c
             assert run["state"] in ENDED, run
             return run
 
-        once = await eventually(lambda: ended("at_most_once"), within=15, what="the at_most_once run has an end")
-        again = await eventually(lambda: ended("at_least_once"), within=25, what="the at_least_once run has an end")
+        once = await eventually(lambda: ended("at_most_once"), within=60, what="the at_most_once run has an end")
+        again = await eventually(lambda: ended("at_least_once"), within=60, what="the at_least_once run has an end")
         assert once["state"] == "lost"
         assert [row["state"] for row in once["attempts"]] == ["lost"]
         assert again["state"] == "succeeded"
@@ -332,7 +333,7 @@ async def test_the_address_is_printed_once_the_node_is_ready(tmp_path: Path) -> 
         async def printed() -> bool:
             return sum(node.url in line for line in node.out.read_text().splitlines()) == 1
 
-        await eventually(printed, within=5, what=f"stdout has one line with {node.url}")
+        await eventually(printed, within=60, what=f"stdout has one line with {node.url}")
     async with Cluster(tmp_path / "three") as cluster:
         cluster.spawn("n1")
         node = cluster.nodes["n1"]
@@ -340,6 +341,6 @@ async def test_the_address_is_printed_once_the_node_is_ready(tmp_path: Path) -> 
         async def live() -> bool:
             return (await cluster.request("n1", "GET", "/livez")).status == 200
 
-        await eventually(live, within=20, what="the node is live")
+        await eventually(live, within=60, what="the node is live")
         (await cluster.request("n1", "GET", "/readyz")).expect(503)
         assert node.url not in node.out.read_text()

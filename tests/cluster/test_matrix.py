@@ -69,7 +69,7 @@ async def play(
         assert seen == [[cell.state] for cell in cells], seen
         return all(f"{cell.name} 1" in begun for cell in cells)
 
-    await eventually(there, within=15, what="both runs are where the fault shall strike")
+    await eventually(there, within=60, what="both runs are where the fault shall strike")
     struck = {"leader": [leader], "executor": [away], "both": [leader, away]}[victims]
     for name in struck:
         result = strike(name, leader)
@@ -87,12 +87,12 @@ async def play(
         assert seen == {cell.name: [cell.end] for cell in cells}, seen
         return True
 
-    await eventually(over, within=15, what="one decision each, and its fate is on record")
+    await eventually(over, within=60, what="one decision each, and its fate is on record")
     for cell in cells:
         [row] = await rows(cell)
         assert row["state"] in ENDED
         (await cluster.request(witness, "DELETE", f"/v1/jobs/{cell.name}")).expect(200, 204)
-    await cluster.wait_converged(within=15)
+    await cluster.wait_converged(within=60)
 
 
 async def test_six_cells(tmp_path: Path) -> None:

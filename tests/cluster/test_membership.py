@@ -202,7 +202,7 @@ async def test_one_node_grows_to_three(tmp_path: Path) -> None:
             async def is_awaited(name: str = name) -> bool:
                 return (await cluster.standings("n1")).get(name) == "awaited"
 
-            await eventually(is_awaited, within=10, what=f"{name} is awaited")
+            await eventually(is_awaited, within=60, what=f"{name} is awaited")
             cluster.members.append(name)
             await cluster.start(name)
             assert name in (await adding).out

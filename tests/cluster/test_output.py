@@ -34,7 +34,7 @@ async def test_output_is_followed_through_another_node_and_gone_with_its_own(tmp
         async def ended() -> bool:
             return bool((await cluster.request(other, "GET", f"/v1/runs/{started['id']}")).json["state"] == "succeeded")
 
-        await eventually(ended, within=10, what="the run has ended")
+        await eventually(ended, within=60, what="the run has ended")
         whole = "".join(f"line {number}\n" for number in range(1, LINES + 1)) + "x" * 100_000
         for name in cluster.nodes:
             async with session.get(f"{cluster.nodes[name].url}{path}") as answer:

@@ -65,9 +65,9 @@ async def test_runs_go_where_they_shall_and_survive_the_death_of_their_node(tmp_
         async def reaches_all() -> bool:
             return {arrival["node"] for arrival in await receiver.arrivals("any")} == set(cluster.nodes)
 
-        await eventually(reaches_all, within=15, what="a run of `any` on each node")
-        assert (await ended(cluster, await run(cluster, "there"), 5))["node"] == victim
-        assert (await ended(cluster, await run(cluster, "nowhere"), 5))["reason"] == "no_node"
+        await eventually(reaches_all, within=60, what="a run of `any` on each node")
+        assert (await ended(cluster, await run(cluster, "there"), 60))["node"] == victim
+        assert (await ended(cluster, await run(cluster, "nowhere"), 60))["reason"] == "no_node"
 
         broadcast, sharded = await run(cluster, "all"), await run(cluster, "shards")
 
@@ -78,18 +78,18 @@ async def test_runs_go_where_they_shall_and_survive_the_death_of_their_node(tmp_
                 "shards": 6,
             }
 
-        await eventually(all_started, within=5, what="each part has started")
+        await eventually(all_started, within=60, what="each part has started")
         had = [part for part in await parts(cluster, sharded) if part["node"] == victim]
         assert [part["shard_count"] for part in had] == [6, 6], "six shards over three nodes"
         await cluster.kill(victim)
 
-        whole = await ended(cluster, sharded, 20)
+        whole = await ended(cluster, sharded, 60)
         assert (whole["state"], whole["parts"]) == ("succeeded", {"succeeded": 6})
         again = [await row(cluster, part["id"]) for part in had]
         assert all(part["attempt"] == 2 and part["node"] != victim for part in again), again
         assert {part["shard_index"] for part in await parts(cluster, sharded)} == set(range(6))
 
-        told = await ended(cluster, broadcast, 20)
+        told = await ended(cluster, broadcast, 60)
         assert (told["state"], told["parts"]) == ("lost", {"succeeded": 2, "lost": 1})
         assert told["error"] == "of 3 parts 1 lost, 2 succeeded"
         [lost] = [part for part in await parts(cluster, broadcast) if part["state"] == "lost"]
@@ -101,9 +101,9 @@ async def test_runs_go_where_they_shall_and_survive_the_death_of_their_node(tmp_
             nodes = [arrival["node"] for arrival in await receiver.arrivals("any", start=seen)]
             return len(nodes) >= 4 and victim not in nodes
 
-        await eventually(goes_on, within=10, what="`any` goes on without the node that is gone")
+        await eventually(goes_on, within=60, what="`any` goes on without the node that is gone")
         second = await run(cluster, "all")
-        assert len(await eventually(lambda: parts(cluster, second), within=5, what="divided")) == 2
+        assert len(await eventually(lambda: parts(cluster, second), within=60, what="divided")) == 2
 
         leader = await cluster.wait_leader()
         other = next(name for name in cluster.alive if name != leader)
@@ -115,6 +115,6 @@ async def test_runs_go_where_they_shall_and_survive_the_death_of_their_node(tmp_
             nodes = [arrival["node"] for arrival in await receiver.arrivals("any", start=seen)]
             return len(nodes) >= 3 and set(nodes[-3:]) == {other}
 
-        await eventually(stays_away, within=10, what="a drained node gets nothing new")
+        await eventually(stays_away, within=60, what="a drained node gets nothing new")
         doubled = [arrival["token"] for arrival in await receiver.arrivals()]
         assert len(doubled) == len(set(doubled)), "no token starts twice"

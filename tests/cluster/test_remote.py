@@ -39,7 +39,7 @@ async def test_a_run_that_its_target_has_taken_over_outlives_the_leader_that_sen
             async def taken_over() -> bool:
                 return (await seen(leader))["answer_by"] is not None
 
-            await eventually(taken_over, within=10, what="the 202 is on record")
+            await eventually(taken_over, within=60, what="the 202 is on record")
             await cluster.kill(leader)
             other = await cluster.wait_leader(other_than=leader)
             await cluster.restart(leader)  # in its next life; what it ran in the former is lost by now
@@ -55,7 +55,7 @@ async def test_a_run_that_its_target_has_taken_over_outlives_the_leader_that_sen
             async def followed() -> Any:
                 return [row for row in await cluster.runs(other, "next") if row["answer_by"]]
 
-            [child] = await eventually(followed, within=10, what="what follows has been taken over")
+            [child] = await eventually(followed, within=60, what="what follows has been taken over")
             assert (child["cause"], child["parent"]) == ("chain", run["id"])
             assert [request.headers["Raftcron-Run-Id"] for request in got] == [run["id"], child["id"]]
     finally:

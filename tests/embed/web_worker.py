@@ -24,7 +24,7 @@ def say(*words: object) -> None:
         file.write((" ".join(map(str, words)) + "\n").encode())
 
 
-@cron.job("@every 1s", name="tick")
+@cron.job("@every 1s", name="tick", overlap={"policy": "allow"}, history={"runs": 1000})
 async def tick(run: Run) -> None:
     say("run", run.scheduled_time.isoformat(), run.attempt, run.node, os.getpid())
 

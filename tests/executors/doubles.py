@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from raftcron.clock import SystemClock
 from raftcron.executors import processes
 from raftcron.ports import Attempt
 
 LICENCE_SECONDS = 60.0
-
-T = TypeVar("T")
 
 
 def boot_in(seconds: float) -> float:
@@ -70,37 +68,6 @@ async def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> Any
             return value
         assert time.monotonic() < end, f"not true within {seconds} s"
         await asyncio.sleep(0.005)
-
-
-async def struck(run: Callable[[float], Awaitable[T]], has_begun: Callable[[], Any], seconds: float) -> T:
-    """What `run(seconds)` gives, for an end that comes by the clock: that of the first run that had begun by then.
-
-    A slow machine may not have begun what shall be ended; each run gets four times as long as the one before.
-    """
-    while seconds < 60:
-        running = asyncio.ensure_future(run(seconds))
-        begun = False
-        while not running.done():
-            begun = begun or bool(has_begun())
-            await asyncio.sleep(0.005)
-        if begun or has_begun():
-            return await running
-        await running
-        seconds *= 4
-    raise AssertionError(f"nothing has begun within {seconds / 4:g} s")
-
-
-async def promptly(begin: Callable[[], Awaitable[None]], act: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """`act` takes no longer than this, by the quickest of three: what is slow once may be the machine."""
-    taken = []
-    for _ in range(3):
-        await begin()
-        began = time.monotonic()
-        await act()
-        taken.append(time.monotonic() - began)
-        if taken[-1] <= seconds:
-            return
-    raise AssertionError(f"never within {seconds:g} s: {taken}")
 
 
 def with_marker(marker: str) -> list[int]:

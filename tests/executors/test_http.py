@@ -26,7 +26,8 @@ from raftcron.executors.output import Shelf
 from raftcron.executors.registry import Surroundings
 from raftcron.executors.signature import signed
 from raftcron.ports import Ending
-from tests.executors.doubles import HandControl, eventually, make_attempt, struck
+from tests.executors.doubles import HandControl, eventually, make_attempt
+from tests.patience import struck
 from tests.raft.certificates import Authority
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ import pytest
 
 from raftcron.executors import cgroups, processes
 from raftcron.executors.remnants import Remnant, clean_up
-from tests.executors.doubles import eventually, promptly, with_marker
+from tests.executors.doubles import eventually, with_marker
+from tests.patience import quickest
 
 
 class Node(NamedTuple):
@@ -71,22 +73,19 @@ def hiding(marker: str) -> str:
 @pytest.mark.parametrize("command", ["sleep 300; : {}", "hide"])
 async def test_children_die_with_a_killed_daemon(start_node: StartNode, command: str) -> None:
     """kill -9 of the daemon: within a second nothing is left, and the spawner has ended, too."""
-    node: Node
-    marker = ""
 
-    async def begin() -> None:
-        nonlocal node, marker
+    async def death() -> float:
         marker = uuid.uuid4().hex
         node = await start_node(hiding(marker) if command == "hide" else command.format(marker), 60.0)
         await eventually(lambda: len(with_marker(marker)) >= (5 if command == "hide" else 2))  # with the daemon
-
-    async def kill() -> None:
         node.daemon.kill()
+        killed = time.monotonic()
         await node.daemon.wait()
         await eventually(lambda: not with_marker(marker))
         await eventually(lambda: is_gone(node.spawner_pid))
+        return time.monotonic() - killed
 
-    await promptly(begin, kill, 1.0)
+    assert await quickest(death, 1.0) < 1.0
 
 
 async def test_the_next_life_learns_how_it_ended(start_node: StartNode) -> None:

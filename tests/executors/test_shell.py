@@ -15,7 +15,8 @@ from raftcron.executors.registry import Surroundings
 from raftcron.executors.shell import ShellExecutor
 from raftcron.executors.spawner import Spawner
 from raftcron.ports import Ending
-from tests.executors.doubles import HandControl, eventually, make_attempt, struck, with_marker
+from tests.executors.doubles import HandControl, eventually, make_attempt, with_marker
+from tests.patience import struck
 
 DAEMON = {
     "PATH": os.environ["PATH"],

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.cluster.harness import Cluster, eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "executors.md"
@@ -38,7 +36,6 @@ def install(site: Path) -> None:
     (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {value}\n")
 
 
-@pytest.mark.timeout(60)
 async def test_the_pages_executor_runs_in_a_real_node(tmp_path: Path) -> None:
     """Every fault of its object is named, a run of it does its work, a failure says why."""
     async with Extended(tmp_path, size=1) as cluster:
@@ -59,7 +56,7 @@ async def test_the_pages_executor_runs_in_a_real_node(tmp_path: Path) -> None:
                 run = (await cluster.request("n1", "GET", f"/v1/runs/{started}")).expect(200).json
                 return run if run["finished_at"] else None
 
-            return await eventually(ended, within=10, what="the run has ended")
+            return await eventually(ended, within=60, what="the run has ended")
 
         spool = tmp_path / "spool"
         spool.mkdir()
