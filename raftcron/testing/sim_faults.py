@@ -307,7 +307,9 @@ class Story:
             and not (self._held or self._operator.is_busy or self.wrong_clocks.wrong or network.cuts or network.slow)
             and all(disk.free_bytes is None and disk.sync_seconds < 0.001 for disk in cluster.disks.values())
         )
-        return (leaders[0].name, leaders[0].number, leaders[0].log.leading_epoch) if is_well else None
+        # A step within the skew is no fault, but what was due by the former time is not what is due by the new one.
+        offsets = tuple(clock.offset for clock in cluster.clocks.values())
+        return (leaders[0].name, leaders[0].number, leaders[0].log.leading_epoch, offsets) if is_well else None
 
     def _reads(self) -> None:
         if self._is_loaded:
