@@ -23,7 +23,7 @@ from raftcron.api.query import Query
 from raftcron.core.definition import DEFAULTS
 from raftcron.core.fields import CHECKS, Walk
 from raftcron.executors import http_spec, python, registry, shell
-from tests.api.bench import Bench, bench
+from tests.api.bench import Answer, Bench, bench
 from tests.api.test_requests_of_runs import taken_over
 
 TYPES = tuple(sorted(registry.BUILT_IN))
@@ -267,9 +267,16 @@ async def test_dry_runs_are_described(three: Bench, name: str, schedule: str) ->
 )
 async def test_problems_are_described(three: Bench, method: str, path: str, body: Any, status: int) -> None:
     """Each with the codes that its status may have."""
-    document = (await three.ask(method, path, body)).problem(status)
-    schema = DOCUMENT["components"]["responses"][f"Problem{status}"]["content"]["application/problem+json"]["schema"]
-    validator(schema).validate(document)
+    answer = await three.ask(method, path, body)
+    assert answer.status == status
+    judge_problem(answer)
+
+
+def judge_problem(answer: Answer) -> None:
+    """A problem as its status is described."""
+    said = DOCUMENT["components"]["responses"][f"Problem{answer.status}"]
+    schema = said["content"]["application/problem+json"]["schema"]
+    validator(schema).validate(answer.problem(answer.status))
 
 
 async def prepare(made: Bench) -> None:

@@ -9,6 +9,7 @@ from raftcron.api.backup import ARCHIVE
 from raftcron.api.openapi.operations.parts import (
     KEY,
     LOCAL,
+    MAKE,
     WRITE,
     WRITTEN,
     Answer,
@@ -21,8 +22,18 @@ from raftcron.api.openapi.operations.parts import (
 )
 from raftcron.api.openapi.taken import TEXT
 
+UNKEPT = tuple(status for status in WRITE if status != 429)  # a key is taken and not kept
+UNKEPT_MAKE = tuple(status for status in UNKEPT if status != 404)
 
-def of_cluster(id_: str, summary: str, body: Body | None, answers: Mapping[int, Answer], **more: Any) -> Operation:
+
+def of_cluster(
+    id_: str,
+    summary: str,
+    body: Body | None,
+    answers: Mapping[int, Answer],
+    problems: tuple[int, ...] = UNKEPT,
+    **more: Any,
+) -> Operation:
     return Operation(
         id=id_,
         summary=summary,
@@ -30,7 +41,7 @@ def of_cluster(id_: str, summary: str, body: Body | None, answers: Mapping[int, 
         headers=KEY,
         body=body,
         answers=answers,
-        problems=WRITE,
+        problems=problems,
         **more,
     )
 
@@ -48,6 +59,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "Await a new member",
         json_body("MemberBody", {"fourth": {"name": "n4", "raft": "127.0.0.1:7204", "http": "127.0.0.1:7104"}}),
         {200: one("Members", "it votes already"), 202: one("Members", "it is awaited, or learns")},
+        UNKEPT_MAKE,
     ),
     ("DELETE", "/v1/cluster/members/{name}"): of_cluster(
         "removeMember", "Remove a member", None, {204: Answer("it belongs no more")}, name="n3"
@@ -56,7 +68,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "replaceMember",
         "Await an empty data directory in a member's place",
         json_body("ReplaceBody", {"same_address": {}}, is_required=False),
-        {200: one("Members", "it votes already"), 202: one("Members", "it is awaited")},
+        {202: one("Members", "it is awaited")},
         name="n3",
     ),
     ("POST", "/v1/cluster/transfer"): of_cluster(
@@ -70,12 +82,14 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "A node gets no new runs, or may have them again",
         json_body("DrainBody", {"drain": {"node": "n3"}, "again": {"node": "n3", "drain": False}}),
         {200: one("Cluster", "the cluster", WRITTEN)},
+        WRITE,
     ),
     ("POST", "/v1/cluster/accept-time"): of_cluster(
         "acceptTime",
         "The leader's clock counts from now on, where no majority agrees on another time",
         json_body("NothingBody", {"now": {}}, is_required=False),
         {200: one("Cluster", "the cluster")},
+        UNKEPT_MAKE,
     ),
     ("GET", "/v1/events"): Operation(
         id="events",
@@ -93,7 +107,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         ),
         headers=("Last-Event-ID",),
         answers={200: Answer("a stream without an end", TEXT, "text/event-stream")},
-        problems=(*LOCAL, 410, 422, 429, 503),
+        problems=(*LOCAL, 410, 422, 429),
     ),
     ("GET", "/v1/backup"): Operation(
         id="backup",
@@ -110,6 +124,6 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         headers=KEY,
         body=Body(types={ARCHIVE: "Archive"}, examples={}),
         answers={200: one("Restored", "what was done", WRITTEN)},
-        problems=WRITE,
+        problems=MAKE,
     ),
 }

@@ -8,10 +8,12 @@ from typing import Final
 from raftcron.api import bodies
 from raftcron.api.openapi.operations.parts import (
     CONDITIONAL,
+    CONDITIONAL_MAKE,
     COUNT,
     CREATED,
     FOUND_READ,
     KEY,
+    MAKE,
     PAGE,
     READ,
     READ_HEADERS,
@@ -88,7 +90,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         headers=KEY,
         body=json_body("NamedJobBody", NAMED),
         answers={201: Answer("created", or_null("Job"), headers=CREATED)},
-        problems=WRITE,
+        problems=MAKE,
     ),
     ("GET", "/v1/jobs/{name}"): get_of("a job", "getJob", "Job", "backup-db", tag="jobs", headers=("ETag",)),
     ("PUT", "/v1/jobs/{name}"): Operation(
@@ -106,7 +108,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             ),
             201: Answer("created", or_null("Job"), headers=CREATED),
         },
-        problems=CONDITIONAL,
+        problems=CONDITIONAL_MAKE,
     ),
     ("PATCH", "/v1/jobs/{name}"): Operation(
         id="patchJob",
@@ -137,7 +139,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             examples={"two": {"jobs": list(NAMED.values()), "owner": "team-db"}},
         ),
         answers={200: one("BulkAnswer", "what each job met", WRITTEN)},
-        problems=WRITE,
+        problems=MAKE,
     ),
     ("POST", "/v1/jobs/{name}/pause"): of_job(
         "pauseJob",
@@ -210,10 +212,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 "real": {"from": "2026-01-31T00:00:00Z", "to": "2026-01-31T01:00:00Z"},
             },
         ),
-        answers={
-            200: one("Filled", "of a dry run", WRITTEN),
-            202: one("Filled", "the runs, which start one after the other", WRITTEN),
-        },
+        answers={200: one("Filled", "the runs, which start one after the other; of a dry run their times", WRITTEN)},
         problems=WRITE,
     ),
 }

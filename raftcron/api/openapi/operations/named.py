@@ -22,7 +22,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             },
         ),
         answers={200: one("Explained", "what it means")},
-        problems=(400, 401, 403, 413, 415, 422, 503),
+        problems=(400, 401, 403, 413, 415, 422),
     ),
     ("GET", "/v1/calendars"): list_of("calendars", "listCalendars", "CalendarPage", tag="calendars"),
     ("GET", "/v1/calendars/{name}"): get_of(

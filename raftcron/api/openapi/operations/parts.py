@@ -92,6 +92,8 @@ FOUND_READ = (400, 401, 403, 404, 422, 503)
 LOCAL = (400, 401, 403)
 WRITE = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
 CONDITIONAL = (*WRITE[:5], 412, *WRITE[5:])
+MAKE = tuple(status for status in WRITE if status != 404)  # nothing has to be there
+CONDITIONAL_MAKE = tuple(status for status in CONDITIONAL if status != 404)
 KEY = ("Idempotency-Key",)
 TAGS = ("If-Match", "If-None-Match", *KEY)
 WRITTEN = ("Idempotency-Replayed",)
@@ -148,7 +150,7 @@ def put_of(what: str, id_: str, schema: str, name: str, body: Body, *, tag: str,
             200: Answer("replaced, or the same as before", or_null(schema), headers=TAGGED if is_tagged else WRITTEN),
             201: Answer("created", or_null(schema), headers=CREATED if is_tagged else WRITTEN),
         },
-        problems=CONDITIONAL if is_tagged else WRITE,
+        problems=CONDITIONAL_MAKE if is_tagged else MAKE,
     )
 
 
