@@ -24,8 +24,8 @@ from aiohttp import web
 from raftcron import __version__
 from raftcron.clock import Clock, SystemClock, kernel_says_synchronised
 from raftcron.config import Settings
-from raftcron.core.commands import Announce, Finished
-from raftcron.core.model import FAILED, HANDLER_TAG, SUCCEEDED
+from raftcron.core.commands import Announce
+from raftcron.core.model import HANDLER_TAG
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors import http_spec
@@ -36,7 +36,7 @@ from raftcron.executors.kept_output import KeptOutput
 from raftcron.executors.mail import Relay
 from raftcron.executors.output import Shelf
 from raftcron.executors.registry import Registry, Surroundings
-from raftcron.executors.remnants import Remnant, clean_up
+from raftcron.executors.remnants import clean_up, seen_end
 from raftcron.executors.spawner import Spawner
 from raftcron.node import Node, NodeSettings
 from raftcron.raft import CompactionSettings, PeerTls, RaftSettings, SlicedScribe, SystemDevice, scribe_for_this_system
@@ -176,7 +176,7 @@ class Daemon:
             log.info(
                 "remnant_found run=%s was_alive=%s exit_code=%s", remnant.run_id, remnant.was_alive, remnant.exit_code
             )
-        await self.node.start([end for remnant in remnants if (end := _seen_end(remnant)) is not None])
+        await self.node.start([end for remnant in remnants if (end := seen_end(remnant)) is not None])
         if self._handlers is None:
             gc.freeze()  # what was restored lives on: the collector need not look at it again
         (self.settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
@@ -397,21 +397,6 @@ def _peer_tls(settings: Settings) -> PeerTls | None:
     if settings.peer_cert is None or settings.peer_key is None or settings.peer_ca is None:
         return None
     return PeerTls(settings.peer_cert, settings.peer_key, settings.peer_ca)
-
-
-def _seen_end(remnant: Remnant) -> Finished | None:
-    """A command's end that the spawner saw and that its daemon did not live to report, if it is so."""
-    exit_code = remnant.exit_code
-    if exit_code is None or remnant.reason is not None:
-        return None
-    return Finished(
-        run=remnant.run_id,
-        fencing_token=remnant.token,
-        state=SUCCEEDED if exit_code == 0 else FAILED,
-        exit_code=exit_code if exit_code >= 0 else 128 - exit_code,
-        error=None if exit_code == 0 else "it ended while its node was being stopped; the output is gone",
-        error_kind=None if exit_code == 0 else "exit",
-    )
 
 
 def run(settings: Settings) -> int:

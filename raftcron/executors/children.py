@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from raftcron.executors import cgroups, runfiles
@@ -48,12 +49,18 @@ class Child:
     )
 
     def __init__(
-        self, request: dict[str, Any], pid: int, output: int, capture: Capture, cgroup: str | None, now: float
+        self,
+        request: Mapping[str, Any],
+        pid: int,
+        output: int | None,
+        capture: Capture,
+        cgroup: str | None,
+        now: float,
     ) -> None:
         self.id: str = request["id"]
         self.cgroup = cgroup  # all that it starts is in there; None where none could be made
         self.pid = pid
-        self.output: int | None = output  # our end of the pipe; None once it is closed
+        self.output = output  # our end of the pipe; None once it is closed
         self.output_name: str | None = request["output"]
         self.capture = capture
         self.self_stop: bool = request["self_stop"]
@@ -82,7 +89,7 @@ class Setting:
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))
 
-    def fork(self, request: dict[str, Any], output: int, cgroup: str | None) -> int:
+    def fork(self, request: Mapping[str, Any], output: int, cgroup: str | None) -> int:
         """Start the request with stdout and stderr at `output`; the child's pid.  OSError if it cannot be forked."""
         stdin = self._stdin(request["stdin"])
         try:
@@ -105,7 +112,7 @@ class Setting:
         os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
 
-    def _become(self, request: dict[str, Any], stdin: int, output: int, cgroup: str | None) -> None:
+    def _become(self, request: Mapping[str, Any], stdin: int, output: int, cgroup: str | None) -> None:
         """In the child: never returns."""
         what, hint = "cannot start", ""
         try:
@@ -147,21 +154,15 @@ class Setting:
         finally:
             os._exit(127)
 
-    def _name_myself(self, request: dict[str, Any]) -> None:
+    def _name_myself(self, request: Mapping[str, Any]) -> None:
         """Before user code: what is not named here certainly never ran."""
         me = look(os.getpid())
         assert me is not None
-        record = {
-            "pid": me.pid,
-            "start": me.start,
-            "boot": self.boot,
-            "run_id": request["run_id"],
-            "token": request["token"],
-        }
+        record = runfiles.child_record(me.pid, me.start, self.boot, request["run_id"], request["token"])
         runfiles.write(runfiles.child_path(self.run_directory, request["id"]), record)
 
 
-def _names(request: dict[str, Any]) -> str:
+def _names(request: Mapping[str, Any]) -> str:
     asked = [f"{kind} {request[kind]!r}" for kind in ("user", "group") if request[kind] is not None]
     return f"cannot become {' and '.join(asked)}"
 

@@ -21,10 +21,11 @@ from typing import Any, Self
 from raftcron.clock import Clock
 from raftcron.executors.context import environment
 from raftcron.executors.handlers import Handler, Handlers, Run
+from raftcron.executors.host import SECRETS
 from raftcron.executors.output import TAIL_BYTES, output_name
 from raftcron.executors.registry import Surroundings, unsent
 from raftcron.executors.spawned import carry_out
-from raftcron.executors.spawner import SECRETS, Spawner, SpawnRequest
+from raftcron.executors.spawner import Spawner, SpawnRequest
 from raftcron.executors.validation import Finding, Findings
 from raftcron.ports import Attempt, Control, Ending
 

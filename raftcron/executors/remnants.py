@@ -13,9 +13,12 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
+from raftcron.core.commands import Finished
+from raftcron.core.model import FAILED, SUCCEEDED
 from raftcron.errors import FatalError
-from raftcron.executors import cgroups, processes, runfiles
-from raftcron.executors.processes import Process
+from raftcron.executors import cgroups, runfiles
+from raftcron.executors.host import LINUX, Host, Processes, RunFiles
+from raftcron.executors.processes import Process, descendants
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class _Child(NamedTuple):
     end: dict[str, object] | None
 
 
-async def clean_up(run_directory: Path, keep_ended: bool = False) -> list[Remnant]:
+async def clean_up(run_directory: Path, keep_ended: bool = False, host: Host = LINUX) -> list[Remnant]:
     """Kill all that the run directory names, wait until it is gone, and empty the directory.
 
     `keep_ended` leaves the files of children whose end was seen: this life may not have committed it yet.
@@ -57,11 +60,10 @@ async def clean_up(run_directory: Path, keep_ended: bool = False) -> list[Remnan
     To be awaited before the node announces its new incarnation, and with no live spawner of this process.
     FatalError if something does not die within 30 s: the node must not start code that may already run.
     """
+    processes, files, directory = host.processes, host.files, str(run_directory)
     boot = processes.boot_id()
-    children = _read_children(run_directory)
-    spawners = [
-        record for record in runfiles.read(str(run_directory / runfiles.SPAWNER_FILE))[:1] if record.get("boot") == boot
-    ]
+    children = _read_children(directory, files)
+    spawners = [record for record in files.read(runfiles.spawner_path(directory))[:1] if record.get("boot") == boot]
     here = [child for child in children if child.boot == boot and child.end is None]
     named = {(int(one["pid"]), int(one["start"])) for one in spawners}
     marks = tuple(f"{one['pid']}.{one['start']}.{boot}." for one in spawners)
@@ -72,7 +74,7 @@ async def clean_up(run_directory: Path, keep_ended: bool = False) -> list[Remnan
     named |= {(child.pid, child.start) for child in here}
     groups = [path for one in spawners if isinstance(path := one.get("cgroup"), str) and cgroups.is_ours(path)]
     if spawners or here:
-        await _kill(named, marks, groups)
+        await _kill(processes, named, marks, groups)
     for path in groups:
         cgroups.remove(path)
 
@@ -91,13 +93,28 @@ async def clean_up(run_directory: Path, keep_ended: bool = False) -> list[Remnan
             )
         )
     ended = {child.request_id + runfiles.CHILD_SUFFIX for child in children if child.end is not None}
-    for path in _files(run_directory):
-        if not (keep_ended and path.name in ended):
-            path.unlink(missing_ok=True)
+    for name in files.names(directory):
+        if not (keep_ended and name in ended):
+            files.remove(runfiles.path_of(directory, name))
     return remnants
 
 
-async def _kill(named: set[tuple[int, int]], marks: tuple[str, ...], groups: list[str]) -> None:
+def seen_end(remnant: Remnant) -> Finished | None:
+    """A command's end that the spawner saw and that its daemon did not live to report, if it is so."""
+    exit_code = remnant.exit_code
+    if exit_code is None or remnant.reason is not None:
+        return None
+    return Finished(
+        run=remnant.run_id,
+        fencing_token=remnant.token,
+        state=SUCCEEDED if exit_code == 0 else FAILED,
+        exit_code=exit_code if exit_code >= 0 else 128 - exit_code,
+        error=None if exit_code == 0 else "it ended while its node was being stopped; the output is gone",
+        error_kind=None if exit_code == 0 else "exit",
+    )
+
+
+async def _kill(processes: Processes, named: set[tuple[int, int]], marks: tuple[str, ...], groups: list[str]) -> None:
     """SIGKILL to all of them and their families, until some looks in a row find none.
 
     One look is no proof: nobody holds the dead back for us, so what forks and ends at once may be missed, unless it has
@@ -107,7 +124,7 @@ async def _kill(named: set[tuple[int, int]], marks: tuple[str, ...], groups: lis
     while quiet < QUIET_LOOKS:
         for path in groups:
             cgroups.kill(path)
-        family = _family(named, marks)
+        family = _family(processes, named, marks)
         quiet = quiet + 1 if not family and all(map(cgroups.is_empty, groups)) else 0
         for process in family:
             processes.kill_exactly(process)
@@ -122,7 +139,7 @@ async def _kill(named: set[tuple[int, int]], marks: tuple[str, ...], groups: lis
         looked += POLL_SECONDS
 
 
-def _family(named: set[tuple[int, int]], marks: tuple[str, ...]) -> list[Process]:
+def _family(processes: Processes, named: set[tuple[int, int]], marks: tuple[str, ...]) -> list[Process]:
     """What is named and alive, what descends from it or belongs to its session, and what carries the mark."""
     found = processes.table()
     roots = {process.pid for process in found.values() if (process.pid, process.start) in named}
@@ -133,31 +150,22 @@ def _family(named: set[tuple[int, int]], marks: tuple[str, ...]) -> list[Process
         mark = processes.mark_of(process.pid) if marks else None
         if process.session in sessions or (mark is not None and mark.startswith(marks)):
             roots.add(process.pid)
-    family = [found[pid] for pid in roots] + list(processes.descendants(found, roots))
+    family = [found[pid] for pid in roots] + list(descendants(found, roots))
     return [process for process in family if not process.is_dead and process.pid != os.getpid()]
 
 
-def _files(run_directory: Path) -> list[Path]:
-    if not run_directory.is_dir():
-        return []
-    return [
-        path
-        for path in run_directory.iterdir()
-        if path.name == runfiles.SPAWNER_FILE or path.name.endswith(runfiles.CHILD_SUFFIX)
-    ]
-
-
-def _read_children(run_directory: Path) -> list[_Child]:
+def _read_children(directory: str, files: RunFiles) -> list[_Child]:
     """A file that was cut off names nobody: it is whole before user code starts."""
     children = []
-    for path in sorted(_files(run_directory)):
-        if path.name == runfiles.SPAWNER_FILE:
+    for name in files.names(directory):
+        if name == runfiles.SPAWNER_FILE:
             continue
-        records = runfiles.read(str(path))
+        path = runfiles.path_of(directory, name)
+        records = files.read(path)
         try:
             first = records[0]
             child = _Child(
-                path.name.removesuffix(runfiles.CHILD_SUFFIX),
+                name.removesuffix(runfiles.CHILD_SUFFIX),
                 int(first["pid"]),
                 int(first["start"]),
                 str(first["boot"]),

@@ -8,6 +8,7 @@ Nothing is synced: after a power loss the boot id differs, and there is nothing 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any
@@ -18,8 +19,26 @@ CHILD_SUFFIX = ".child"
 _FILE_BYTES = 64 << 10
 
 
+def path_of(directory: str, name: str) -> str:
+    return os.path.join(directory, name)  # noqa: PTH118  pathlib costs start time
+
+
+def spawner_path(directory: str) -> str:
+    return path_of(directory, SPAWNER_FILE)
+
+
 def child_path(directory: str, request_id: str) -> str:
-    return os.path.join(directory, request_id + CHILD_SUFFIX)  # noqa: PTH118  pathlib costs start time
+    return path_of(directory, request_id + CHILD_SUFFIX)
+
+
+def spawner_record(pid: int, start: int, boot: str, cgroup: str | None) -> dict[str, Any]:
+    """The line of the spawner's file."""
+    return {"pid": pid, "start": start, "boot": boot, "cgroup": cgroup}
+
+
+def child_record(pid: int, start: int, boot: str, run_id: str, token: int) -> dict[str, Any]:
+    """The first line of a child's file, there before user code: what is not named certainly never ran."""
+    return {"pid": pid, "start": start, "boot": boot, "run_id": run_id, "token": token}
 
 
 def write(path: str, record: dict[str, Any]) -> None:
@@ -52,6 +71,21 @@ def read(path: str) -> list[dict[str, Any]]:
             break
         records.append(record)
     return records
+
+
+def names(directory: str) -> list[str]:
+    """Of the run files in a directory, in order; none if it is missing."""
+    try:
+        found = os.listdir(directory)  # noqa: PTH208  names, not paths
+    except OSError:
+        return []
+    return sorted(name for name in found if name == SPAWNER_FILE or name.endswith(CHILD_SUFFIX))
+
+
+def remove(path: str) -> None:
+    """It may be gone already.  OSError if it cannot be."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108  pathlib costs start time
 
 
 def _put(path: str, record: dict[str, Any], flags: int) -> None:

@@ -6,12 +6,7 @@ What a command may see is in context.py, what happens inside the spawner in spaw
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from raftcron.errors import FatalError, UnavailableError
 from raftcron.executors import runfiles
 from raftcron.executors.frames import Frames, frame
+from raftcron.executors.host import LINUX, Host, Link
 from raftcron.executors.output import DIRECTORY_BYTES
 from raftcron.executors.remnants import Remnant, clean_up
 
@@ -32,12 +28,6 @@ PING_SECONDS = 1.0
 UNANSWERED_PINGS = 5  # then the spawner is taken for stopped; counted, so that a pause of the daemon counts once
 RESTART_SECONDS = 1.0  # between two tries to start one
 ENDED_FILES = 1_000  # run files of ended children that are kept for a life that could not commit their end
-READ_BYTES = 64 << 10
-SECRETS = (
-    "RAFTCRON_CLUSTER_SECRET",
-    "RAFTCRON_PREVIOUS_CLUSTER_SECRET",
-    "RAFTCRON_TOKEN",
-)  # never handed on to any process
 
 Reason = Literal["cancelled", "shutdown", "lease"]
 
@@ -84,9 +74,7 @@ class SpawnResult(NamedTuple):
 class _Life:
     """One spawner process."""
 
-    process: subprocess.Popen[bytes]
-    writer: asyncio.StreamWriter
-    reader: asyncio.StreamReader
+    link: Link
     frames: Frames = field(default_factory=Frames)
     unanswered: int = 0
 
@@ -107,6 +95,7 @@ class Spawner:
         lease_grace_seconds: float = 3.0,
         ping_seconds: float = PING_SECONDS,
         with_cgroups: bool = True,
+        host: Host = LINUX,
     ) -> None:
         self._run_directory = run_directory
         self._output_directory = output_directory or run_directory.parent / "output"
@@ -114,6 +103,7 @@ class Spawner:
         self._lease_grace_seconds = lease_grace_seconds
         self._ping_seconds = ping_seconds
         self._with_cgroups = with_cgroups
+        self._host = host
         self._deadline = 0.0
         self._life: _Life | None = None  # set while requests may be written
         self._is_up = asyncio.Event()
@@ -127,7 +117,7 @@ class Spawner:
     @property
     def pid(self) -> int | None:
         """The spawner process, None while there is none."""
-        return self._life.process.pid if self._life is not None else None
+        return self._life.link.pid if self._life is not None else None
 
     @property
     def running_count(self) -> int:
@@ -140,9 +130,7 @@ class Spawner:
         To be awaited before the node announces its new incarnation.  FatalError if something of the former life cannot
         be killed, UnavailableError if no spawner can be started.
         """
-        for directory in (self._run_directory, self._output_directory):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        remnants = await clean_up(self._run_directory)
+        remnants = await clean_up(self._run_directory, host=self._host)
         life = await self._launch()
         self._keeper = asyncio.create_task(self._keep(life), name="spawner")
         return remnants
@@ -151,7 +139,7 @@ class Spawner:
         """End the process and all that it runs; what runs ends as the spawner saw it, else `lost`."""
         self._is_stopping = True
         if self._life is not None:
-            self._life.writer.close()
+            self._life.link.close()
         if self._keeper is not None:
             await self._keeper
             self._keeper = None
@@ -199,7 +187,7 @@ class Spawner:
         )
         future: asyncio.Future[SpawnResult] = asyncio.get_running_loop().create_future()
         self._pending[request.request_id] = future
-        self._life.writer.write(message)
+        self._life.link.write(message)
         try:
             return await future
         except asyncio.CancelledError:
@@ -218,36 +206,20 @@ class Spawner:
     # ---- the process ---------------------------------------------------------------------------------------------
 
     async def _launch(self) -> _Life:
-        ours, theirs = socket.socketpair()
-        try:
-            arguments = [
-                str(theirs.fileno()),
-                str(self._run_directory),
-                str(self._output_directory),
-                str(self._output_bytes_max),
-                repr(self._lease_grace_seconds),
-                str(int(self._with_cgroups)),
-            ]
-            process = subprocess.Popen(  # noqa: ASYNC220  a few ms of vfork and exec, and no watcher thread
-                [sys.executable, "-P", "-m", "raftcron.executors.spawner_main", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=_spawner_environment(os.environ),
-                start_new_session=True,  # Ctrl-C is for the daemon
-            )
-        except OSError as error:
-            ours.close()
-            raise UnavailableError(f"cannot start the spawner with {sys.executable}: {error}") from error
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours, limit=READ_BYTES)
-        life = _Life(process, writer, reader)
+        arguments = [
+            str(self._run_directory),
+            str(self._output_directory),
+            str(self._output_bytes_max),
+            repr(self._lease_grace_seconds),
+            str(int(self._with_cgroups)),
+        ]
+        link = await self._host.launch(arguments)
+        life = _Life(link)
         try:
             async with asyncio.timeout(START_SECONDS):
                 messages: list[Any] = []
                 while not messages:
-                    data = await reader.read(READ_BYTES)
+                    data = await link.read()
                     if not data:
                         raise UnavailableError("the spawner ended at once; its message is on the daemon's stderr")
                     messages = life.frames.feed(data)
@@ -256,7 +228,7 @@ class Spawner:
             if isinstance(error, TimeoutError):
                 raise UnavailableError(f"the spawner is not ready after {START_SECONDS:.0f} s") from error
             raise
-        writer.write(frame({"do": "extend", "deadline": self._deadline}))
+        link.write(frame({"do": "extend", "deadline": self._deadline}))
         self._life = life
         self._is_up.set()
         return life
@@ -265,7 +237,7 @@ class Spawner:
         """As long as the daemon lives, have one spawner."""
         while True:
             if self._is_stopping:  # asked while this one was being started
-                life.writer.close()
+                life.link.close()
             pinger = asyncio.create_task(self._ping(life), name="spawner-ping")
             try:
                 await self._read(life)
@@ -279,7 +251,7 @@ class Spawner:
                 self._is_up.set()  # whoever still waits is refused
                 return
             self.restart_count += 1
-            log.error("spawner_lost pid=%d restarts=%d", life.process.pid, self.restart_count)
+            log.error("spawner_lost pid=%d restarts=%d", life.link.pid, self.restart_count)
             new_life = await self._relaunch()
             if new_life is None:
                 return
@@ -299,7 +271,7 @@ class Spawner:
         """Until the process is gone, or talks nonsense."""
         while True:
             try:
-                data = await life.reader.read(READ_BYTES)
+                data = await life.link.read()
                 messages = life.frames.feed(data)
             except OSError:
                 return
@@ -315,11 +287,11 @@ class Spawner:
         while True:
             await asyncio.sleep(self._ping_seconds)
             if life.unanswered >= UNANSWERED_PINGS:
-                log.error("spawner_stopped pid=%d", life.process.pid)
-                life.process.kill()  # its children die with it, and `_read` sees its end
+                log.error("spawner_stopped pid=%d", life.link.pid)
+                life.link.kill()  # its children die with it, and `_read` sees its end
                 return
             life.unanswered += 1
-            life.writer.write(frame({"do": "ping", "number": life.unanswered}))
+            life.link.write(frame({"do": "ping", "number": life.unanswered}))
 
     def _receive(self, life: _Life, message: Mapping[str, Any]) -> None:
         kind = message["is"]
@@ -344,13 +316,13 @@ class Spawner:
 
     def _forget_old(self) -> None:
         while len(self._ended) > ENDED_FILES:
-            Path(runfiles.child_path(str(self._run_directory), self._ended.popleft())).unlink(missing_ok=True)
+            self._host.files.remove(runfiles.child_path(str(self._run_directory), self._ended.popleft()))
 
     async def _account_for_lost(self) -> None:
         """Kill what the run directory names, see it gone, and give everybody who waits what is known."""
         while True:
             try:
-                found = await clean_up(self._run_directory, keep_ended=True)
+                found = await clean_up(self._run_directory, keep_ended=True, host=self._host)
                 break
             except FatalError as error:  # not seen gone, so not over: those who wait go on waiting
                 log.error("spawner_remnant_alive error=%s", error)
@@ -367,27 +339,19 @@ class Spawner:
 
     def _tell(self, message: dict[str, Any]) -> None:
         if self._life is not None:
-            self._life.writer.write(frame(message))
+            self._life.link.write(frame(message))
 
 
 async def _end(life: _Life, at_once: bool) -> None:
     """Close the connection and wait for the process, with patience unless `at_once`."""
-    life.writer.close()
+    link = life.link
+    link.close()
     if at_once:
-        life.process.kill()
+        link.kill()
     waited = 0.0
-    while life.process.poll() is None:
+    while not link.is_over:
         await asyncio.sleep(0.005)
         waited += 0.005
         if waited >= STOP_SECONDS:
-            life.process.kill()
-    life.writer.transport.abort()  # what it did not read, nobody will
-    with contextlib.suppress(OSError):
-        await life.writer.wait_closed()
-
-
-def _spawner_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """No secrets; and the daemon's own module search path, in its order, so that both run the same code."""
-    kept = {name: value for name, value in environment.items() if name not in SECRETS}
-    kept["PYTHONPATH"] = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    return kept
+            link.kill()
+    await link.release()
