@@ -18,6 +18,7 @@ from raftcron.core.codec import decode_entry
 from raftcron.core.ledger import count
 from raftcron.core.model import (
     AT_MOST_ONCE,
+    CAUSE_BACKFILL,
     CAUSE_CHAIN,
     COUNTED_CAUSES,
     ENDED,
@@ -40,6 +41,7 @@ from raftcron.runtime.machine import Machine
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_durable import DurableLog
 from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
+from raftcron.testing.sim_targets import Entrusted
 from raftcron.testing.wall_time import WallTime
 
 ONE_HISTORY = "one history"
@@ -65,6 +67,7 @@ MOVED = "a part of a broadcast does not move"
 ONE_ATTEMPT = "one attempt at a time"
 I10 = "I10 paused is paused"
 I11 = "I11 an edit never fires again"
+BACKFILL = "a backfill decides nothing"
 I14 = "I14 replay gives the same state"
 EPOCH = "no entry of another epoch counts"
 NEWER = "what a later release writes is refused by name"
@@ -140,6 +143,7 @@ class Checks:
         self._limits: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # job -> (from which index, limit)
         self._forced: set[str] = set()  # runs by hand that overlap does not judge
         self._kept: set[str] = set()
+        self.entrusted = Entrusted(self.fail, self.counts)
 
     def fail(self, checker: str, text: str) -> None:
         """Note it: the conductor stops at the next look, since here a rim might swallow what is raised."""
@@ -185,6 +189,8 @@ class Checks:
         elif entry.epoch != self._epoch and not isinstance(command, c.Lead):
             self.fail(EPOCH, f"entry {index} was made in epoch {entry.epoch} and counts in epoch {self._epoch}")
         elif not outcome.replayed:
+            if isinstance(command, c.Conclude):
+                self.stopped(command.run, command.fencing_token)
             if (key := getattr(command, "key", None)) is not None:
                 self._written[key.scope].append(index)
             if isinstance(command, c.DeleteJob):
@@ -210,6 +216,8 @@ class Checks:
             self._follow_edit(index, entry.at, self._uids.get(command.name), decided)
             if isinstance(command, c.DeleteJob):
                 self._uids.pop(command.name, None)
+        if isinstance(command, c.Backfill) and is_new:
+            self._follow_backfill(index, command, state, touched)
         if isinstance(command, c.Decide | c.PutJob | c.DeleteJob | c.PauseJob | c.ResumeJob):
             self._follow_jobs(index, state, command, decided)
 
@@ -221,8 +229,14 @@ class Checks:
                 told = list(command.starts)
             case c.NotStarted() | c.Lose():
                 told = list(command.tokens)
+            case c.TimeOut():
+                told = list(command.tokens)
             case c.Finish():
                 told = list(command.finished)
+            case c.TakeOver():
+                told = list(command.taken)
+            case c.Conclude() | c.Hear():
+                told = [command]
         current = {report.run for report in told if self._token_of(report.run) == report.fencing_token}
         for report in told:
             if report.run not in current:
@@ -263,6 +277,7 @@ class Checks:
                 ending = self._endings.setdefault((run.id, record.attempt), record.state)
                 if ending != record.state:
                     self.fail(I2, f"attempt {record.attempt} of {run.id} ended {ending}, then {record.state}")
+        self.entrusted.follow(index, command, state.cluster_time, run)
         if run.state in ENDED and row != known:
             self.counts[f"runs {run.state}"] += 1
         self._rows[run.id] = row
@@ -317,12 +332,28 @@ class Checks:
             if owed != decided[uid or 0]:
                 self.fail(I4, f"entry {index} edits a job that owes {owed} times, and decides {decided[uid or 0]}")
 
+    def _follow_backfill(self, index: int, command: c.Backfill, state: State, touched: list[str]) -> None:
+        """A run for each time of the calendar in the span that was asked for; nothing is decided by it."""
+        uid, times = self._uids[command.name], command.times
+        known, job = self._jobs[uid], state.by_uid[uid]
+        made = sorted(state.runs[run].scheduled_time for run in touched if state.runs[run].log_index == index)
+        owed = count(known.schedules, times[0] - 1, times[-1], known.anchor) if times else 0
+        if made != times or owed != len(times) or (times and times[-1] > state.cluster_time):
+            self.fail(BACKFILL, f"entry {index} makes runs for {made}, asked for were {times}, {owed} were due there")
+        if job.decided_through != known.watermark:
+            self.fail(BACKFILL, f"entry {index} moves {job.name} from {known.watermark} to {job.decided_through}")
+        self._conserve(state, uid)
+
     def conserve(self, state: State) -> None:
         """I4, for each job: what the calendar counts since it counts is what its counters say."""
-        for uid, job in state.by_uid.items():
-            owed = count(schedules_of(state.policies[uid], job.name), job.counted_from, job.decided_through, job.anchor)
-            if not job.paused and owed != job.fired + job.skipped:
-                self.fail(I4, f"job {job.name} owed {owed}, fired {job.fired}, skipped {job.skipped} at {state.index}")
+        for uid in state.by_uid:
+            self._conserve(state, uid)
+
+    def _conserve(self, state: State, uid: int) -> None:
+        job = state.by_uid[uid]
+        owed = count(schedules_of(state.policies[uid], job.name), job.counted_from, job.decided_through, job.anchor)
+        if not job.paused and owed != job.fired + job.skipped:
+            self.fail(I4, f"job {job.name} owed {owed}, fired {job.fired}, skipped {job.skipped} at {state.index}")
 
     def watched(self, node: str, watch: Conservation) -> None:
         """I4, as the shipped watch of a node sees it: it cries wolf never."""
@@ -337,11 +368,11 @@ class Checks:
         self.counts["starts refused by the gate"] += 1
         self._refused[attempt.fencing_token] = f"{node} in its life {life}"
 
-    def stopped(self, attempt: Attempt) -> None:
-        """User code is over."""
-        running = self._running.get(attempt.run_id)
-        if running is not None and running[0] == attempt.fencing_token:
-            del self._running[attempt.run_id]
+    def stopped(self, run: str, token: int) -> None:
+        """User code is over, or its target has said so."""
+        running = self._running.get(run)
+        if running is not None and running[0] == token:
+            del self._running[run]
 
     def _started_beside(self, node: str, attempt: Attempt, loop: NodeLoop) -> None:
         """What another process runs has to be over; one that stands still cannot see to that itself (semantics 5.7)."""
@@ -373,6 +404,7 @@ class Checks:
             if run.part.node not in (None, node):
                 self.fail(MOVED, f"{attempt.run_id} starts on {node}, a part of a broadcast to {run.part.node}")
         self.counts["starts away from the leader"] += node != newest.leader
+        self.counts["starts of runs of the past"] += run.cause == CAUSE_BACKFILL
         self.counts["starts of what follows"] += run.cause == CAUSE_CHAIN
         if attempt.attempt > 1:
             self.counts["retries started"] += 1
@@ -396,8 +428,10 @@ class Checks:
             for run_id, (_, _, where) in self._running.items()
             if not where.is_dead and where.busy_until <= self._conductor.now
             for uid, other in [self._whole.get(run_id, (0, ""))]
-            if uid == run.uid and other != whole
+            if uid == run.uid
         }
+        others |= {self._whole.get(run_id, (0, run_id))[1] for run_id in self.entrusted.of_job(run.uid)}
+        others -= {whole, *self._forced}
         since = min((self._rows[run_id].log_index for run_id in (whole, *others) if run_id in self._rows), default=0)
         earlier = [limit for at, limit in self._limits[run.uid] if at < since][-1:]
         limits = [policy.max_running, *earlier, *(limit for at, limit in self._limits[run.uid] if at >= since)]

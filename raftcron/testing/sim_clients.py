@@ -15,12 +15,13 @@ from raftcron.core.codec import encode_entry
 from raftcron.core.commands import Command, Done, Entry, Finish, Finished, PutGroup, Trigger
 from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, ENDED, STARTED, SUCCEEDED, Key
 from raftcron.errors import ConflictError, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
-from raftcron.runtime.requests import Requests
+from raftcron.runtime.requests import Requests, Span
 from raftcron.runtime.service import Service
 from raftcron.runtime.writes import Precondition, taken
 from raftcron.testing import sim_checks
 from raftcron.testing.chance import Chance
 from raftcron.testing.sim_checks import Checks
+from raftcron.testing.sim_targets import CALL
 
 if TYPE_CHECKING:
     from raftcron.testing.sim_node import Life
@@ -55,6 +56,13 @@ MISFIRES: tuple[dict[str, Any], ...] = (
     {"policy": "all", "grace": "1s", "max": 5},
     {},
 )
+LONG: dict[str, dict[str, Any]] = {  # left to their targets
+    "long-a": CALL | {"delivery": AT_MOST_ONCE, "retry": {"max_attempts": 3, "on": ["failed", "timed_out"]}},
+    "long-b": CALL | {"delivery": AT_LEAST_ONCE, "overlap": {"policy": "allow"}},
+}
+BACKFILLED_MS = (3_000, 8_000)  # spans of firing jobs that are asked for again
+BACKFILLED_YEARS = 3  # of those that fire once a year
+YEAR_MS = 365 * 86_400_000
 PARENT, CHAINED = "every-a", "then-a"
 CHAINS = ("success", "failure", "any")  # which ends of the parent it follows
 GROUP = "few"  # of the firing jobs, where runs are placed at all
@@ -70,17 +78,28 @@ class Clients:
     """All of them."""
 
     def __init__(
-        self, lives: dict[str, Life], checks: Checks, dice: Chance, places: Chance | None, mix: Chance | None
+        self,
+        lives: dict[str, Life],
+        checks: Checks,
+        dice: Chance,
+        places: Chance | None,
+        mix: Chance | None,
+        asks: Chance | None,
     ) -> None:
-        """`places` draws where runs go; None: on the leader.  `mix` draws overlaps, misfires and chains, if any."""
+        """`places` draws where runs go; None: on the leader.  `mix` draws overlaps, misfires and chains, if any.
+
+        `asks` draws what is asked of the past, and what is run again, if anything; then there are long runs too.
+        """
+        self.checks = checks
         self.open_writes = 0
         self.is_calm = False  # leave the jobs that fire as they are
         self.counts: Counter[str] = checks.counts
         self._lives = lives
-        self._checks = checks
         self._dice = dice
         self._places = places
         self._mix = mix
+        self._asks = asks
+        self._firing = FIRING if asks is None else FIRING | LONG
         self._large_share = dice.choice([0.0, 0.0, 0.03])
         self._markers = 0
         self._doubts: deque[tuple[str, str, Operation]] = deque(maxlen=DOUBTS_KEPT)
@@ -102,7 +121,7 @@ class Clients:
         for life in self.leaders()[:1]:
             if self._places is not None and GROUP not in life.machine.state.groups:
                 self._write(life, "", self._put_group)
-            for name in FIRING:
+            for name in self._firing:
                 if name not in life.machine.state.jobs:
                     self._write(life, name, self._put(name))
             if self._mix is not None and CHAINED not in life.machine.state.jobs and PARENT in life.machine.state.jobs:
@@ -120,6 +139,12 @@ class Clients:
                 life.loop.create_task(self._propose_odd(life))
             else:
                 self._write_some(life)
+            if self._asks is not None and not self.is_calm and self._asks.random() < 0.12:
+                self._ask_for_more(life, self._asks)
+
+    def write(self, life: Life, operation: Operation) -> None:
+        """Somebody else's write, remembered like all others."""
+        self._write(life, "", operation)
 
     def run_many(self, count: int) -> None:
         """Many writes at once, none of which makes another one stale."""
@@ -139,7 +164,7 @@ class Clients:
 
     def _write_some(self, life: Life) -> None:
         dice, state = self._dice, life.machine.state
-        name = dice.choice(STILL if dice.random() < 0.75 or self.is_calm else tuple(FIRING))
+        name = dice.choice(STILL if dice.random() < 0.75 or self.is_calm else tuple(self._firing))
         job, what = state.jobs.get(name), dice.random()
         if job is None or what < 0.5:
             operation = self._put(name)
@@ -147,7 +172,7 @@ class Clients:
             patch = {"description": f"{what}"}
             operation = lambda service, key: service.patch_job(name, patch, ANY, key)  # noqa: E731
         elif what < 0.7:
-            if name in FIRING and dice.random() < 0.7:
+            if name in self._firing and dice.random() < 0.7:
                 return
             operation = self._delete(name)
         elif what < 0.85 and job.paused:
@@ -165,6 +190,36 @@ class Clients:
             operation = self._run(name)
         self._write(life, name if what < 0.7 else "", operation)  # of the others not each changes the revision
 
+    def _ask_for_more(self, life: Life, dice: Chance) -> None:
+        """Runs for times that are past, or again what an ended run was for."""
+        state = life.machine.state
+        ended = [run.id for run in state.runs.values() if run.state in ENDED]
+        names = [name for name in (*self._firing, *STILL) if name in state.jobs]
+        if ended and dice.random() < 0.5:
+            body = {"overlap": dice.choice([None, None, "allow"])}
+            self._write(life, "", self._again(dice.choice(ended), {k: v for k, v in body.items() if v is not None}))
+        elif names:
+            name, now = dice.choice(names), life.time.now_ms()
+            span = dice.choice(BACKFILLED_MS) if name in self._firing else BACKFILLED_YEARS * YEAR_MS
+            self._write(life, "", self._backfill(name, Span(now - span, now, False)))
+
+    def _again(self, run: str, body: dict[str, Any]) -> Operation:
+        async def rerun(service: Service, key: Key) -> Done:
+            done = await _requests(service).rerun(run, body, key)
+            self.counts["runs asked for again"] += 1
+            return done
+
+        return rerun
+
+    def _backfill(self, name: str, span: Span) -> Operation:
+        async def backfill(service: Service, key: Key) -> Done:
+            filled = await _requests(service).backfill(name, span, key)
+            assert filled.done is not None, "it was no dry run"
+            self.counts["runs of the past asked for"] += len(filled.runs)
+            return filled.done
+
+        return backfill
+
     def _until_due(self, life: Life) -> float:
         """Seconds until jobs fall due by this node's clock; a little more, to come between plan and decision."""
         passed = life.time.now_ms() % 1000 / 1000
@@ -172,7 +227,7 @@ class Clients:
 
     def _edit_firing(self, life: Life) -> None:
         if not life.loop.is_dead and not self.is_calm:
-            name, what = self._dice.choice(tuple(FIRING)), self._dice.random()
+            name, what = self._dice.choice(tuple(self._firing)), self._dice.random()
             if what < 0.3:
                 self._write(life, "", lambda service, key: service.pause_job(name, None, ANY, key))
             else:
@@ -180,12 +235,12 @@ class Clients:
 
     def _put(self, name: str) -> Operation:
         body = {
-            "schedule": self._dice.choice(SCHEDULES) if name in FIRING else "@yearly",
+            "schedule": self._dice.choice(SCHEDULES) if name in self._firing else "@yearly",
             "executor": {"type": "noop"},
             "description": str(self._markers),
-            **FIRING.get(name, {}),
+            **self._firing.get(name, {}),
         }
-        if self._mix is not None and name in FIRING:
+        if self._mix is not None and name in self._firing:
             for field, choices in (("overlap", OVERLAPS), ("misfire", MISFIRES)):
                 body[field] = {**body.get(field, {}), **self._mix.choice(choices)}
         if self._places is None:
@@ -251,7 +306,7 @@ class Clients:
         self.open_writes -= 1
 
     async def _take(self, life: Life, marker: str, name: str, operation: Operation) -> None:
-        checks, is_first = self._checks, marker not in self._in_doubt
+        checks, is_first = self.checks, marker not in self._in_doubt
         self._in_doubt.add(marker)  # until the answer is there
         try:
             done = await operation(life.service, Key(marker, marker.encode(), 0, 0, 0))
@@ -292,7 +347,7 @@ class Clients:
             life.loop.create_task(self._read(life, self._dice.choice(STILL)))
 
     async def _read(self, life: Life, name: str) -> None:
-        before, written = self._checks.acknowledged_index, self._revisions.get(name, 0)
+        before, written = self.checks.acknowledged_index, self._revisions.get(name, 0)
         try:
             index = await life.log.read_index()
         except UnavailableError:
@@ -300,7 +355,7 @@ class Clients:
             return
         job = life.machine.state.jobs.get(name)
         revision = None if job is None else job.revision
-        self._checks.read(before, index, life.log.status().applied_index, name, written, revision)
+        self.checks.read(before, index, life.log.status().applied_index, name, written, revision)
 
 
 def _requests(service: Service) -> Requests:

@@ -28,6 +28,7 @@ from raftcron.testing.sim_network import Network
 from raftcron.testing.sim_node import JOURNAL, SNAPSHOTS, Life, Setting
 from raftcron.testing.sim_releases import LATER, THIS
 from raftcron.testing.sim_scribe import SimulatedFork
+from raftcron.testing.sim_targets import Targets
 
 SPARE_MACHINES = 1  # that may join
 TRACE_LINES = 400  # kept for a failure's report
@@ -56,8 +57,9 @@ class Cluster:
         trace: Callable[[str], None] | None = None,
         places: Chance | None = None,
         mix: Chance | None = None,
+        asks: Chance | None = None,
     ) -> None:
-        """`places` draws where the jobs' runs go; None: all on the leader.  `mix`: see Clients."""
+        """`places` draws where the jobs' runs go; None: all on the leader.  `mix`, `asks`: see Clients."""
         self.seed = seed
         machines = [f"n{number}" for number in range(1, size + 1 + SPARE_MACHINES)]
         self.names = machines[:size]  # of those that belong to the cluster, or should
@@ -84,7 +86,8 @@ class Cluster:
         self._trace = trace
         self._hash = blake2b(digest_size=8)
         dice = chance(seed, "clients")
-        self.clients = Clients(self.lives, self.checks, dice, places, mix)
+        self.clients = Clients(self.lives, self.checks, dice, places, mix, asks)
+        self.targets = Targets(seed, self.conductor, self.network, self.lives, self.clients)
         self._batch_entries = dice.choice([seam.BATCH_ENTRIES, 16, 3])  # small ones are often in the middle
         self._setting = Setting(
             seed,
@@ -93,6 +96,7 @@ class Cluster:
             _compaction(chance(seed, "compaction")),
             times,
             request_seconds=5.0,
+            call=self.targets.call,
         )
         self.conductor.died = self._died
         self.conductor.moved = self._look

@@ -28,6 +28,7 @@ READ_SECONDS = 0.15
 CONSERVE_SECONDS = 0.7
 LAG_SECONDS = 10.0  # at most, until the others have forgotten what a node lacks
 LAST_CHANGE_SECONDS = 5.0  # before the faults end
+ASKING_SHARE = 0.6  # of the seeds: runs of the past and runs again are asked for, and targets take runs over
 MIXED_SHARE = 0.5  # of the seeds in which runs go anywhere: their jobs overlap, miss and follow in all ways
 MEMBERS_SHARE = 0.35  # of the seeds, in which members change
 
@@ -68,6 +69,18 @@ ALWAYS_SEEN = (
     "starts refused by the gate",
     "runs lost",
     "runs succeeded",
+    "runs of the past asked for",
+    "starts of runs of the past",
+    "runs asked for again",
+    "runs taken over by targets",
+    "runs with targets that ended failed",
+    "runs with targets that ended succeeded",
+    "runs with targets that ended timed_out",
+    "targets: answer conflict",
+    "targets: answer conflict under an old token",
+    "targets: heard",
+    "targets: late outcomes",
+    "targets: spoke through another node",
     "looks for late times",
     "leads handed over for the time",
     "trusted time went forward",
@@ -127,7 +140,17 @@ class Story:
         is_spread = places.random() < 2 / 3 and script is None  # else all runs are on the leader, as most will be
         mix = chance(seed, "mix")
         is_mixed = is_spread and mix.random() < MIXED_SHARE
-        self.cluster = Cluster(seed, size, times, trace, places if is_spread else None, mix if is_mixed else None)
+        asks = chance(seed, "asks")
+        is_asking = script is None and asks.random() < ASKING_SHARE
+        self.cluster = Cluster(
+            seed,
+            size,
+            times,
+            trace,
+            places if is_spread else None,
+            mix if is_mixed else None,
+            asks if is_asking else None,
+        )
         self.clients = self.cluster.clients
         self.cluster.died = self._ended_by_itself
         self.kinds: dict[str, int] = {}  # kind of fault -> how often it happened

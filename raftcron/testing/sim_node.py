@@ -55,6 +55,7 @@ class Setting(NamedTuple):
     compaction: CompactionSettings
     times: LeaseTimes
     request_seconds: float
+    call: Callable[[Attempt], tuple[float, Ending]]  # a target: after how many seconds it answers, and what
     course: Callable[[str, Attempt], Course] | None = None  # of user code on a node; None: drawn
 
 
@@ -129,8 +130,12 @@ class _Executor:
         if not life.loop.is_dead:
             life.note(f"starts {attempt.run_id} {attempt.attempt}")
             life.checks.started(life.name, life.number, attempt, life.newest(), life.loop)
-        course = life.setting.course
-        does = _drawn(life.setting.seed, attempt) if course is None else course(life.name, attempt)
+        answer = None
+        if attempt.executor.get("async"):
+            seconds, answer = life.setting.call(attempt)
+            does = Course(seconds, False)
+        else:
+            does = self._course(attempt)
         stop = asyncio.ensure_future(control.stopped())
         try:
             done, _ = await asyncio.wait([stop], timeout=does.seconds)
@@ -138,14 +143,20 @@ class _Executor:
                 await asyncio.sleep(does.dying_seconds)
         finally:
             stop.cancel()
-            life.checks.stopped(attempt)
+            life.checks.stopped(attempt.run_id, attempt.fencing_token)
         if done:
             reason = stop.result()
             life.checks.counts[f"stopped {reason}"] += 1
             return Ending("cancelled" if reason == "cancelled" else "failed", error_kind=reason)
+        if answer is not None:
+            return answer
         if does.fails:
             return Ending("failed", exit_code=1, error_kind="exit")
         return Ending("succeeded", exit_code=0)
+
+    def _course(self, attempt: Attempt) -> Course:
+        setting = self._life.setting
+        return _drawn(setting.seed, attempt) if setting.course is None else setting.course(self._life.name, attempt)
 
 
 def _drawn(seed: int, attempt: Attempt) -> Course:

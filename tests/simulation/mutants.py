@@ -12,10 +12,9 @@ from functools import partial
 from typing import NamedTuple
 
 from raftcron import node as shipped_node
-from raftcron.core import apply as core_apply
 from raftcron.core import image, planner
-from raftcron.core.apply import admission, decisions, jobs
-from raftcron.core.commands import Finish
+from raftcron.core.apply import admission, decisions, jobs, remote
+from raftcron.core.commands import Backfill, Finish, Hear
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
 from raftcron.raft import engine, guard, leadership, membership, proposals, reads, roster, seam, segment, snapshot
@@ -23,10 +22,10 @@ from raftcron.raft.journal import Journal
 from raftcron.raft.settings import RaftSettings
 from raftcron.runtime import clocks, leases, machine, scheduler, worker
 from raftcron.runtime.leases import LeaseTimes
-from raftcron.testing import sim_checks, sim_node
+from raftcron.testing import sim_checks, sim_node, sim_targets
 from raftcron.testing.sim_faults import Story
 from tests.simulation import off_log, off_runs, off_time, scripts
-from tests.simulation.switch import Replacement, replaced
+from tests.simulation.switch import Replacement, handled, replaced
 
 SHORT, LONG = LeaseTimes(3.0, 0.6), LeaseTimes(10.0, 2.0)
 
@@ -225,6 +224,8 @@ MUTANTS: dict[str, Mutant] = {
         ],
         {sim_checks.I10},
     ),
+    "a backfill decides": Mutant([handled(Backfill, off_runs.backfill_and_decide)], {sim_checks.BACKFILL}),
+    "a backfill leaves a time out": Mutant([handled(Backfill, off_runs.backfill_but_one)], {sim_checks.BACKFILL}),
     # time
     "a leader trusts its wall clock": Mutant(
         [(clocks.TrustedTime, "now_ms", off_time.wall_time)], {sim_checks.I5}, scripts.leader_jumps_a_year, size=3
@@ -255,8 +256,14 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # runs
     "a report under an old token counts": Mutant(
-        [(core_apply, "_HANDLERS", {**core_apply._HANDLERS, Finish: off_runs.finish_under_any_token})],
+        [handled(Finish, off_runs.finish_under_any_token)],
         {sim_checks.I3},
+    ),
+    "a target's word under an old token counts": Mutant(
+        [(remote, "_current", off_runs.any_word_counts)], {sim_checks.I3}
+    ),
+    "what a target says meanwhile is forgotten": Mutant(
+        [handled(Hear, off_runs.hear_and_forget)], {sim_targets.ENTRUSTED}
     ),
     "the start gate is open": Mutant(
         [(worker.Worker, "_is_valid", off_runs.gate_is_open)], STARTS, scripts.start_after_a_stall, size=3, times=SHORT

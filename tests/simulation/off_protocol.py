@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from raftcron.core import apply as core_apply
 from raftcron.core.apply import leadership, runs
 from raftcron.core.commands import Done, Lose, Start, Token
 from raftcron.core.model import ASSIGNED
 from raftcron.runtime import leases, presence, scheduler, worker
-from tests.simulation.switch import Replacement
 
 
 def given_up_early(self: Any, node: str) -> float:
@@ -96,10 +94,6 @@ def no_deadline(*_: Any) -> int:
 
 def nothing(*_: Any, **__: Any) -> None:
     """It is not done."""
-
-
-def handled(command: Any, handler: Any) -> Replacement:
-    return core_apply, "_HANDLERS", {**core_apply._HANDLERS, command: handler}
 
 
 _seconds_left, _losing = leases.LeaseKeeper.seconds_left, leases.LeaseKeeper.losing

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from msgspec import structs
+
 from raftcron import node as shipped_node
 from raftcron.core import apply as core_apply
 from raftcron.core import planner
-from raftcron.core.apply import admission, decisions, runs
-from raftcron.core.commands import Decide, Decision, Done, Token
+from raftcron.core.apply import admission, decisions, remote, requests, runs
+from raftcron.core.apply.context import remember
+from raftcron.core.commands import Decide, Decision, Done, Refused, Token
 from raftcron.core.model import RUNNING, STARTED
 from raftcron.ports import Attempt
 from raftcron.runtime import leases, machine, scheduler, worker
@@ -133,6 +136,33 @@ async def fire_at_once(self: Any, command: Any, room: Any) -> None:
     await _scheduler_propose(self, command, room)
 
 
+def any_word_counts(state: Any, run_id: str, token: int) -> Any:
+    """remote._current, but a target's word counts under any token."""
+    run = state.runs.get(run_id)
+    return _current(state, run_id, token if run is None else run.fencing_token)
+
+
+def hear_and_forget(state: Any, context: Any, command: Any) -> Any:
+    """remote.hear, but the target's time goes on all the same."""
+    run = _current(state, command.run, command.fencing_token)
+    return run if isinstance(run, Refused) else remember(state, context, command.key, run.id, 200)
+
+
+def backfill_and_decide(state: Any, context: Any, command: Any) -> Any:
+    """requests.backfill, but its times count as decided."""
+    outcome = requests.backfill(state, context, command)
+    if isinstance(outcome, Done):
+        job = state.jobs[command.name]
+        job.decided_through = max(job.decided_through, context.at)
+        state.touch_job(job)
+    return outcome
+
+
+def backfill_but_one(state: Any, context: Any, command: Any) -> Any:
+    """requests.backfill, but the first time gets no run."""
+    return requests.backfill(state, context, structs.replace(command, times=command.times[1:]))
+
+
 class _Open:
     """A control that lets everything start."""
 
@@ -152,6 +182,7 @@ def heartbeats_without_a_round(self: Any, clock: Any, times: Any, read_index: An
     _keeper_init(self, clock, times, at_once)
 
 
+_current = remote._current
 _apply, _holds, _admit, _machine_apply = core_apply.apply, decisions.holds, admission.admit, machine.Machine.apply
 _keeper_init, _scheduler_propose = leases.LeaseKeeper.__init__, scheduler.Scheduler._propose
 _decide = planner.decide

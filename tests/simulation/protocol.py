@@ -22,7 +22,7 @@ from tests.simulation import off_protocol as off
 from tests.simulation.mutants import LONG, NO_FALLBACK
 from tests.simulation.off_runs import heartbeats_without_a_round
 from tests.simulation.stage import LATE, SHORT, Stage, Step
-from tests.simulation.switch import Replacement, replaced
+from tests.simulation.switch import Replacement, handled, replaced
 
 WORK_SECONDS = 12.0  # of an attempt: longer than any lease here
 TWICE = {sim_checks.ONE_ATTEMPT, sim_checks.I2, sim_checks.I6, sim_checks.I9}
@@ -190,7 +190,7 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
     "expire_assigned": Shown(
         "past the start deadline an assigned run that has not started ends too",
         AWAY(executor_stalls_when_assigned, start_deadline="1s", times=LONG),
-        [off.handled(Expire, off.expire_but_assigned)],
+        [handled(Expire, off.expire_but_assigned)],
         {sim_checks.LIVENESS},
     ),
     # 5.4
@@ -316,7 +316,7 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
     "inc_order": Shown(
         "an incarnation below the state's is refused",
         AWAY(announcement_that_comes_late),
-        [off.handled(Announce, off.announce_in_any_order)],
+        [handled(Announce, off.announce_in_any_order)],
         TWICE | {sim_checks.FATAL},
     ),
     "watermark": Elsewhere("nothing is decided at or below the watermark", "the watermark is not looked at"),
@@ -324,7 +324,7 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
     "start_check": Shown(
         "`start` only under the run's newest token",
         AWAY(question_under_an_older_token),
-        [off.handled(Start, off.start_under_any_token)],
+        [handled(Start, off.start_under_any_token)],
         {sim_checks.I3, sim_checks.I6},
     ),
 }

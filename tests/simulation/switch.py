@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from raftcron.core import apply as core_apply
+
 Replacement = tuple[Any, str, Any]  # owner, name, value
 
 
@@ -17,3 +19,8 @@ def replaced(replacements: list[Replacement]) -> Iterator[None]:
             stack.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, value)
         yield
+
+
+def handled(command: Any, handler: Any) -> Replacement:
+    """Commands of this kind are applied so."""
+    return core_apply, "_HANDLERS", {**core_apply._HANDLERS, command: handler}
