@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from raftcron.core import commands as c
 from raftcron.core.codec import decode_entry
@@ -40,7 +40,7 @@ from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.machine import Machine
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_durable import DurableLog
-from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
+from raftcron.testing.sim_loop import Conductor, SimClock
 from raftcron.testing.sim_targets import Entrusted
 from raftcron.testing.wall_time import WallTime
 
@@ -85,6 +85,17 @@ class Violation(AssertionError):
 
     def __str__(self) -> str:
         return "[{}] {}".format(*self.args)
+
+
+class Where(Protocol):
+    """What user code is a part of: a node's own process, or one that its spawner has started."""
+
+    @property
+    def is_dead(self) -> bool: ...
+
+    @property
+    def busy_until(self) -> float:
+        """Until then it stands still."""
 
 
 class _Row(NamedTuple):
@@ -138,7 +149,7 @@ class Checks:
         self._token = 0
         self._started: dict[tuple[str, int], str] = {}
         self._refused: dict[int, str] = {}  # token -> who refused it
-        self._running: dict[str, tuple[int, str, NodeLoop]] = {}  # run -> token, node and process of its user code
+        self._running: dict[str, tuple[int, str, Where]] = {}  # run -> token, node and process of its user code
         self._whole: dict[str, tuple[int, str]] = {}  # run or part of one -> its job, and the run
         self._limits: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # job -> (from which index, limit)
         self._forced: set[str] = set()  # runs by hand that overlap does not judge
@@ -191,6 +202,8 @@ class Checks:
         elif not outcome.replayed:
             if isinstance(command, c.Conclude):
                 self.stopped(command.run, command.fencing_token)
+            elif isinstance(command, c.Hear):
+                self.entrusted.heard(command.run, state.cluster_time)
             if (key := getattr(command, "key", None)) is not None:
                 self._written[key.scope].append(index)
             if isinstance(command, c.DeleteJob):
@@ -374,23 +387,23 @@ class Checks:
         if running is not None and running[0] == token:
             del self._running[run]
 
-    def _started_beside(self, node: str, attempt: Attempt, loop: NodeLoop) -> None:
+    def _started_beside(self, node: str, attempt: Attempt, here: Where) -> None:
         """What another process runs has to be over; one that stands still cannot see to that itself (semantics 5.7)."""
-        _, other, where = self._running.get(attempt.run_id, (0, "", loop))
-        if where is not loop and not where.is_dead and where.busy_until <= self._conductor.now:
+        _, other, where = self._running.get(attempt.run_id, (0, "", here))
+        if where is not here and not where.is_dead and where.busy_until <= self._conductor.now:
             self.fail(
                 ONE_ATTEMPT, f"attempt {attempt.attempt} of {attempt.run_id} starts on {node}, one runs on {other}"
             )
-        self._running[attempt.run_id] = (attempt.fencing_token, node, loop)
+        self._running[attempt.run_id] = (attempt.fencing_token, node, here)
 
-    def started(self, node: str, life: int, attempt: Attempt, newest: State, loop: NodeLoop) -> None:
+    def started(self, node: str, life: int, attempt: Attempt, newest: State, where: Where) -> None:
         """User code starts; `newest` is the state of the node that has applied most."""
         what = (attempt.run_id, attempt.attempt)
         self.counts["starts"] += 1
         if (other := self._started.get(what)) is not None:
             self.fail(I2, f"attempt {attempt.attempt} of {attempt.run_id} starts on {node}, and did on {other}")
         self._started[what] = f"{node} in its life {life}"
-        self._started_beside(node, attempt, loop)
+        self._started_beside(node, attempt, where)
         if (who := self._refused.get(attempt.fencing_token)) is not None:
             self.fail(REFUSED, f"{attempt.run_id} starts under {attempt.fencing_token}, which {who} has refused")
         run = newest.runs.get(attempt.run_id)

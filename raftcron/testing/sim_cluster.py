@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from hashlib import blake2b
+from typing import Any
 
 from raftcron.core.state import State
 from raftcron.errors import DamagedError, NewerVersionError
-from raftcron.ports import Role
+from raftcron.ports import Attempt, Role
 from raftcron.raft import seam
 from raftcron.raft.scribe import Scribe, SlicedScribe
 from raftcron.raft.settings import CompactionSettings
@@ -26,13 +27,15 @@ from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
 from raftcron.testing.sim_network import Network
 from raftcron.testing.sim_node import JOURNAL, SNAPSHOTS, Life, Setting
+from raftcron.testing.sim_processes import Box, Course, UserCode
 from raftcron.testing.sim_releases import LATER, THIS
 from raftcron.testing.sim_scribe import SimulatedFork
 from raftcron.testing.sim_targets import Targets
 
 SPARE_MACHINES = 1  # that may join
 TRACE_LINES = 400  # kept for a failure's report
-EXPECTED = ("raft_fatal", "entry_unreadable")  # errors: the one comes to Life.fail, clients cause the other
+# Errors: the first comes to Life.fail, clients cause the second, and the third is told where a spawner was killed.
+EXPECTED = ("raft_fatal", "entry_unreadable", "spawner_lost")
 
 
 class _Ear(logging.Handler):
@@ -71,6 +74,7 @@ class Cluster:
         self.lives: dict[str, Life] = {}
         self.checks = Checks(self.conductor, self.disks, JOURNAL, SNAPSHOTS)
         self.checks.in_force = self._in_force
+        self.boxes = {name: self._box(name) for name in machines}
         self.true_time = TrueTime(self.conductor, self.clocks, lambda: self.lives, self._electorates)
         self.checks.time_limit_ms = self.true_time.limit_ms
         self.counts: Counter[str] = self.checks.counts
@@ -96,6 +100,7 @@ class Cluster:
             _compaction(chance(seed, "compaction")),
             times,
             request_seconds=5.0,
+            has_spawners=False,
             call=self.targets.call,
         )
         self.conductor.died = self._died
@@ -172,6 +177,7 @@ class Cluster:
             self.clocks[name],
             self.disks[name].open(loop.pause),
             self._scribe(name, loop),
+            self.boxes[name],
             self.checks,
             newest=self._newest,
             applied=lambda index: self._take(life, index),
@@ -187,6 +193,27 @@ class Cluster:
         dice = chance(self.seed, f"{name}/{self._births[name]}/scribe")
         return SlicedScribe() if dice.random() < 0.5 else SimulatedFork(self.conductor, self.disks[name], loop, dice)
 
+    def _box(self, name: str) -> Box:
+        def begin(request: Mapping[str, Any], code: UserCode) -> Course:
+            facts = request["env"]
+            attempt = Attempt(
+                job=facts["RAFTCRON_JOB"],
+                run_id=request["run_id"],
+                scheduled_time=facts["RAFTCRON_SCHEDULED_TIME"],
+                attempt=int(facts["RAFTCRON_ATTEMPT"]),
+                fencing_token=request["token"],
+                node=name,
+                executor={},
+                timeout_seconds=request["timeout"],
+                kill_after_seconds=request["kill_after"],
+            )
+            self.note(name, f"execs {attempt.run_id} {attempt.attempt}")
+            if self.lives:
+                self.checks.started(name, self._births[name], attempt, self._newest(), code)
+            return self._setting.course_of(name, attempt)
+
+        return Box(name, self.conductor, self.clocks[name], begin, self.checks.stopped)
+
     def kill(self, name: str) -> None:
         """kill -9."""
         self.note(name, "is killed")
@@ -198,12 +225,14 @@ class Cluster:
         self.note(name, "loses power")
         self.counts["power cuts"] += 1
         self.network.cut_power(name)
+        self.boxes[name].lose_power()
         self._bury(name)
         self.disks[name].cut_power()
 
     def _bury(self, name: str) -> None:
         life = self.lives.pop(name, None)
         if life is not None:
+            self.boxes[name].node_gone()
             life.device.is_dead = True
             if life.is_started:
                 self._count(life)

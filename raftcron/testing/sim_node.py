@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from raftcron.core.commands import Announce, Outcome
 from raftcron.errors import FatalError
-from raftcron.executors.registry import Registry
+from raftcron.executors.registry import Executors, Registry, Surroundings
+from raftcron.executors.remnants import seen_end
+from raftcron.executors.spawner import Spawner
 from raftcron.node import Node, NodeSettings
 from raftcron.ports import Attempt, Control, Ending
 from raftcron.raft import RaftSettings
@@ -26,24 +28,18 @@ from raftcron.testing.chance import chance
 from raftcron.testing.sim_checks import Checks
 from raftcron.testing.sim_disk import Handle
 from raftcron.testing.sim_loop import NodeLoop, ProcessDied, SimClock
+from raftcron.testing.sim_processes import Box, Course
 from raftcron.testing.sim_releases import LATER, block_in, block_out, entry_in, entry_out, is_later, make_later
 
 DIRECTORY = Path("/data")
 JOURNAL = DIRECTORY / "journal"
 SNAPSHOTS = DIRECTORY / "snapshots"
+RUN_DIRECTORY = DIRECTORY / "run"
 PORT = 7201
 SLOTS = 20
 CATCH_UP_RATE = 50
 GRACE_SECONDS = 2.0  # of an orderly end
 REGISTRY = Registry()
-
-
-class Course(NamedTuple):
-    """What user code does: how long it takes, whether it fails, and how long it goes on after it was told to stop."""
-
-    seconds: float
-    fails: bool
-    dying_seconds: float = 0.0
 
 
 class Setting(NamedTuple):
@@ -55,8 +51,12 @@ class Setting(NamedTuple):
     compaction: CompactionSettings
     times: LeaseTimes
     request_seconds: float
+    has_spawners: bool  # one a node, which runs what is of type shell
     call: Callable[[Attempt], tuple[float, Ending]]  # a target: after how many seconds it answers, and what
     course: Callable[[str, Attempt], Course] | None = None  # of user code on a node; None: drawn
+
+    def course_of(self, node: str, attempt: Attempt) -> Course:
+        return _drawn(self.seed, attempt) if self.course is None else self.course(node, attempt)
 
 
 class _Watched:
@@ -123,6 +123,11 @@ class _Executor:
 
     async def run(self, attempt: Attempt, control: Control) -> Ending:
         life = self._life
+        if attempt.executor["type"] == "shell":
+            ending = await life.executors.run(attempt, control)
+            if ending.state == "not_started":
+                life.checks.refused(life.name, life.number, attempt)
+            return ending
         if control.may_start() is None:
             life.note(f"refuses to start {attempt.run_id} {attempt.attempt}")
             life.checks.refused(life.name, life.number, attempt)
@@ -135,7 +140,7 @@ class _Executor:
             seconds, answer = life.setting.call(attempt)
             does = Course(seconds, False)
         else:
-            does = self._course(attempt)
+            does = life.setting.course_of(life.name, attempt)
         stop = asyncio.ensure_future(control.stopped())
         try:
             done, _ = await asyncio.wait([stop], timeout=does.seconds)
@@ -153,10 +158,6 @@ class _Executor:
         if does.fails:
             return Ending("failed", exit_code=1, error_kind="exit")
         return Ending("succeeded", exit_code=0)
-
-    def _course(self, attempt: Attempt) -> Course:
-        setting = self._life.setting
-        return _drawn(setting.seed, attempt) if setting.course is None else setting.course(self._life.name, attempt)
 
 
 def _drawn(seed: int, attempt: Attempt) -> Course:
@@ -176,6 +177,7 @@ class Life:
         clock: SimClock,
         device: Handle,
         scribe: Scribe,
+        box: Box,
         checks: Checks,
         *,
         newest: Callable[[], Any],
@@ -199,6 +201,9 @@ class Life:
         self.seen_applied = 1  # how far its log has been looked at, and
         self.seen_members: object = None  # the newest configuration in it
         self.seen_matches: tuple[int, list[tuple[str, int]]] | None = None  # the lead that was looked at last
+        self.spawner = Spawner(RUN_DIRECTORY, host=box.host(loop), lease_grace_seconds=_grace(setting.times))
+        surroundings = Surroundings(allow_shell=True, spawner=self.spawner, environment={}, clock=clock)
+        self.executors = Executors(REGISTRY, surroundings)
         self.node = node = Node(
             _settings(name, setting, release),
             clock=clock,
@@ -207,6 +212,7 @@ class Life:
             scribe=scribe,
             executor=_Executor(self),
             fatal=self.fail,
+            licensed=lambda held: self.spawner.extend(held.until),
             watch=lambda machine: _Watched(self, machine),
         )
         if release == LATER:
@@ -240,7 +246,8 @@ class Life:
     async def _start(self) -> None:
         self.node.log.on_leadership(self._leadership)
         try:
-            await self.node.start()
+            remnants = await self.spawner.start() if self.setting.has_spawners else []
+            await self.node.start([end for remnant in remnants if (end := seen_end(remnant)) is not None])
         except Exception as error:
             self.fail(error)
         else:
@@ -275,6 +282,7 @@ class Life:
         try:
             await self.node.drain()
             await self.node.stop_loops()
+            await self.spawner.stop()
             await self.log.stop()
         except Exception as error:
             self.fail(error)
@@ -285,6 +293,11 @@ class Life:
         if not self.loop.is_dead:
             error = context.get("exception")
             self.fail(FatalError(f"nobody took care of {context.get('message')}: {error!r}"))
+
+
+def _grace(times: LeaseTimes) -> float:
+    """As the daemon has it."""
+    return max(0.0, times.lease_seconds / 2 - times.margin_seconds)
 
 
 def _settings(name: str, setting: Setting, release: int) -> NodeSettings:

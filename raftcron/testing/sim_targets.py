@@ -160,7 +160,12 @@ class Entrusted:
             if known is None:
                 self._counts["runs taken over by targets"] += 1
                 known = _Entrusted(run.fencing_token, run.uid, run.started_at or at)
-            self._with_target[run.id] = known._replace(since=at) if isinstance(command, c.Hear) else known
+            self._with_target[run.id] = known
+
+    def heard(self, run: str, at: int) -> None:
+        """An entry has taken the word of a target that is at work; `at` is cluster time."""
+        if run in self._with_target:
+            self._with_target[run] = self._with_target[run]._replace(since=at)
 
     def _follow_end(self, index: int, by: str, at: int, run: Run, known: _Entrusted) -> None:
         """Its target ended it, or was not heard for the whole timeout, or somebody asked for its end."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
-from raftcron.core.apply import leadership, runs
-from raftcron.core.commands import Done, Lose, Start, Token
+from raftcron.core.apply import leadership, placing, runs
+from raftcron.core.commands import Done, Start, Token
 from raftcron.core.model import ASSIGNED
+from raftcron.core.state import State
+from raftcron.raft import leadership as raft_leadership
+from raftcron.raft import reads
 from raftcron.runtime import leases, presence, scheduler, worker
+from tests.simulation.switch import Replacement, replaced
+
+SLOW_SECONDS = 1.6
 
 
 def given_up_early(self: Any, node: str) -> float:
@@ -51,11 +58,15 @@ def answered_all_the_same(self: Any, node: str) -> Any:
     return entry
 
 
-async def lose_slowly(self: Any, command: Any, room: Any) -> None:
-    """Scheduler._propose, but what gives up a node waits for its turn."""
-    if isinstance(command, Lose):
-        await asyncio.sleep(1.6)
-    await _propose(self, command, room)
+def slowly(kind: type) -> Replacement:
+    """Scheduler._propose, but commands of this kind wait for their turn."""
+
+    async def propose(self: Any, command: Any, room: Any) -> None:
+        if isinstance(command, kind):
+            await asyncio.sleep(SLOW_SECONDS)
+        await _propose(self, command, room)
+
+    return scheduler.Scheduler, "_propose", propose
 
 
 def look_at_what_has_started(self: Any, run: Any) -> None:
@@ -88,6 +99,57 @@ def expire_but_assigned(state: Any, context: Any, command: Any) -> Any:
     return runs.expire(state, context, command)
 
 
+def valid_whatever_has_applied(self: Any, held: Any) -> bool:
+    """Worker._is_valid, but the index that the licence names does not count."""
+    return bool(held.epoch == self._machine.state.epoch and self._clock.boot() < held.until)
+
+
+def join_what_is_out(self: Any) -> Any:
+    """SharedQuestion.join, but whoever comes while a question is out shares it."""
+    if not self._is_out:
+        return _join(self)
+    future = self._loop.create_future()
+    self._asked.append(future)
+    return future
+
+
+async def attempt_a_little_later(self: Any, running: Any) -> None:
+    """Worker._attempt, but the node is slow to come to the gate."""
+    await asyncio.sleep(4.0)
+    await _attempt(self, running)
+
+
+def begin_and_plan_at_once(self: Any, core: Any) -> None:
+    """raft.leadership.Leadership.begin, but the node leads before its leadership entry has applied."""
+    _begin_to_lead(self, core)
+    self.epoch = self._machine.epoch
+    self._changed(self.epoch)
+
+
+def none_before_the_lease(_self: Any) -> Iterator[Any]:
+    """Assigner.take_back, but what a silent node was given waits for the end of its lease."""
+    return iter(())
+
+
+def start_past_its_deadline(state: Any, context: Any, command: Any) -> Any:
+    """runs.start, but the start deadline does not count."""
+    with replaced([(runs, "_is_past_deadline", lambda *_: False)]):
+        return runs.start(state, context, command)
+
+
+def begin_in_any_life(state: Any, *rest: Any) -> None:
+    """placing.begin, but a place may be a former life of its node."""
+    with replaced([(State, "is_alive", lambda *_: True)]):
+        _begin(state, *rest)
+
+
+def gate_of_what_was_seen(self: Any, running: Any) -> Any:
+    """Worker.gate, but the run is what it was when it was first seen running."""
+    del running
+    held = self._license_of()
+    return held.until if self._is_valid(held) and not self._is_draining else None
+
+
 def no_deadline(*_: Any) -> int:
     return 1 << 60
 
@@ -97,5 +159,7 @@ def nothing(*_: Any, **__: Any) -> None:
 
 
 _seconds_left, _losing = leases.LeaseKeeper.seconds_left, leases.LeaseKeeper.losing
+_attempt, _join = worker.Worker._attempt, reads.SharedQuestion.join
 _take, _look = presence.Presence._take, worker.Worker._look
+_begin, _begin_to_lead = placing.begin, raft_leadership.Leadership.begin
 _propose = scheduler.Scheduler._propose

@@ -2,7 +2,7 @@
 
 `RULES` names them as the explicit model of the protocol did from which they were written.  A rule has a course of
 events of its own here, in which a checker fires as soon as the rule is switched off and none does as long as it holds;
-or it is one of mutants.py; or the spawner keeps it, which no simulation has, and a test with real processes names it.
+or it is one of mutants.py, or has a story in tests/scenarios.  What a spawner keeps is in spawner_scenes.py.
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from raftcron.core.apply import leadership
-from raftcron.core.commands import Announce, Expire, Start, Token
-from raftcron.core.model import ASSIGNED, AT_LEAST_ONCE
+from raftcron.core.apply import admission, leadership
+from raftcron.core.commands import Announce, Decide, Expire, Lose, Start, Token
+from raftcron.core.model import ASSIGNED, AT_LEAST_ONCE, AT_MOST_ONCE, RUNNING
+from raftcron.executors import spawner
+from raftcron.executors.custody import Custody
 from raftcron.ports import Attempt
-from raftcron.runtime import leases, presence, scheduler, worker
+from raftcron.raft import leadership as raft_leadership
+from raftcron.raft import reads, seam
+from raftcron.runtime import assigner, leases, machine, presence, worker
 from raftcron.runtime.leases import LeaseTimes
-from raftcron.testing import sim_checks
+from raftcron.testing import sim_checks, sim_processes
 from tests.simulation import off_protocol as off
+from tests.simulation import off_spawner, spawner_scenes
 from tests.simulation.mutants import LONG, NO_FALLBACK
-from tests.simulation.off_runs import heartbeats_without_a_round
+from tests.simulation.off_runs import any_epoch, heartbeats_without_a_round
 from tests.simulation.stage import LATE, SHORT, Stage, Step
 from tests.simulation.switch import Replacement, handled, replaced
 
 WORK_SECONDS = 12.0  # of an attempt: longer than any lease here
+START_SECONDS = 4.0
 TWICE = {sim_checks.ONE_ATTEMPT, sim_checks.I2, sim_checks.I6, sim_checks.I9}
 
 
@@ -36,10 +42,15 @@ class Scene(NamedTuple):
     seconds: float = WORK_SECONDS
     times: LeaseTimes = SHORT
     start_deadline: str = "1m"
+    delivery: str = AT_LEAST_ONCE
+    is_spawned: bool = False  # user code is a process that a spawner starts, instead of a part of the node's own
 
 
 class Shown(NamedTuple):
-    """A rule is needed: without it one of `checkers` fires in `scene`.  `given` holds with it and without it."""
+    """A rule is needed: without it one of `checkers` fires in `scene`.
+
+    `given` holds with it and without it: what slows the shipped code down, or a rule that stands in front of this one.
+    """
 
     text: str
     scene: Scene
@@ -50,17 +61,10 @@ class Shown(NamedTuple):
 
 
 class Elsewhere(NamedTuple):
-    """A rule is a mutant of mutants.py, or kept by what no simulation has: then it is a test, file::name."""
+    """A rule is a mutant of mutants.py, or has a test, file::name."""
 
     text: str
     where: str
-
-
-class Silent(NamedTuple):
-    """A second line: in the model no checker fires without it alone, and here none is tried; `instead` is the first."""
-
-    text: str
-    instead: str
 
 
 # ---- courses of events -------------------------------------------------------------------------------------------
@@ -165,27 +169,136 @@ def announcement_that_comes_late(stage: Stage) -> None:
     stage.cluster.run(6.0)
 
 
+def executor_hears_its_licence_before_it_hears_that_it_was_given_up(stage: Stage) -> None:
+    """A node whose licences come too late waits at its gate, is cut off, given up, and back; it applies slowly then."""
+    node, leader = stage.until_step("Decide", state=ASSIGNED).node, stage.leader()
+    assert node is not None
+    network, life, run = stage.cluster.network, stage.life(node), stage.run()
+    network.slow[leader.name, node] = 2.6
+    stage.until_step("Start")
+    stage.until(lambda: life.machine.state.runs[run.id].state == RUNNING, 4.0, "it did not hear of its start")
+    stage.lose(node)
+    for _ in range(6):
+        stage.propose(leader, Start([Token(run.id, 0)]))  # something that it lacks
+    stage.until_step("Lose")
+    stage.cluster.applied = lambda one: one.loop.pause(0.25) if one is life else None
+    network.heal()
+    stage.cluster.run(6.0)
+
+
+def leader_killed_as_it_falls_due(stage: Stage) -> None:
+    """A leader dies right before the time at which the run falls due."""
+    stage.cluster.run(4.999 - stage.cluster.now)
+    stage.cluster.kill(stage.leader().name)
+    stage.cluster.run(4.0)
+
+
+def executor_waits_for_its_licence_as_it_is_given_up(stage: Stage) -> None:
+    """A node whose licences come too late waits at its gate, is cut off, given up, and back with a licence."""
+    node, leader = stage.until_step("Decide", state=ASSIGNED).node, stage.leader()
+    assert node is not None
+    network, life, run = stage.cluster.network, stage.life(node), stage.run()
+    network.slow[leader.name, node] = 2.6
+    stage.until_step("Start")
+    stage.until(lambda: life.machine.state.runs[run.id].state == RUNNING, 4.0, "it did not hear of its start")
+    stage.lose(node)
+    stage.until_step("Lose")
+    network.heal()
+    stage.cluster.run(6.0)
+
+
+def executor_dies_as_another_one_leads(stage: Stage) -> None:
+    """A node dies as soon as it is given a run, and then the lead goes to the third one."""
+    step = stage.until_step("Decide", state=ASSIGNED)
+    assert step.node is not None
+    stage.cluster.kill(step.node)
+    [third] = stage.others(step.node, step.leader)
+    leader = stage.life(step.leader)
+    leader.loop.create_task(leader.log.transfer(third))
+    _expect_start(stage)
+
+
+def executor_is_late_by_the_leaders_clock_alone(stage: Stage) -> None:
+    """A node whose clock is behind stands still before its question, beyond the start deadline."""
+    for name in stage.others(stage.leader().name):
+        stage.cluster.clocks[name].set(-2.0)
+    node = stage.until_step("Decide", state=ASSIGNED).node
+    assert node is not None
+    stage.life(node).loop.pause(2.3)
+    stage.cluster.run(6.0)
+
+
+def executors_restart_while_it_is_decided(stage: Stage) -> None:
+    """All nodes but the leader live anew between the decision to give one of them a run and its entry."""
+    stage.cluster.run(5.3 - stage.cluster.now)
+    for name in stage.others(stage.leader().name):
+        stage.cluster.kill(name)
+        stage.cluster.boot(name)
+        stage.cluster.run(0.5)
+    assert not stage.steps
+    stage.until(lambda: bool(stage.steps), 3.0, "nothing is decided")
+    _expect_start(stage)
+
+
+def _expect_start(stage: Stage) -> None:
+    """The run waits for nothing, and nodes are there: it starts, with the time that a change of leader takes (I8)."""
+    end = stage.cluster.now + START_SECONDS
+    while not stage.starts and stage.cluster.now < end:
+        stage.cluster.run(0.05)
+    if not stage.starts:
+        stage.cluster.checks.fail(sim_checks.I8, f"nothing has started {START_SECONDS} s later: {stage.steps}")
+    stage.cluster.run(1.0)
+
+
+def leader_hears_late_that_it_led(stage: Stage) -> None:
+    """A leader has begun a run and asks whether it leads; it is told much later, when another one leads since long."""
+    stage.until(lambda: bool(stage.steps), 8.0, "nothing was decided")
+    leader, network = stage.leader(), stage.cluster.network
+    others = stage.others(leader.name)
+    for other in others:
+        network.slow[other, leader.name] = 4.6
+    stage.cluster.run(0.5)
+    stage.until(lambda: leader.log._reads._rounds.number is not None, 2.0, "it asks nobody")
+    stage.cluster.run(0.05)
+    for other in others:
+        network.cut(leader.name, other)
+    assert not stage.starts
+    stage.cluster.run(9.0)
+
+
 # ---- the table -----------------------------------------------------------------------------------------------------
 
 AT_WORK = Scene(leader_cut_off_at_work)
 AWAY = partial(Scene, place="any")
+SPAWNED = partial(Scene, place="any", is_spawned=True)
 
-RULES: dict[str, Shown | Elsewhere | Silent] = {
+RULES: dict[str, Shown | Elsewhere] = {
     # 5.2
-    "plan_after_applied": Silent(
+    "plan_after_applied": Shown(
         "a new leader plans only after it has applied its leadership entry",
-        "the watermark: what is decided stays decided",
+        Scene(leader_killed_as_it_falls_due),
+        [(raft_leadership.Leadership, "begin", off.begin_and_plan_at_once)],
+        {sim_checks.EPOCH},
+        [(machine, "apply", any_epoch)],
     ),
     "epoch_check": Elsewhere("apply refuses a command of another epoch", "an entry of any epoch counts"),
-    "void": Silent(
-        "a leadership entry voids what has not started", "a leader, which takes back what a silent node was given"
+    "void": Shown(
+        "a leadership entry voids what has not started",
+        AWAY(executor_dies_as_another_one_leads, times=LONG),
+        [(leadership, "unassign", off.nothing)],
+        {sim_checks.I8},
+        [(assigner.Assigner, "take_back", off.none_before_the_lease)],
     ),
     "snapshot_unknown": Elsewhere(
         "what is pending when a snapshot is installed is unknown", "not written is said of what a snapshot holds"
     ),
     "not_written_waits": Elsewhere("'not written' only past a newer leadership entry", "unknown is called not written"),
-    "start_deadline": Silent(
-        "`start` is refused past the start deadline", "the gate, which asks as well (`gate_deadline`)"
+    "start_deadline": Shown(
+        "`start` is refused past the start deadline",
+        AWAY(executor_is_late_by_the_leaders_clock_alone, start_deadline="2s", times=LONG),
+        [handled(Start, off.start_past_its_deadline)],
+        {LATE},
+        [off.slowly(Expire)],
     ),
     "expire_assigned": Shown(
         "past the start deadline an assigned run that has not started ends too",
@@ -194,7 +307,13 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
         {sim_checks.LIVENESS},
     ),
     # 5.4
-    "gate_state": Silent("the gate looks at the newest state", "tokens, since a run that has gone on has a higher one"),
+    "gate_state": Shown(
+        "the gate looks at the newest state",
+        AWAY(executor_waits_for_its_licence_as_it_is_given_up, delivery=AT_MOST_ONCE),
+        [(worker.Worker, "gate", off.gate_of_what_was_seen)],
+        TWICE,
+        [(worker, "SWEEP_SECONDS", 10.0)],
+    ),
     "gate_inc": Elsewhere("only of its own incarnation", "a restart starts it again"),
     "gate_started": Shown(
         "no token that this process has started",
@@ -208,9 +327,12 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
         "that names the epoch it has applied",
         "tests/scenarios/test_attack.py::test_a_licence_of_another_epoch_opens_nothing",
     ),
-    "gate_index": Elsewhere(
+    "gate_index": Shown(
         "and it has applied the index named there",
-        "tests/scenarios/test_attack.py::test_a_licence_that_names_an_index_not_yet_applied_opens_nothing",
+        AWAY(executor_hears_its_licence_before_it_hears_that_it_was_given_up),
+        [(worker.Worker, "_is_valid", off.valid_whatever_has_applied)],
+        TWICE,
+        [(seam, "APPLY_ENTRIES", 1)],
     ),
     "gate_deadline": Shown(
         "by its own clock the start deadline has not passed",
@@ -219,7 +341,13 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
         {LATE},
     ),
     # 5.5
-    "assign_inc": Silent("no assignment to another incarnation than the state's", "`gate_inc` and `expire_assigned`"),
+    "assign_inc": Shown(
+        "no assignment to another incarnation than the state's",
+        AWAY(executors_restart_while_it_is_decided),
+        [(admission, "begin", off.begin_in_any_life)],
+        {sim_checks.I8},
+        [off.slowly(Decide)],
+    ),
     # 5.6
     "sent": Shown(
         "a worker counts from when it sent the heartbeat",
@@ -253,9 +381,12 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
         TWICE,
         [NO_FALLBACK],
     ),
-    "round_after": Elsewhere(
+    "round_after": Shown(
         "a round that began after the heartbeat arrived",
-        "tests/raft/test_engine_reads.py::test_whoever_comes_while_a_question_is_out_waits_for_the_next",
+        Scene(leader_hears_late_that_it_led),
+        [(reads.SharedQuestion, "join", off.join_what_is_out)],
+        TWICE,
+        [NO_FALLBACK, (worker.Worker, "_attempt", off.attempt_a_little_later)],
     ),
     "margin": Shown(
         "a worker stops a margin earlier: a kill takes its time",
@@ -268,7 +399,7 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
         AWAY(executor_comes_back_as_it_is_given_up),
         [(leases.LeaseKeeper, "losing", off.answered_all_the_same)],
         TWICE,
-        [(scheduler.Scheduler, "_propose", off.lose_slowly)],
+        [off.slowly(Lose)],
     ),
     # 5.7
     "self_stop": Shown(
@@ -277,34 +408,50 @@ RULES: dict[str, Shown | Elsewhere | Silent] = {
         [(worker.Worker, "_lease_ended", off.nothing)],
         TWICE,
     ),
-    "spawner_kills": Elsewhere(
+    "spawner_kills": Shown(
         "the spawner kills by itself at lease minus margin",
-        "tests/executors/test_node_death.py::test_a_stopped_daemon_cannot_keep_a_child_alive",
+        SPAWNED(spawner_scenes.daemon_stopped_at_work),
+        off_spawner.KILLS_NOTHING,
+        TWICE,
     ),
-    "spawner_refuses": Elsewhere(
+    "spawner_refuses": Shown(
         "the spawner refuses a start from then on",
-        "tests/executors/test_spawner.py::test_a_request_that_waited_in_the_pipe_of_a_stopped_spawner_is_refused",
+        SPAWNED(spawner_scenes.machine_frozen_with_a_start_in_its_pipe),
+        [(Custody, "refusal", off_spawner.refused_never)],
+        TWICE,
     ),
-    "exec_lease": Elsewhere(
+    "exec_lease": Shown(
         "a request carries the end of the lease that it was checked under",
-        "tests/executors/test_spawner.py::test_a_start_past_its_licence_is_refused_whatever_newer_deadline_is_held",
+        SPAWNED(spawner_scenes.start_that_comes_late),
+        [(Custody, "refusal", off_spawner.refused_by_what_is_held)],
+        TWICE,
+        [(sim_processes._Link, "write", off_spawner.write_the_first_start_late)],
     ),
     # 5.8
-    "pipe_kill": Elsewhere(
+    "pipe_kill": Shown(
         "the spawner kills its children when its daemon ends",
-        "tests/executors/test_node_death.py::test_children_die_with_a_killed_daemon",
+        SPAWNED(spawner_scenes.daemon_killed_at_work),
+        [(Custody, "clear", off_spawner.outlives_its_daemon)],
+        TWICE,
+        off_spawner.KILLS_NOTHING,
     ),
-    "start_kill": Elsewhere(
+    "start_kill": Shown(
         "a starting node first kills what its run directory names",
-        "tests/executors/test_node_death.py::test_clean_up_after_daemon_and_spawner_were_killed",
+        SPAWNED(spawner_scenes.daemon_restarted_at_work),
+        [(spawner, "clean_up", off_spawner.clean_up_but_children)],
+        TWICE,
     ),
-    "kill_spawner": Elsewhere(
+    "kill_spawner": Shown(
         "and the old spawner before",
-        "tests/executors/test_node_death.py::test_clean_up_kills_an_old_spawner_that_is_stopped",
+        SPAWNED(spawner_scenes.daemon_restarted_with_a_start_in_the_pipe),
+        [(spawner, "clean_up", off_spawner.clean_up_but_spawner)],
+        TWICE,
     ),
-    "verify_dead": Elsewhere(
+    "verify_dead": Shown(
         "a daemon that loses its spawner sees its children gone before it reports",
-        "tests/executors/test_spawner.py::test_a_spawner_that_is_stopped_is_found_and_replaced",
+        SPAWNED(spawner_scenes.spawner_killed_at_work),
+        [(spawner.Spawner, "_account_for_lost", off_spawner.lost_at_once)],
+        TWICE,
     ),
     "lost_by_inc": Shown(
         "runs of a former incarnation are lost at once",
@@ -342,13 +489,13 @@ def play(name: str, *, is_kept: bool) -> str | None:
     job = {
         "schedule": "@every 4s",
         "max_runs": 1,
-        "delivery": AT_LEAST_ONCE,
+        "delivery": scene.delivery,
         "placement": {"on": scene.place},
         "start_deadline": scene.start_deadline,
     }
     with replaced([*rule.given, *([] if is_kept else rule.without)]):
         try:
-            with Stage(rule.seed, job, code=code, times=scene.times) as stage:
+            with Stage(rule.seed, job, code=code, times=scene.times, is_spawned=scene.is_spawned) as stage:
                 scene.play(stage)
                 stage.heal()
                 stage.settle()

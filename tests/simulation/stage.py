@@ -23,9 +23,11 @@ from raftcron.runtime.writes import Precondition
 from raftcron.testing import sim_checks
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_loop import START_WALL
-from raftcron.testing.sim_node import Course, Life
+from raftcron.testing.sim_node import Life
+from raftcron.testing.sim_processes import Course
 
 JOB = "job"
+COMMAND = {"type": "shell", "command": "work"}
 LATE = "no start after its deadline"  # beside the checkers that all simulations have
 LATE_MS = 100
 SHORT = LeaseTimes(3.0, 0.6)
@@ -59,12 +61,13 @@ class Stage:
         code: Callable[[Attempt], tuple[float, bool]],
         times: LeaseTimes = SHORT,
         compaction: CompactionSettings | None = None,
+        is_spawned: bool = False,
     ) -> None:
-        """`code` says of each attempt how many seconds it takes, and whether it fails."""
+        """`code` says of each attempt how many seconds it takes, and whether it fails; `is_spawned`: by a spawner."""
         self.cluster = Cluster(seed, 3, times)
         self.steps: list[Step] = []
         self.starts: list[tuple[str, int, str]] = []  # (run, attempt, node) of user code
-        self._job = {"executor": {"type": "noop"}, **job}
+        self._job = {"executor": COMMAND if is_spawned else {"type": "noop"}, **job}
         self._code = code
         self._seen: dict[str, tuple[str, int, int]] = {}
         self._highest = 0
@@ -72,7 +75,9 @@ class Stage:
         self._keys = 0
         self.cluster.checks.after = self._after  # type: ignore[method-assign]
         self.cluster._setting = self.cluster._setting._replace(
-            course=self._course, compaction=CompactionSettings() if compaction is None else compaction
+            course=self._course,
+            compaction=CompactionSettings() if compaction is None else compaction,
+            has_spawners=is_spawned,
         )
 
     def __enter__(self) -> Self:
