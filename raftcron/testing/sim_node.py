@@ -123,7 +123,7 @@ class _Executor:
 
     async def run(self, attempt: Attempt, control: Control) -> Ending:
         life = self._life
-        if attempt.executor["type"] == "shell":
+        if attempt.executor.get("type") == "shell":
             ending = await life.executors.run(attempt, control)
             if ending.state == "not_started":
                 life.checks.refused(life.name, life.number, attempt)
