@@ -60,6 +60,8 @@ LONG: dict[str, dict[str, Any]] = {  # left to their targets
     "long-a": CALL | {"delivery": AT_MOST_ONCE, "retry": {"max_attempts": 3, "on": ["failed", "timed_out"]}},
     "long-b": CALL | {"delivery": AT_LEAST_ONCE, "overlap": {"policy": "allow"}},
 }
+COMMANDS = ("every-b", "every-c")  # run by a spawner, where there is one
+COMMAND = {"executor": {"type": "shell", "command": "work"}}
 BACKFILLED_MS = (3_000, 8_000)  # spans of firing jobs that are asked for again
 BACKFILLED_YEARS = 3  # of those that fire once a year
 YEAR_MS = 365 * 86_400_000
@@ -85,10 +87,12 @@ class Clients:
         places: Chance | None,
         mix: Chance | None,
         asks: Chance | None,
+        has_spawners: bool,
     ) -> None:
         """`places` draws where runs go; None: on the leader.  `mix` draws overlaps, misfires and chains, if any.
 
         `asks` draws what is asked of the past, and what is run again, if anything; then there are long runs too.
+        Where nodes have spawners, half of the firing jobs run commands.
         """
         self.checks = checks
         self.open_writes = 0
@@ -100,6 +104,8 @@ class Clients:
         self._mix = mix
         self._asks = asks
         self._firing = FIRING if asks is None else FIRING | LONG
+        if has_spawners:
+            self._firing = self._firing | {name: FIRING[name] | COMMAND for name in COMMANDS}
         self._large_share = dice.choice([0.0, 0.0, 0.03])
         self._markers = 0
         self._doubts: deque[tuple[str, str, Operation]] = deque(maxlen=DOUBTS_KEPT)

@@ -33,9 +33,10 @@ from raftcron.testing.sim_scribe import SimulatedFork
 from raftcron.testing.sim_targets import Targets
 
 SPARE_MACHINES = 1  # that may join
+DYING_SECONDS = (0.0, 0.05, 0.4)  # of processes that are told to end, or killed: less than any margin
 TRACE_LINES = 400  # kept for a failure's report
-# Errors: the first comes to Life.fail, clients cause the second, and the third is told where a spawner was killed.
-EXPECTED = ("raft_fatal", "entry_unreadable", "spawner_lost")
+# Errors: the first comes to Life.fail, clients cause the second, the others are told where a spawner was hurt.
+EXPECTED = ("raft_fatal", "entry_unreadable", "spawner_lost", "spawner_stopped")
 
 
 class _Ear(logging.Handler):
@@ -61,8 +62,9 @@ class Cluster:
         places: Chance | None = None,
         mix: Chance | None = None,
         asks: Chance | None = None,
+        has_spawners: bool = False,
     ) -> None:
-        """`places` draws where the jobs' runs go; None: all on the leader.  `mix`, `asks`: see Clients."""
+        """`places` draws where runs go; None: all on the leader.  `mix`, `asks`, `has_spawners`: see Clients."""
         self.seed = seed
         machines = [f"n{number}" for number in range(1, size + 1 + SPARE_MACHINES)]
         self.names = machines[:size]  # of those that belong to the cluster, or should
@@ -74,10 +76,10 @@ class Cluster:
         self.lives: dict[str, Life] = {}
         self.checks = Checks(self.conductor, self.disks, JOURNAL, SNAPSHOTS)
         self.checks.in_force = self._in_force
-        self.boxes = {name: self._box(name) for name in machines}
         self.true_time = TrueTime(self.conductor, self.clocks, lambda: self.lives, self._electorates)
         self.checks.time_limit_ms = self.true_time.limit_ms
         self.counts: Counter[str] = self.checks.counts
+        self.boxes = {name: self._box(name) for name in machines}
         self.may_fail: set[str] = set()  # whose disk was made to fail
         self.leaving: set[str] = set()  # who ends by itself as soon as it hears that it has no place any more
         self.releases = defaultdict[str, int](lambda: THIS)  # of each node's next life
@@ -87,10 +89,11 @@ class Cluster:
         self.applied: Callable[[Life], None] = lambda _life: None  # a batch has, in the midst of a turn
         self.lines: deque[str] = deque(maxlen=TRACE_LINES)
         self._births = Counter[str]()
+        self._buried: State | None = None  # of the lives that are over, who had applied most
         self._trace = trace
         self._hash = blake2b(digest_size=8)
         dice = chance(seed, "clients")
-        self.clients = Clients(self.lives, self.checks, dice, places, mix, asks)
+        self.clients = Clients(self.lives, self.checks, dice, places, mix, asks, has_spawners)
         self.targets = Targets(seed, self.conductor, self.network, self.lives, self.clients)
         self._batch_entries = dice.choice([seam.BATCH_ENTRIES, 16, 3])  # small ones are often in the middle
         self._setting = Setting(
@@ -100,7 +103,7 @@ class Cluster:
             _compaction(chance(seed, "compaction")),
             times,
             request_seconds=5.0,
-            has_spawners=False,
+            has_spawners=has_spawners,
             call=self.targets.call,
         )
         self.conductor.died = self._died
@@ -208,11 +211,15 @@ class Cluster:
                 kill_after_seconds=request["kill_after"],
             )
             self.note(name, f"execs {attempt.run_id} {attempt.attempt}")
-            if self.lives:
-                self.checks.started(name, self._births[name], attempt, self._newest(), code)
-            return self._setting.course_of(name, attempt)
+            self.counts["starts of processes"] += 1
+            self.checks.started(name, self._births[name], attempt, self._newest(), code)
+            course = self._setting.course_of(name, attempt)
+            if self._setting.course is None:
+                dying = chance(self.seed, f"dying/{attempt.run_id}/{attempt.attempt}").choice(DYING_SECONDS)
+                course = course._replace(dying_seconds=dying)
+            return course
 
-        return Box(name, self.conductor, self.clocks[name], begin, self.checks.stopped)
+        return Box(name, self.conductor, self.clocks[name], self.counts, begin, self.checks.stopped)
 
     def kill(self, name: str) -> None:
         """kill -9."""
@@ -232,6 +239,8 @@ class Cluster:
     def _bury(self, name: str) -> None:
         life = self.lives.pop(name, None)
         if life is not None:
+            if self._buried is None or self._buried.index < life.machine.state.index:
+                self._buried = life.machine.state
             self.boxes[name].node_gone()
             life.device.is_dead = True
             if life.is_started:
@@ -272,8 +281,9 @@ class Cluster:
         self.died(name)
 
     def _newest(self) -> State:
-        """The state of whoever has applied most."""
-        return max((life.machine.state for life in self.lives.values()), key=lambda state: state.index)
+        """The state of whoever has applied most, in this life or before."""
+        states = [life.machine.state for life in self.lives.values()]
+        return max(states if self._buried is None else [*states, self._buried], key=lambda state: state.index)
 
     # ---- looking
 

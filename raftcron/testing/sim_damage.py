@@ -70,8 +70,11 @@ class Damage:
         self._cluster.conductor.after(MEND_SECONDS, self._mend_bit, name, path, offset, bit)
 
     def _mend_bit(self, name: str, path: Path, offset: int, bit: int) -> None:
-        cluster = self._cluster
-        if name in cluster.lives:
+        cluster, life = self._cluster, self._cluster.lives.get(name)
+        if life is not None and not life.is_started:  # it cleans up after its former life
+            cluster.conductor.after(MEND_SECONDS, self._mend_bit, name, path, offset, bit)
+            return
+        if life is not None:
             cluster.checks.fail(sim_checks.FATAL, f"{name} started with bit {bit} of byte {offset} flipped")
             return
         cluster.counts["damage refused"] += 1

@@ -16,6 +16,7 @@ from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_damage import Damage
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_members import FEWEST_VOTERS, Operator
+from raftcron.testing.sim_processes import BoxFaults
 from raftcron.testing.sim_releases import LATER, THIS
 
 FORM_SECONDS = 5.0
@@ -29,6 +30,7 @@ CONSERVE_SECONDS = 0.7
 LAG_SECONDS = 10.0  # at most, until the others have forgotten what a node lacks
 LAST_CHANGE_SECONDS = 5.0  # before the faults end
 ASKING_SHARE = 0.6  # of the seeds: runs of the past and runs again are asked for, and targets take runs over
+SPAWNERS_SHARE = 0.5  # of the seeds, in which a spawner a node runs commands
 MIXED_SHARE = 0.5  # of the seeds in which runs go anywhere: their jobs overlap, miss and follow in all ways
 MEMBERS_SHARE = 0.35  # of the seeds, in which members change
 
@@ -64,6 +66,13 @@ ALWAYS_SEEN = (
     "starts",
     "retries started",
     "starts of parts",
+    "starts of processes",
+    "processes killed",
+    "processes whose spawner died",
+    "attempts that a former life has left",
+    "fault: spawner killed",
+    "fault: spawner stopped",
+    "fault: frozen machine",
     "starts of what follows",
     "starts away from the leader",
     "starts refused by the gate",
@@ -142,6 +151,7 @@ class Story:
         is_mixed = is_spread and mix.random() < MIXED_SHARE
         asks = chance(seed, "asks")
         is_asking = script is None and asks.random() < ASKING_SHARE
+        self._has_spawners = script is None and chance(seed, "spawners").random() < SPAWNERS_SHARE
         self.cluster = Cluster(
             seed,
             size,
@@ -150,6 +160,7 @@ class Story:
             places if is_spread else None,
             mix if is_mixed else None,
             asks if is_asking else None,
+            self._has_spawners,
         )
         self.clients = self.cluster.clients
         self.cluster.died = self._ended_by_itself
@@ -194,6 +205,9 @@ class Story:
             "lagging node": self._lagging_node,
             "upgrade": self._upgrade,
         }
+        if self._has_spawners:
+            boxes = BoxFaults(self.cluster, dice, self._someone, self._happened)
+            self._all |= {"spawner killed": boxes.kill, "spawner stopped": boxes.stop, "frozen machine": boxes.freeze}
         chosen = dice.sample(sorted(self._all), dice.randint(4, 9))
         if dice.random() < MEMBERS_SHARE:
             self._all["change of members"] = self._change_of_members
@@ -257,6 +271,8 @@ class Story:
             self._expect(not left, f"on {life.name} runs have no end: {left}")
             if left:
                 break
+        left = [f"{name} {pid}" for name, box in cluster.boxes.items() for pid in box.user_code()]
+        self._expect(not left, f"user code is left behind: {left}")
         cluster.checks.close({name: cluster.lives[name].machine.state for name in cluster.names})
         cluster.run(0.0)
 
@@ -359,6 +375,8 @@ class Story:
         self.damage.end_rot()
         for life in cluster.lives.values():
             life.loop.resume()
+        for box in cluster.boxes.values():
+            box.resume_spawner()
         for name in cluster.names:
             self._up(name)
 

@@ -247,7 +247,10 @@ class Life:
         self.node.log.on_leadership(self._leadership)
         try:
             remnants = await self.spawner.start() if self.setting.has_spawners else []
-            await self.node.start([end for remnant in remnants if (end := seen_end(remnant)) is not None])
+            ends = [end for remnant in remnants if (end := seen_end(remnant)) is not None]
+            self.checks.counts["attempts that a former life has left"] += len(remnants)
+            self.checks.counts["ends of them that its spawner saw"] += len(ends)
+            await self.node.start(ends)
         except Exception as error:
             self.fail(error)
         else:

@@ -8,7 +8,9 @@ process that is killed, or whose spawner has died, still takes its time to be go
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +25,8 @@ from raftcron.executors.spawner_main import NAP_SECONDS
 
 if TYPE_CHECKING:
     from raftcron.clock import Clock
+    from raftcron.testing.chance import Chance
+    from raftcron.testing.sim_cluster import Cluster
     from raftcron.testing.sim_loop import Conductor, NodeLoop
 
 FIRST_PID = 10_000_000  # beyond those of a real machine: none is this process's own
@@ -70,12 +74,19 @@ class Box:
     """The machine; raftcron.executors.host.Processes."""
 
     def __init__(
-        self, name: str, conductor: Conductor, clock: Clock, begin: Begin, over: Callable[[str, int], None]
+        self,
+        name: str,
+        conductor: Conductor,
+        clock: Clock,
+        counts: Counter[str],
+        begin: Begin,
+        over: Callable[[str, int], None],
     ) -> None:
         """`begin` and `over` are told of user code: as it starts, and (run, token) once it is gone."""
         self.name = name
         self.conductor = conductor
         self.clock = clock
+        self.counts = counts
         self.begin = begin
         self.over = over
         self.files = _Files()
@@ -129,8 +140,14 @@ class Box:
         self._boots += 1
 
     def freeze(self, seconds: float) -> None:
-        """Nothing on it goes on for so long."""
-        self.frozen_until = self.conductor.now + seconds
+        """Nothing on it goes on for so long; what outlives its licence thereby nobody could have stopped."""
+        self.frozen_until = max(self.frozen_until, self.conductor.now + seconds)
+        for code in self.user_code().values():
+            code.has_overslept |= code.spawner.custody.deadline <= self.clock.boot() + seconds
+
+    def user_code(self) -> dict[int, UserCode]:
+        """What a spawner has started, and is not over."""
+        return {pid: code for pid, code in self.running.items() if isinstance(code, UserCode) and not code.is_dead}
 
     def spawners(self) -> list[_Spawner]:
         """One, and sometimes those of former lives."""
@@ -346,7 +363,10 @@ class _Spawner:
     def signal_group(self, child: Child, number: int) -> None:
         code = self.box.running.get(child.pid)
         if isinstance(code, UserCode):
-            code.end_by(number)
+            if number == signal.SIGKILL:
+                code.kill()
+            else:
+                code.end_by(number)
 
     def kill_confined(self, child: Child | None) -> None:
         """There are no control groups here."""
@@ -375,6 +395,7 @@ class UserCode:
         self.state = "S"
         self.status = 0
         self.has_begun = False
+        self.has_overslept = False
         self._request = request
         self._birth = self.box.conductor.now
         self._parent = spawner.pid
@@ -392,7 +413,7 @@ class UserCode:
 
     @property
     def busy_until(self) -> float:
-        return self.box.frozen_until
+        return math.inf if self.has_overslept else self.box.frozen_until
 
     # ---- what it goes through
 
@@ -409,11 +430,13 @@ class UserCode:
             self.box.at(self._dying_seconds, lambda: self._end(number))
 
     def kill(self) -> None:
+        self.box.counts["processes killed"] += not self._is_ending
         self.end_by(signal.SIGKILL)
 
     def orphan(self) -> None:
         """Its spawner has died, and it dies with it."""
         self._parent = INIT
+        self.box.counts["processes whose spawner died"] += not self.is_dead
         if self.is_dead:
             self.vanish()
         else:
@@ -439,3 +462,37 @@ class UserCode:
     def _tell_over(self) -> None:
         if self.has_begun:
             self.box.over(self._request["run_id"], self._request["token"])
+
+
+class BoxFaults:
+    """What can be done to a machine's processes but the node's own."""
+
+    def __init__(
+        self, cluster: Cluster, dice: Chance, someone: Callable[[], str | None], happened: Callable[..., None]
+    ) -> None:
+        self._cluster = cluster
+        self._dice = dice
+        self._someone = someone
+        self._happened = happened
+
+    def kill(self) -> None:
+        if (name := self._someone()) is not None:
+            self._happened("spawner killed", name)
+            self._cluster.boxes[name].kill_spawner()
+
+    def stop(self) -> None:
+        """For a while; a node takes it for dead after some seconds."""
+        if (name := self._someone()) is not None:
+            seconds = self._dice.choice([0.3, 2.0, 8.0]) * self._dice.uniform(0.5, 1.5)
+            self._happened("spawner stopped", name, f"{seconds:.2f} s")
+            box = self._cluster.boxes[name]
+            box.stop_spawner()
+            self._cluster.conductor.after(seconds, box.resume_spawner)
+
+    def freeze(self) -> None:
+        """The node's own process too."""
+        if (name := self._someone()) is not None:
+            seconds = self._dice.choice([0.5, 2.0, 4.0]) * self._dice.uniform(0.5, 1.5)
+            self._happened("frozen machine", name, f"{seconds:.2f} s")
+            self._cluster.boxes[name].freeze(seconds)
+            self._cluster.lives[name].loop.pause(seconds)
