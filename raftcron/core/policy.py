@@ -5,7 +5,17 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from raftcron.core.instant import MAX_MS
-from raftcron.core.model import AT_LEAST_ONCE, CAUSE_BACKFILL, COUNTED_CAUSES, FAILED, LOST, TIMED_OUT, Policy, Run
+from raftcron.core.model import (
+    AT_LEAST_ONCE,
+    CAUSE_BACKFILL,
+    COUNTED_CAUSES,
+    FAILED,
+    LOST,
+    QUEUED,
+    TIMED_OUT,
+    Policy,
+    Run,
+)
 
 BROKEN = "broken"  # error kind: the connection broke after the request was sent
 
@@ -35,15 +45,25 @@ def backoff_ms(policy: Policy, run: Run) -> int:
 
 
 def start_deadline(policy: Policy, run: Run) -> int:
-    """The last instant at which this run may start for the first time.
+    """The last instant at which this run's present attempt may start.
 
-    It counts from the scheduled time; for what did not come from the clock, from when it was asked for.  A backfill
-    waits for its turn however long that takes.
+    For the first it counts from the scheduled time; for what did not come from the clock, from when it was asked for.
+    For a further one it counts from when that was queued.  A backfill waits however long that takes.
     """
     if run.cause == CAUSE_BACKFILL:
         return MAX_MS
+    if run.attempt > 1:
+        return waiting_since(run) + policy.start_deadline_ms
     at = run.scheduled_time if run.cause in COUNTED_CAUSES else run.due_at
     return at + policy.start_deadline_ms
+
+
+def waiting_since(run: Run) -> int:
+    """When the run's present attempt was queued first, whatever assignments have come to nothing since."""
+    if run.attempt == 1:
+        return run.queued_at
+    before = max((one.finished_index or 0 for one in run.attempts if one.attempt < run.attempt), default=0)
+    return min((move.at for move in run.moves if move.state == QUEUED and move.index >= before), default=MAX_MS)
 
 
 def jitter_of(uid: int, scheduled_time: int, span_ms: int) -> int:

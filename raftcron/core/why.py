@@ -32,6 +32,7 @@ from raftcron.core.model import (
     Policy,
     Run,
 )
+from raftcron.core.rows import FAILURES
 from raftcron.core.times import Times
 
 FIRED, SKIPPED_, NOT_DUE, UNDECIDED, FORGOTTEN = "fired", "skipped", "not_due", "undecided", "forgotten"
@@ -150,6 +151,8 @@ def _of_row(row: Run, at: int, time: int | None) -> Answer:
     state = _STATES.get(row.state, row.state)
     at_node = f" on {row.node}" if row.node else ""
     detail = f": {row.error}" if row.error else ""
+    if row.state in FAILURES and row.reason in _WHY_SKIPPED:
+        detail += f"; a further attempt was due, but {_WHY_SKIPPED[row.reason]}"
     return Answer(
         FIRED, row.reason, f"{rfc3339(time)} fired{late}; {state}{at_node}{detail}{where}", time, row.due_at, row
     )

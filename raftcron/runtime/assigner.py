@@ -15,7 +15,7 @@ from typing import NamedTuple
 from raftcron.core.commands import Assign, Assignment, Command, Divide, Expire, Parting, Place, Token, Unassign
 from raftcron.core.model import ASSIGNED, ON_ALL, ON_LEADER, ON_STICKY, QUEUED, Run
 from raftcron.core.placement import Lane, Tags, choose, matching
-from raftcron.core.policy import start_deadline
+from raftcron.core.policy import start_deadline, waiting_since
 from raftcron.core.state import State
 from raftcron.runtime.leases import LeaseKeeper
 from raftcron.runtime.machine import Machine
@@ -267,7 +267,7 @@ class Assigner:
     # ---- what has waited too long
 
     def expire(self, now: int) -> Iterator[Expire]:
-        """Runs that may no longer start for the first time; of a long queue a part in each sweep."""
+        """Runs whose attempt may no longer start; of a long queue a part in each sweep."""
         state = self._machine.state
         if self._scanned >= len(state.queued) + len(state.held):
             self._scanned = 0
@@ -289,17 +289,17 @@ class Assigner:
             yield Expire(part, [run_id for run_id in part if self._is_unmatched(runs.get(run_id))])
 
     def _is_unmatched(self, run: Run | None) -> bool:
-        """Whether no live node has met the run's demands while it waited, as far as this leader has seen."""
+        """Whether no live node has met the run's demands while its attempt waited, as far as this leader has seen."""
         lane = None if run is None else self._machine.state.lane_of(run)
-        if run is None or lane is None or run.fencing_token:
+        if run is None or lane is None or (run.fencing_token and not run.attempts):
             return False
-        return self._matched.get(self._wish(lane), -1) < run.queued_at
+        return self._matched.get(self._wish(lane), -1) < waiting_since(run)
 
     def is_expired(self, run: Run, now: int) -> bool:
-        """Whether the run's start deadline has passed."""
+        """Whether the start deadline of the run's attempt has passed."""
         policy = self._machine.state.policies.get(run.uid)
         at = max(now, self._machine.state.cluster_time)  # by which `apply` judges it
-        return run.attempt == 1 and policy is not None and at > start_deadline(policy, run)
+        return policy is not None and at > start_deadline(policy, run)
 
     def take_back(self) -> Iterator[Unassign]:
         """Assignments to nodes that have fallen silent: they go elsewhere long before the lease has ended."""

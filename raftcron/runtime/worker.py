@@ -211,7 +211,7 @@ class Worker:
         policy = state.policies.get(run.uid)
         if policy is None:
             return None
-        if run.attempt == 1 and self._time.now_ms() > start_deadline(policy, run):
+        if self._time.now_ms() > start_deadline(policy, run):
             return None
         return held.until
 

@@ -208,7 +208,7 @@ class Stage:
         state = self.cluster._newest()
         run = state.runs[attempt.run_id]
         late = (START_WALL + self.cluster.now) * 1000 - start_deadline(state.policy(run.uid), run)
-        if attempt.attempt == 1 and late > LATE_MS:
+        if late > LATE_MS:
             self.cluster.checks.fail(LATE, f"{run.id} starts {late:.0f} ms after its start deadline")
 
     def _after(self, node: str, index: int, body: bytes, state: Any, outcome: Any) -> None:

@@ -166,15 +166,19 @@ def lose(state: State, context: Context, command: Lose) -> Outcome:
 
 
 def expire(state: State, context: Context, command: Expire) -> Outcome:
-    """End runs that could not start for the first time before their start deadline."""
+    """End runs whose attempt could not start before its deadline: skipped, or as the attempt before has ended."""
     taken, unmatched = 0, frozenset(command.unmatched)
     for run_id in command.runs:
         run = state.runs.get(run_id)
-        if run is None or run.state not in (QUEUED, ASSIGNED) or run.attempt > 1:
+        if run is None or run.state not in (QUEUED, ASSIGNED) or not _is_past_deadline(state, run, context.at):
             continue
-        if _is_past_deadline(state, run, context.at):
-            skip(state, context, run, REASON_NO_NODE if run_id in unmatched else REASON_DEADLINE)
-            taken += 1
+        reason = REASON_NO_NODE if run_id in unmatched else REASON_DEADLINE
+        if run.attempts:
+            run.reason = reason
+            end(state, context, run, run.attempts[-1].state)
+        else:
+            skip(state, context, run, reason)
+        taken += 1
     return Done(count=taken)
 
 
@@ -385,7 +389,7 @@ def _fits(state: State, context: Context, run: Run, assignment: Assignment) -> b
         and state.is_alive(place.node, place.incarnation)
         and state.has_slot(place.node, process=run.is_process)
         and may_be_at(state, run, place.node)
-        and not (run.attempt == 1 and _is_past_deadline(state, run, context.at))
+        and not _is_past_deadline(state, run, context.at)
     )
 
 
@@ -400,7 +404,7 @@ def may_be_at(state: State, run: Run, node: str) -> bool:
 
 def _is_past_deadline(state: State, run: Run, at: int) -> bool:
     policy = state.policies.get(run.uid)
-    return run.attempt == 1 and policy is not None and at > start_deadline(policy, run)
+    return policy is not None and at > start_deadline(policy, run)
 
 
 def _mark_started(state: State, context: Context, run: Run) -> None:
