@@ -123,11 +123,19 @@ def matching(tags: Tags, only: str | None, live: Iterable[str], room: Room) -> l
     return [name for name in live if (only is None or name == only) and room.carries(name, tags)]
 
 
-def part_names(policy: Policy, nodes: Iterable[str]) -> tuple[str, ...]:
-    """What the parts of a run are called: the nodes of a broadcast, or the numbers of its shards."""
-    if policy.placement == ON_ALL:
-        return tuple(sorted(set(nodes)))
-    return tuple(map(str, range(policy.shards)))
+def part_names(policy: Policy, run: Run, nodes: Iterable[str]) -> tuple[str, ...]:
+    """What the parts of a run are called: the nodes of a broadcast, or the numbers of its shards.
+
+    A run that is to do one part of a former one again has that part alone, or none where the job has it no more.
+    """
+    names = tuple(sorted(set(nodes))) if policy.placement == ON_ALL else tuple(map(str, range(policy.shards)))
+    again = part_name(run.retry_of)
+    return names if again is None else tuple(name for name in names if name == again)
+
+
+def part_name(run_id: str | None) -> str | None:
+    """What the part of this id is called; None: it is no part."""
+    return None if run_id is None else run_id.partition(".")[2] or None
 
 
 def part_id(parent: str, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from raftcron.core.commands import Assign, Assignment, Command, Divide, Expire, Parting, Place, Token, Unassign
 from raftcron.core.model import ASSIGNED, ON_ALL, ON_LEADER, ON_STICKY, QUEUED, Run
-from raftcron.core.placement import Lane, Tags, choose, matching
+from raftcron.core.placement import Lane, Tags, choose, matching, part_names
 from raftcron.core.policy import start_deadline, waiting_since
 from raftcron.core.state import State
 from raftcron.runtime.leases import LeaseKeeper
@@ -237,13 +237,13 @@ class Assigner:
 
     def _parting(self, lane: Lane, run: Run) -> Parting | None:
         """How a run is divided; None: it has to wait."""
-        if lane.on != ON_ALL:
-            return Parting(run.id)
-        audience = self._audience()
-        if audience is None:
-            return None
-        nodes = matching(lane.tags, None, audience, self._machine.state)
-        return Parting(run.id, nodes) if nodes else None
+        state, nodes = self._machine.state, list[str]()
+        if lane.on == ON_ALL:
+            audience = self._audience()
+            if audience is None:
+                return None
+            nodes = matching(lane.tags, None, audience, state)
+        return Parting(run.id, nodes) if part_names(state.policy(run.uid), run, nodes) else None
 
     def _by_parts(self, partings: list[Parting]) -> Iterator[list[Parting]]:
         """As many as one entry takes."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from raftcron.core import commands as c
 from raftcron.core.model import Run
 from raftcron.core.placement import parts_of
@@ -126,3 +128,61 @@ def test_an_assignment_is_taken_back_only_as_long_as_it_has_not_started() -> Non
     assert run.attempt == 1
     assert run.fencing_token > old.fencing_token
     assert machine.done(c.Unassign([c.Token(run.id, run.fencing_token)])).count == 0
+
+
+def again(machine: Machine, run_id: str) -> Run:
+    """A retry of a run, divided among all nodes that there are."""
+    made = machine.done(c.Rerun(run_id, c.Place("n1", 1))).subject
+    machine.done(c.Divide([c.Parting(made, ["n1", "n2"])]))
+    return machine.state.runs[made]
+
+
+@pytest.mark.parametrize(("placement", "name"), [({"shards": 3}, "2"), ({"on": "all"}, "n2")])
+def test_a_part_is_run_again_alone(placement: dict[str, Any], name: str) -> None:
+    """As a run by hand with that part and no other; and so is a retry of that run."""
+    machine = cluster()
+    run, parts = divided(machine, placement=placement)
+    part = parts[-1]
+    assert part.id == f"{run.id}.{name}"
+    assert machine.refused(c.Rerun(part.id, None)) == "conflict"
+    for one in parts:
+        machine.finish(begin(machine, one, one.part.node or "n1" if one.part else ""), "failed")
+    of = part.id
+    for _ in range(2):
+        retry = again(machine, of)
+        of = retry.id
+        assert parts_of(retry) == [f"{retry.id}.{name}"]
+        assert (retry.cause, retry.scheduled_time) == ("manual", run.scheduled_time)
+        child = machine.state.runs[f"{retry.id}.{name}"]
+        assert child.part is not None
+        assert part.part is not None
+        assert (child.part.shard_index, child.part.shard_count) == (part.part.shard_index, part.part.shard_count)
+        machine.finish(begin(machine, child, "n2"), "succeeded")
+        assert machine.state.runs[retry.id].state == "succeeded"
+
+
+@pytest.mark.parametrize("edit", [{"shards": 4}, {}, {"on": "all"}])
+def test_a_part_of_a_job_that_is_divided_otherwise_now_is_not_run_again(edit: dict[str, Any]) -> None:
+    """Its share of the work is another one; the answer says what to run instead."""
+    machine = cluster()
+    run, parts = divided(machine, placement={"shards": 2})
+    for one in parts:
+        machine.finish(begin(machine, one, "n1"), "failed")
+    machine.put(placement=edit)
+    outcome = machine.write(c.Rerun(parts[0].id, None))
+    assert isinstance(outcome, c.Refused)
+    assert f"run {run.id} again" in outcome.message
+
+
+def test_a_part_that_an_edit_has_taken_away_is_not_divided() -> None:
+    """The run waits, and ends at its start deadline."""
+    machine = cluster()
+    _, parts = divided(machine, placement={"shards": 2})
+    for one in parts:
+        machine.finish(begin(machine, one, "n1"), "failed")
+    made = machine.done(c.Rerun(parts[1].id, None)).subject
+    machine.put(placement={"shards": 1})
+    assert machine.done(c.Divide([c.Parting(made)])).count == 0
+    machine.at += 10**9
+    machine.done(c.Expire([made]))
+    assert machine.state.runs[made].state == "skipped"

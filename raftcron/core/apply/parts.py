@@ -51,7 +51,7 @@ def _names(state: State, context: Context, run: Run, policy: Policy, parting: Pa
         return ()
     if not is_split(policy) or not state.may_start(run) or context.at > start_deadline(policy, run):
         return ()
-    return part_names(policy, [node for node in parting.nodes if state.carries(node, policy.tags)])
+    return part_names(policy, run, [node for node in parting.nodes if state.carries(node, policy.tags)])
 
 
 def _divide(state: State, context: Context, run: Run, policy: Policy, names: tuple[str, ...]) -> None:

@@ -6,19 +6,21 @@ from raftcron.core.apply.admission import admit
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import PROCESS_EXECUTORS
 from raftcron.core.commands import Backfill, Outcome, Refused, Rerun
-from raftcron.core.model import CAUSE_BACKFILL, CAUSE_MANUAL, ENDED, QUEUED, Run
+from raftcron.core.model import CAUSE_BACKFILL, CAUSE_MANUAL, ENDED, ON_ALL, QUEUED, Run
+from raftcron.core.placement import part_id, part_name
 from raftcron.core.state import State
 
 BACKFILL_MAX = 1_000  # times of one request, and runs of one job that have not ended; some 20 ms of apply
 
 
 def rerun(state: State, context: Context, command: Rerun) -> Outcome:
-    """A new run for the same scheduled time and with the same args; judged by overlap as a run by hand is."""
+    """A new run for the same scheduled time and with the same args; judged by overlap as a run by hand is.
+
+    Of a part: a new run that is divided into that part alone.
+    """
     old = state.runs.get(command.run)
     if old is None:
         return Refused("not_found", f"there is no run {command.run!r}, or it is no longer kept")
-    if old.part is not None:
-        return Refused("conflict", f"run {old.id} is a part: run {old.part.parent} again, and with it all its parts")
     if old.uid not in state.by_uid:
         return Refused("conflict", f"the job {old.job!r} of run {old.id} was deleted: there is nothing to run again")
     if old.state not in ENDED:
@@ -27,6 +29,13 @@ def rerun(state: State, context: Context, command: Rerun) -> Outcome:
         return Refused("conflict", f"row {old.id} stands for {old.count} skipped times: backfill their span instead")
     job = state.by_uid[old.uid]
     policy = state.policy(job.uid)
+    retry_of, part = old.id, old.part
+    if part is None and (name := part_name(old.retry_of)) is not None:  # it was one part alone, and is so again
+        retry_of = part_id(old.id, name)
+        part = None if (row := state.runs.get(retry_of)) is None else row.part
+    if part is not None and (part.node is None, part.shard_count or 0) != (policy.placement != ON_ALL, policy.shards):
+        text = f"run {retry_of} is a part, and its job {job.name!r} is not divided as it was then"
+        return Refused("conflict", f"{text}: run {part.parent} again, as the job is now")
     run = Run(
         id=f"m{context.log_index:x}-0",
         uid=job.uid,
@@ -41,7 +50,7 @@ def rerun(state: State, context: Context, command: Rerun) -> Outcome:
         previous_time=job.last_fired,
         args=old.args,
         is_process=policy.executor_type in PROCESS_EXECUTORS,
-        retry_of=old.id,
+        retry_of=retry_of,
     )
     admit(state, context, job, policy, run, command.place, allow_overlap=command.allow_overlap)
     return remember(state, context, command.key, run.id, 202)
