@@ -23,12 +23,13 @@ BROKEN = "broken"  # error kind: the connection broke after the request was sent
 def may_retry(policy: Policy, run: Run, state: str, error_kind: str | None) -> bool:
     """Whether an attempt that ended in `state` is followed by another (semantics 4 and 11).
 
-    A lost attempt is tried again in the class at_least_once only, whatever `retry.on` says.
+    A lost attempt is tried again in the class at_least_once only, whatever `retry.on` says; that of a broadcast's part
+    never is, since its node is gone.
     """
     if run.attempt >= policy.max_attempts:
         return False
     if state == LOST:
-        return policy.delivery == AT_LEAST_ONCE
+        return policy.delivery == AT_LEAST_ONCE and (run.part is None or run.part.node is None)
     if state == FAILED:
         return (BROKEN if error_kind == BROKEN else FAILED) in policy.retry_on
     return state == TIMED_OUT and TIMED_OUT in policy.retry_on

@@ -344,8 +344,7 @@ def end_attempt(
     run.exit_code, run.status_code = exit_code, status_code
     policy = state.policies.get(run.uid)
     was_cancelled = run.state == CANCELLING
-    stays = ending == LOST and run.part is not None and run.part.node is not None  # with the node that is gone
-    if policy is not None and not was_cancelled and not stays and may_retry(policy, run, ending, error_kind):
+    if policy is not None and not was_cancelled and may_retry(policy, run, ending, error_kind):
         node = run.node
         if ending == LOST:
             run.attempt += 1
