@@ -96,7 +96,7 @@ class EventLog:
     def take(self, index: int, events: Iterable[Event]) -> None:
         """The events of an entry."""
         if not self._is_begun:
-            self.restored(index - 1)  # no snapshot came before: this process derives all from here on
+            self._begin_with(index)
         self._through = index
         found = list(events)
         if found:
@@ -121,6 +121,12 @@ class EventLog:
             self._cut(index)
         self._framed = self._through = index
         self._wake()
+
+    def _begin_with(self, index: int) -> None:
+        """No snapshot came before: this process derives all there ever was, and entries before `index` told nothing."""
+        self._is_begun = True
+        self._clear(Place(0, 0))
+        self._framed = self._through = index - 1
 
     # ---- readers
 

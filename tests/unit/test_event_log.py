@@ -88,6 +88,14 @@ def test_a_restart_without_a_snapshot_derives_all_anew(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_log_whose_first_entries_are_not_for_it_has_missed_nothing(tmp_path: Path) -> None:
+    """A reader may begin before them: nothing happened there."""
+    for log in (EventLog(), EventLog(tmp_path), EventLog(tmp_path)):
+        feed(log, 4, 20)
+        assert places(log, Place(0, 0)) == wanted(4, 20)
+        log.close()
+
+
 @given(first=st.integers(1, 60), snapshot=st.integers(0, 60), last=st.integers(0, 40), batch=st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
 def test_a_restart_goes_on_behind_its_snapshot(
