@@ -11,19 +11,22 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from scripts.benchmarks import commit, failover_kill, failover_stop, fire, snapshot, timeline, webhook
+from scripts.benchmarks import apply, asking, commit, failover_kill, failover_stop, fire, snapshot, timeline, webhook
 from scripts.benchmarks.report import Report, measured, table
 
 Benchmark = Callable[[Path, argparse.Namespace], Awaitable[Report]]
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "apply": apply.run,
     "commit": commit.run,
     "fire": fire.run,
     "failover-kill": failover_kill.run,
     "failover-stop": failover_stop.run,
+    "read": asking.read,
     "snapshot": snapshot.run,
     "timeline": timeline.run,
     "webhook": webhook.run,
+    "write": asking.write,
 }
 
 
