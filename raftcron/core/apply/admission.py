@@ -13,6 +13,7 @@ from raftcron.core.commands import Place
 from raftcron.core.model import (
     CANCELLING,
     CAUSE_BACKFILL,
+    QUEUED,
     REASON_DEADLINE,
     REASON_LIMIT,
     REASON_OVERLAP,
@@ -25,7 +26,35 @@ from raftcron.core.model import (
 from raftcron.core.policy import start_deadline
 from raftcron.core.state import State
 
+PROCESS_EXECUTORS = frozenset({"shell"})  # types that take one of a node's process slots
 _BEYOND = {"skip": REASON_OVERLAP, "allow": REASON_LIMIT, "queue": REASON_QUEUE_FULL}  # max_running, and the queue
+
+
+def new_run(
+    state: State,
+    context: Context,
+    job: Job,
+    policy: Policy,
+    run_id: str,
+    cause: str,
+    scheduled_time: int,
+    due_at: int,
+) -> Run:
+    """A run that this entry decides, queued, for `admit`; what others do not have its maker fills in."""
+    return Run(
+        id=run_id,
+        uid=job.uid,
+        job=job.name,
+        scheduled_time=scheduled_time,
+        due_at=due_at,
+        cause=cause,
+        state=QUEUED,
+        log_index=context.log_index,
+        epoch=state.epoch,
+        queued_at=context.at,
+        previous_time=job.last_fired,
+        is_process=policy.executor_type in PROCESS_EXECUTORS,
+    )
 
 
 def admit(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from raftcron.core import exclusion
-from raftcron.core.apply.context import Context, remember
+from raftcron.core.apply.context import Context, names_of, remember
 from raftcron.core.apply.decisions import count_anew, holds, take
 from raftcron.core.commands import DeleteCalendar, Outcome, PutCalendar, Refused
 from raftcron.core.instant import MAX_MS
 from raftcron.core.model import Calendar
 from raftcron.core.state import State
-
-USERS_NAMED = 10  # jobs that a refusal names
 
 STALE = Refused("stale", "the calendar or one of its jobs has changed since the leader looked at it")
 
@@ -67,11 +63,8 @@ def delete(state: State, context: Context, command: DeleteCalendar) -> Outcome:
         return STALE
     users = state.calendar_jobs.get(command.name, {})
     if users:
-        names = ", ".join(state.by_uid[uid].name for uid in islice(users, USERS_NAMED))
-        more = f" and {len(users) - USERS_NAMED} more" if len(users) > USERS_NAMED else ""
-        return Refused(
-            "conflict", f"calendar {command.name!r} is named by {names}{more}: take it out of their `exclude` first"
-        )
+        text = f"calendar {command.name!r} is named by {names_of(state, users)}: take it out of their `exclude` first"
+        return Refused("conflict", text)
     del state.calendars[command.name]
     state.forget(calendar)
     state.touched_calendars.add(command.name)

@@ -10,8 +10,7 @@ from hashlib import blake2b
 from raftcron.core import chains
 from raftcron.core.apply import admission
 from raftcron.core.apply.context import Context
-from raftcron.core.apply.decisions import PROCESS_EXECUTORS
-from raftcron.core.model import CAUSE_CHAIN, QUEUED, Job, Policy, Run
+from raftcron.core.model import CAUSE_CHAIN, Job, Policy, Run
 from raftcron.core.state import State
 
 
@@ -55,19 +54,7 @@ def _fire(state: State, context: Context, child: Job, policy: Policy, parent: Ru
     run_id = f"{child.uid:x}-c{blake2b(parent.id.encode(), digest_size=12, person=b'chain').hexdigest()}"
     if run_id in state.runs:
         return
-    run = Run(
-        id=run_id,
-        uid=child.uid,
-        job=child.name,
-        scheduled_time=context.at,
-        due_at=context.at,
-        cause=CAUSE_CHAIN,
-        state=QUEUED,
-        log_index=context.log_index,
-        epoch=state.epoch,
-        queued_at=context.at,
-        previous_time=child.last_fired,
-        is_process=policy.executor_type in PROCESS_EXECUTORS,
-        follows=parent.id,
-    )
+    at = context.at
+    run = admission.new_run(state, context, child, policy, run_id, CAUSE_CHAIN, at, at)
+    run.follows = parent.id
     admission.admit(state, context, child, policy, run, None, allow_overlap=False)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import islice
 from typing import NamedTuple
 
 from raftcron.core.commands import Done, Outcome, Place, Refused
 from raftcron.core.model import Key
 from raftcron.core.state import KEY_LIFE_MS, KEYS_KEPT, State
+
+USERS_NAMED = 10  # jobs that a refusal names
 
 
 class Context(NamedTuple):
@@ -41,3 +45,9 @@ def remember(state: State, context: Context, key: Key | None, subject: str, stat
     if key is not None:
         state.keep_key(Key(key.scope, key.body_hash, status, context.log_index, context.at, subject))
     return Done(subject, status, index=context.log_index)
+
+
+def names_of(state: State, uids: Collection[int]) -> str:
+    """The names of jobs that stand in the way, for people: the first few, and how many more there are."""
+    names = ", ".join(state.by_uid[uid].name for uid in islice(uids, USERS_NAMED))
+    return f"{names} and {len(uids) - USERS_NAMED} more" if len(uids) > USERS_NAMED else names

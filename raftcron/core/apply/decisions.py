@@ -12,7 +12,6 @@ from raftcron.core.model import (
     CAUSE_CATCH_UP,
     CAUSE_MANUAL,
     CAUSE_SCHEDULE,
-    QUEUED,
     REASON_PAUSED,
     SKIPPED,
     Job,
@@ -20,8 +19,6 @@ from raftcron.core.model import (
     Run,
 )
 from raftcron.core.state import State
-
-PROCESS_EXECUTORS = frozenset({"shell"})  # types that take one of a node's process slots
 
 
 def decide(state: State, context: Context, command: Decide) -> Outcome:
@@ -49,21 +46,9 @@ def trigger(state: State, context: Context, command: Trigger) -> Outcome:
     if job is None:
         return Refused("not_found", f"there is no job {command.name!r}")
     policy = state.policy(job.uid)
-    run = Run(
-        id=f"m{context.log_index:x}-0",
-        uid=job.uid,
-        job=job.name,
-        scheduled_time=context.at,
-        due_at=context.at,
-        cause=CAUSE_MANUAL,
-        state=QUEUED,
-        log_index=context.log_index,
-        epoch=state.epoch,
-        queued_at=context.at,
-        previous_time=job.last_fired,
-        args=command.args,
-        is_process=policy.executor_type in PROCESS_EXECUTORS,
-    )
+    at, run_id = context.at, f"m{context.log_index:x}-0"
+    run = admission.new_run(state, context, job, policy, run_id, CAUSE_MANUAL, at, at)
+    run.args = command.args
     admission.admit(state, context, job, policy, run, command.place, allow_overlap=command.allow_overlap)
     return remember(state, context, command.key, run.id, 202)
 
@@ -179,22 +164,9 @@ def summarise(state: State, context: Context, job: Job, summary: Summary) -> Non
 
 
 def _fire(state: State, context: Context, job: Job, policy: Policy, fire: Fire, place: Place | None) -> None:
-    run = Run(
-        id=f"{job.uid:x}-{fire.scheduled_time}",
-        uid=job.uid,
-        job=job.name,
-        scheduled_time=fire.scheduled_time,
-        due_at=fire.due_at,
-        cause=fire.cause,
-        state=QUEUED,
-        log_index=context.log_index,
-        epoch=state.epoch,
-        queued_at=context.at,
-        missed_count=fire.missed_count,
-        missed_first=fire.missed_first,
-        previous_time=job.last_fired,
-        is_process=policy.executor_type in PROCESS_EXECUTORS,
-    )
+    at, run_id = fire.scheduled_time, f"{job.uid:x}-{fire.scheduled_time}"
+    run = admission.new_run(state, context, job, policy, run_id, fire.cause, at, fire.due_at)
+    run.missed_count, run.missed_first = fire.missed_count, fire.missed_first
     if fire.cause == CAUSE_CATCH_UP:
         place = None  # stays queued: the leader starts these at its catch-up rate
     if fire.due_at != fire.scheduled_time and fire.due_at > context.at:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
-from raftcron.core.apply.context import Context, remember
+from raftcron.core.apply.context import Context, names_of, remember
 from raftcron.core.commands import DeleteGroup, Outcome, PutGroup, Refused
 from raftcron.core.group import GROUPS_MAX, MAX_RUNNING_MAX
 from raftcron.core.model import Group
 from raftcron.core.state import State
-
-USERS_NAMED = 10  # jobs that a refusal names
 
 STALE = Refused("stale", "the group has changed since the leader looked at it")
 
@@ -44,9 +40,8 @@ def delete(state: State, context: Context, command: DeleteGroup) -> Outcome:
         return STALE
     users = state.group_jobs.get(command.name, {})
     if users:
-        names = ", ".join(state.by_uid[uid].name for uid in islice(users, USERS_NAMED))
-        more = f" and {len(users) - USERS_NAMED} more" if len(users) > USERS_NAMED else ""
-        return Refused("conflict", f"group {command.name!r} is named by {names}{more}: take it out of their `group`")
+        text = f"group {command.name!r} is named by {names_of(state, users)}: take it out of their `group`"
+        return Refused("conflict", text)
     del state.groups[command.name]
     state.forget(group)
     return remember(state, context, command.key, command.name, 204)

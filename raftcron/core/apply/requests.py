@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from raftcron.core.apply.admission import admit
+from raftcron.core.apply.admission import admit, new_run
 from raftcron.core.apply.context import Context, remember
-from raftcron.core.apply.decisions import PROCESS_EXECUTORS
 from raftcron.core.commands import Backfill, Outcome, Refused, Rerun
-from raftcron.core.model import CAUSE_BACKFILL, CAUSE_MANUAL, ENDED, ON_ALL, QUEUED, Run
+from raftcron.core.model import CAUSE_BACKFILL, CAUSE_MANUAL, ENDED, ON_ALL
 from raftcron.core.placement import part_id, part_name
 from raftcron.core.state import State
 
@@ -36,22 +35,9 @@ def rerun(state: State, context: Context, command: Rerun) -> Outcome:
     if part is not None and (part.node is None, part.shard_count or 0) != (policy.placement != ON_ALL, policy.shards):
         text = f"run {retry_of} is a part, and its job {job.name!r} is not divided as it was then"
         return Refused("conflict", f"{text}: run {part.parent} again, as the job is now")
-    run = Run(
-        id=f"m{context.log_index:x}-0",
-        uid=job.uid,
-        job=job.name,
-        scheduled_time=old.scheduled_time,
-        due_at=context.at,
-        cause=CAUSE_MANUAL,
-        state=QUEUED,
-        log_index=context.log_index,
-        epoch=state.epoch,
-        queued_at=context.at,
-        previous_time=job.last_fired,
-        args=old.args,
-        is_process=policy.executor_type in PROCESS_EXECUTORS,
-        retry_of=retry_of,
-    )
+    at, run_id = old.scheduled_time, f"m{context.log_index:x}-0"
+    run = new_run(state, context, job, policy, run_id, CAUSE_MANUAL, at, context.at)
+    run.args, run.retry_of = old.args, retry_of
     admit(state, context, job, policy, run, command.place, allow_overlap=command.allow_overlap)
     return remember(state, context, command.key, run.id, 202)
 
@@ -76,24 +62,11 @@ def backfill(state: State, context: Context, command: Backfill) -> Outcome:
         )
         return Refused("conflict", f"{text}: wait for them or cancel them, or ask for a shorter span")
     policy = state.policy(job.uid)
-    is_process = policy.executor_type in PROCESS_EXECUTORS
     run_id = ""
     for place, at in enumerate(times):
         run_id = f"b{context.log_index:x}-{place}"
-        run = Run(
-            id=run_id,
-            uid=job.uid,
-            job=job.name,
-            scheduled_time=at,
-            due_at=context.at,
-            cause=CAUSE_BACKFILL,
-            state=QUEUED,
-            log_index=context.log_index,
-            epoch=state.epoch,
-            queued_at=context.at,
-            previous_time=times[place - 1] if place else None,
-            is_process=is_process,
-        )
+        run = new_run(state, context, job, policy, run_id, CAUSE_BACKFILL, at, context.at)
+        run.previous_time = times[place - 1] if place else None
         admit(state, context, job, policy, run, None, allow_overlap=False)
     return remember(state, context, command.key, run_id, 200)
 
