@@ -65,6 +65,7 @@ def restore(file: Path, dry_run: bool, is_sure: bool, addr: Sequence[str], outpu
     Jobs that are not in FILE are deleted.  Times between the backup and now are not owed.
     """
     from raftcron.client.api import BACKUP
+    from raftcron.client.sync import Upload
 
     content = _checked(file)
     if not dry_run and not is_sure:
@@ -73,7 +74,16 @@ def restore(file: Path, dry_run: bool, is_sure: bool, addr: Sequence[str], outpu
         click.confirm(f"All jobs, calendars and groups that are not in {file} will be deleted. Go on?", abort=True)
     nodes = client(addr, RESTORE_SECONDS)
     query: dict[str, Any] = {"dry_run": True} if dry_run else {}
-    answer = nodes.request("POST", path("restore"), content, query=query, headers={"Content-Type": BACKUP}).body
+    with _bar("sending", len(content)) as bar:
+
+        def told(sent: int) -> None:
+            bar.update(sent - bar.pos)
+            if sent == len(content):
+                bar.label = "putting in place"  # the node checks, stages and swaps in all of it before it answers
+                bar.render_progress()
+
+        body = Upload(content, told)
+        answer = nodes.request("POST", path("restore"), body, query=query, headers={"Content-Type": BACKUP}).body
     for name in answer["missing_secrets"]:
         click.echo(f"{PREFIX}cannot be opened here, write it again: {name}", err=True)
     print_one(answer, output, "index")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import secrets
 import ssl
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +27,22 @@ PATIENCE_SECONDS: Final = 10.0  # how long a request goes on trying
 STREAM_SECONDS: Final = 60.0  # without a byte: nodes send something each 15 s
 CHUNK_BYTES: Final = 64 << 10
 KEY: Final = "Idempotency-Key"
+
+
+class Upload(io.BytesIO):
+    """A long body that tells how far it has gone: `told` gets the bytes so far, fewer where it is sent again."""
+
+    def __init__(self, content: bytes, told: Callable[[int], None]) -> None:
+        super().__init__(content)
+        self._told = told
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        self._told(self.tell())
+        return piece
+
+
+Payload = bytes | Upload | None
 
 
 class Client(Api):
@@ -81,7 +98,13 @@ class Client(Api):
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        sent, payload = prepared(method, self._headers, body, headers)
+        payload: Payload
+        if isinstance(body, Upload):
+            sent, _ = prepared(method, self._headers, None, headers)
+            sent["Content-Length"] = str(len(body.getbuffer()))
+            payload = body
+        else:
+            sent, payload = prepared(method, self._headers, body, headers)
         asked = Request(method, target_of(path, query), has_key=KEY in sent)
         answer = self._run(asked, payload, sent, self._patience_seconds)
         self._leader = answer.headers.get("raftcron-leader", self._leader)
@@ -131,7 +154,7 @@ class Client(Api):
 
     # ---- details
 
-    def _run(self, asked: Request, payload: bytes | None, headers: Mapping[str, str], patience: float) -> Answer:
+    def _run(self, asked: Request, payload: Payload, headers: Mapping[str, str], patience: float) -> Answer:
         leader = None if asked.method == "GET" else self._leader
         steps = course(asked, self._addresses, leader, patience, self._clock.monotonic)
         outcome: Answer | NotSent | Broken | None = None
@@ -148,7 +171,7 @@ class Client(Api):
                 outcome = self._exchange(step, asked, payload, headers)
 
     def _exchange(
-        self, step: Try, asked: Request, payload: bytes | None, headers: Mapping[str, str]
+        self, step: Try, asked: Request, payload: Payload, headers: Mapping[str, str]
     ) -> Answer | NotSent | Broken:
         kept, self._kept = self._kept, None
         is_fresh = kept is None or kept[0] != step.address
@@ -162,6 +185,8 @@ class Client(Api):
                 connection.close()
                 return NotSent(why(error))
         try:
+            if isinstance(payload, Upload):
+                payload.seek(0)
             connection.request(asked.method, asked.target, body=payload, headers=dict(headers))
             response = connection.getresponse()
             answer = _answer(step.address, response)

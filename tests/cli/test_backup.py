@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from raftcron.client.sync import Client, Upload
 from raftcron.core import archive
 from raftcron.core.archive import GroupRow, Head
 from tests.cli.conftest import call
@@ -75,4 +77,20 @@ async def test_a_restore_sends_what_is_whole(tmp_path: Path) -> None:
     file.write_bytes(ARCHIVE[:-1])
     assert (await ask(server, "restore", "--yes", str(file))).exit_code == 2
     assert len(taken) == 2
+    await server.close()
+
+
+async def test_an_upload_tells_how_far_it_has_gone() -> None:
+    """Byte for byte what was given, with its length, from the beginning each time; and nothing else is sent."""
+    taken: list[tuple[str, str, bytes]] = []
+    server = await served(b"", taken)
+    content = bytes(range(256)) * 1_000
+    told: list[int] = []
+    with Client([f"http://127.0.0.1:{server.port}"], discover=False) as client:
+        for _ in range(2):
+            upload = Upload(content, told.append)
+            await asyncio.to_thread(client.request, "POST", "/v1/restore", upload, None, {"Content-Type": "x/y"})
+    assert [body for _, _, body in taken] == [content, content]
+    assert told[-1] == len(content)
+    assert len(told) > 2 * len(content) // 65_536
     await server.close()
