@@ -176,6 +176,10 @@ class Damage:
         name = self._someone()
         if name is None or self._held:
             return  # more than one at a time is no cluster any more
+        log = self._cluster.checks.durable[name]
+        log.read()
+        if not (log.last or log.snapshot):
+            return  # a new member that nobody has let in yet has nothing to lose, and is rightly let in with nothing
         self._begin("wiped disk", name)
         disk = self._cluster.disks[name]
         kept, disk.files = disk.files, {}
