@@ -14,7 +14,7 @@ N4 = {"name": "n4", "raft": "127.0.0.1:7204", "http": "127.0.0.1:7104"}
 
 @pytest.fixture
 async def three() -> AsyncIterator[Bench]:
-    async with bench(3, hold_seconds=0.3, request_timeout_seconds=1.5) as made:
+    async with bench(3, hold_seconds=0.3) as made:
         yield made
 
 

@@ -209,7 +209,7 @@ def examples() -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture
 async def three() -> AsyncIterator[Bench]:
-    async with bench(3, hold_seconds=0.3, request_timeout_seconds=2.0) as made:
+    async with bench(3, hold_seconds=2.0) as made:
         await prepare(made)
         yield made
 

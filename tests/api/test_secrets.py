@@ -18,7 +18,7 @@ WORDS = (b"hunter2", SIGNING.encode(), b"MTIzNDU2")
 
 @pytest.fixture
 async def two() -> AsyncIterator[Bench]:
-    async with bench(2, hold_seconds=0.3, request_timeout_seconds=5) as made:
+    async with bench(2, hold_seconds=2.0) as made:
         yield made
 
 

@@ -99,7 +99,7 @@ class World:
 
 @asynccontextmanager
 async def world(route: Route) -> AsyncIterator[World]:
-    async with bench(3, hold_seconds=0.02, request_timeout_seconds=1.0) as made:
+    async with bench(3) as made:
         await made.put(OURS, schedule="*/5 * * * *")
         for where, body in (
             (f"calendars/{OURS}", {"dates": ["2026-12-25"]}),
@@ -204,9 +204,9 @@ async def too_large(at: World) -> Answer:
     head = f"{at.route[0]} {at.target()} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in said.items())
     reader, writer = await asyncio.open_connection("127.0.0.1", int(at.made.n1.url.rsplit(":", 1)[1]))
     writer.write(head.encode() + b"\r\n")
-    first, *lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode().strip().split("\r\n")
+    first, *lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).decode().strip().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
-    body = await asyncio.wait_for(reader.readexactly(int(headers["Content-Length"])), 10)
+    body = await asyncio.wait_for(reader.readexactly(int(headers["Content-Length"])), 60)
     writer.close()
     return Answer(int(first.split()[1]), headers, body)
 
@@ -241,6 +241,7 @@ async def unavailable(at: World) -> Answer:
     if at.route == ("POST", "/v1/restore"):
         data, headers = await at.archive(), {"Content-Type": "application/vnd.raftcron.backup"}
     at.made.cluster.depose()
+    at.patched.setattr(at.made.n1.context, "hold_seconds", 0.02)
     answer = await at.ask(data=data, headers=headers)
     at.made.cluster.elect("n1")
     return answer

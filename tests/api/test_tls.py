@@ -58,7 +58,7 @@ def announcement(node: Any) -> Any:
 
 @asynccontextmanager
 async def secured(tls: HttpTls) -> AsyncIterator[Bench]:
-    async with bench(2, hold_seconds=0.5, request_timeout_seconds=3) as made:
+    async with bench(2, hold_seconds=2.0) as made:
         for name in ("n1", "n2"):
             await serve_tls(made, name, tls)
         yield made

@@ -18,7 +18,7 @@ BEYOND = "beyond.example:7101"
 @pytest.fixture
 async def closed() -> AsyncIterator[Bench]:
     """Two nodes that are reached from other machines, and a token of each role for all jobs."""
-    async with bench(2, hold_seconds=0.3, request_timeout_seconds=1.5) as made:
+    async with bench(2, hold_seconds=0.3) as made:
         await make_tokens(made)
         for node in made.nodes.values():
             await close_door(made, node.name)
@@ -240,7 +240,7 @@ async def test_another_body_than_was_vouched_for_is_refused(closed: Bench) -> No
 
 async def test_a_cluster_of_another_secret_vouches_for_nobody() -> None:
     """The key follows from the cluster secret."""
-    async with bench(2, hold_seconds=0.3, request_timeout_seconds=1.5) as made:
+    async with bench(2, hold_seconds=0.3) as made:
         await made.n2.close()
         made.n2.context.cluster_secret = b"another"
         await made.n2.serve()
