@@ -125,12 +125,33 @@ def test_the_procfile_lists_the_three_nodes_of_dev() -> None:
     assert len(data) == 3
 
 
-@pytest.mark.parametrize("script", ["local_cluster", "test", "check", "venv", "../.ci/run"])
+@pytest.mark.parametrize("script", ["local_cluster", "test", "check", "venv", "programs", "../.ci/run"])
 def test_scripts_are_executable_and_parse(script: str) -> None:
     """What the README names can be run as it stands."""
     path = ROOT / "scripts" / script
     assert os.access(path, os.X_OK)
     assert subprocess.run(["bash", "-n", str(path)], check=False, timeout=30).returncode == 0
+
+
+def test_a_mirror_that_fails_once_is_asked_again(tmp_path: Path) -> None:
+    """The programs of the tests are installed all the same, and what is missing alone."""
+    stand_ins = {
+        "id": "echo 0",
+        "sleep": "exit 0",
+        "apt-get": f'echo "$@" >> {tmp_path}/asked; [ "$(grep -c install {tmp_path}/asked)" -gt 1 ]',
+    }
+    for name, text in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    for tool in ("bash", "grep", "cc", "ip", "mkfs.ext4", "mount", "openssl"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "/bin/true")
+    script = str(ROOT / "scripts" / "programs")
+    done = subprocess.run(["bash", script], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("raftcron: installing the Debian packages curl")
+    assert "for all tests, install on Debian" not in done.stderr
+    asked = [line.split()[5] for line in (tmp_path / "asked").read_text().splitlines()]
+    assert asked == ["update", "install", "update", "install"]
 
 
 def local_cluster(**environ: str) -> subprocess.CompletedProcess[str]:
