@@ -19,6 +19,7 @@ from raftcron.api import (
     metrics,
     openapi,
     output,
+    page,
     respond,
     runs,
     schedules,
@@ -75,6 +76,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/cluster/transfer", cluster.transfer),
     ("POST", "/v1/cluster/drain", cluster.drain),
     ("POST", "/v1/cluster/accept-time", cluster.accept_time),
+    ("GET", "/v1/whoami", tokens.whoami),
     ("GET", "/v1/tokens", tokens.list_),
     ("POST", "/v1/tokens", tokens.create),
     ("DELETE", "/v1/tokens/{name:[^/]+}", tokens.revoke),
@@ -88,6 +90,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/readyz", health.ready),
     ("GET", "/metrics", metrics.get),
     ("GET", "/openapi.json", openapi.get),
+    ("GET", "/", page.index),
+    ("GET", "/ui/{name:[^/]+}", page.file),
 )
 
 

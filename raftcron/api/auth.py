@@ -29,7 +29,7 @@ from raftcron.core.commands import Origin
 from raftcron.errors import ForbiddenError, NotFoundError, RaftcronError, UnauthorizedError, UnavailableError
 
 VOUCH: Final = "Raftcron-Vouch"
-FREE: Final = frozenset({"/livez", "/readyz"})  # never need a token
+FREE: Final = frozenset({"/livez", "/readyz", "/", "/ui/{name}"})  # never need a token: signs of life, the page's files
 NONCE_BYTES = 16
 NONCES_KEPT = 65_536  # forwarded writes of an epoch that are not taken a second time
 PATH_SHOWN = 200  # characters
@@ -70,7 +70,7 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ),
     **_rules(READ, RUN, "GET /v1/runs/{id}", "GET /v1/runs/{id}/output"),
     **_rules(
-        READ, ALL, "GET /", "GET /openapi.json", "GET /metrics", "GET /v1/cluster", "GET /v1/calendars",
+        READ, ALL, "GET /openapi.json", "GET /metrics", "GET /v1/whoami", "GET /v1/cluster", "GET /v1/calendars",
         "GET /v1/calendars/{name}", "GET /v1/groups", "GET /v1/groups/{name}", "POST /v1/schedules:explain",
     ),
     **_rules(OPERATE, SEES, "POST /v1/jobs", "POST /v1/jobs:apply", "GET /v1/secrets"),

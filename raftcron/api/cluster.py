@@ -19,8 +19,10 @@ from raftcron.runtime.small_bodies import refuse_any
 
 
 async def get(request: web.Request) -> web.Response:
-    Query(request, ()).refuse_any()
-    return respond.value(_cluster(request.app[NODE]))
+    query = Query(request, ("digests",))
+    with_digests = query.choice("digests", ("0", "1")) != "0"
+    query.refuse_any()
+    return respond.value(_cluster(request.app[NODE], with_digests=with_digests))
 
 
 async def add(request: web.Request) -> web.Response:
@@ -94,7 +96,7 @@ async def accept_time(request: web.Request) -> web.Response:
     return await write(request, body, use)
 
 
-def _cluster(node: NodeContext) -> dict[str, Any]:
+def _cluster(node: NodeContext, *, with_digests: bool = True) -> dict[str, Any]:
     status, trusted = node.log.status(), node.time.ahead_ms is not None
     return {
         "cluster_id": status.cluster_id,
@@ -104,7 +106,7 @@ def _cluster(node: NodeContext) -> dict[str, Any]:
         "commit_index": status.commit_index,
         "members": _members(node),
         "catch_up": {"owed": node.catch_up.owed, "started": node.catch_up.started},
-        "digests": _digests(node),
+        "digests": _digests(node) if with_digests else [],
         "editions": [
             {"name": edition.name, "version": edition.version, "since": edition.since}
             for edition in node.machine.state.editions.values()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from typing import Any
 
 import msgspec
@@ -28,9 +27,6 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:raftcron:problem:"
 RETRY_AFTER_SECONDS = 1.0  # of a 429 or 503 that names no other
-
-# What the contract has and this version has not.
-_LATER = re.compile(r"/")
 
 
 def problem(error: RaftcronError, **more: Any) -> web.Response:
@@ -88,6 +84,4 @@ def of_http(request: web.Request, error: web.HTTPException) -> web.Response:
 
 def _why_not_found(request: web.Request) -> str:
     path = request.path
-    if _LATER.fullmatch(path):
-        return f"{path[:200]} is not built yet: a later version has it"
     return f"there is no {path[:200]!r} here; the interface begins at /v1/jobs, /v1/runs and /v1/cluster"

@@ -1,4 +1,4 @@
-"""/v1/tokens: made, listed without what proves them, revoked."""
+"""/v1/tokens: made, listed without what proves them, revoked; /v1/whoami."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from raftcron.api.forward import write
 from raftcron.api.named import page_by_name
 from raftcron.api.query import Query, idempotency_key
 from raftcron.runtime.tokens import token_view
+
+
+async def whoami(request: web.Request) -> web.Response:
+    """Who asks, as this node sees it, and what that may do; what a page or a script asks before it offers anything."""
+    Query(request, ()).refuse_any()
+    who = principal(request)
+    return respond.value({"name": who.name, "role": who.role, "prefix": who.prefix})
 
 
 async def list_(request: web.Request) -> web.Response:

@@ -294,6 +294,10 @@ class AsyncApi(ABC):
         """The cluster as the answering node sees it, also without a quorum."""
         return cast(dict[str, Any], (await self.request("GET", path("cluster"))).body)
 
+    async def whoami(self) -> dict[str, Any]:
+        """Who this client is to the cluster: `name`, `role` and `prefix`."""
+        return cast(dict[str, Any], (await self.request("GET", path("whoami"))).body)
+
     async def add_member(self, name: str, raft: str, http: str | None = None) -> dict[str, Any]:
         """Await a new node; it learns first, and votes once it has caught up."""
         body = {"name": name, "raft": raft} | ({} if http is None else {"http": http})

@@ -291,6 +291,10 @@ class Api(ABC):
         """The cluster as the answering node sees it, also without a quorum."""
         return cast(dict[str, Any], self.request("GET", path("cluster")).body)
 
+    def whoami(self) -> dict[str, Any]:
+        """Who this client is to the cluster: `name`, `role` and `prefix`."""
+        return cast(dict[str, Any], self.request("GET", path("whoami")).body)
+
     def add_member(self, name: str, raft: str, http: str | None = None) -> dict[str, Any]:
         """Await a new node; it learns first, and votes once it has caught up."""
         body = {"name": name, "raft": raft} | ({} if http is None else {"http": http})

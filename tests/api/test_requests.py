@@ -150,17 +150,6 @@ async def test_other_methods(one: Bench) -> None:
     assert answer.headers["Allow"] == "DELETE, GET, HEAD, PATCH, PUT"
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-    ],
-)
-async def test_what_is_not_built_says_so(one: Bench, path: str) -> None:
-    """404 with a word about later."""
-    assert "not built yet" in (await one.ask("GET", path)).problem(404, "not_found")["detail"]
-
-
 @pytest.mark.parametrize("path", ["/v1/jobz", "/v2/jobs", "/v1/jobs/a/b/c", "/v1/jobs/", "//", "/v1/jobs/a/../b/c"])
 async def test_other_routes(one: Bench, path: str) -> None:
     """404 as a problem."""
@@ -307,6 +296,9 @@ async def test_routes_are_those_of_the_contract(one: Bench) -> None:
         "/readyz": "GET",
         "/metrics": "GET",
         "/openapi.json": "GET",
+        "/": "GET",
+        "/ui/{name}": "GET",
+        "/v1/whoami": "GET",
     }
 
 

@@ -312,6 +312,7 @@ def _small() -> dict[str, Schema]:
         "Group": record({"name": TEXT, "max_running": WHOLE, "jobs": WHOLE, "running": WHOLE, "queued": WHOLE, **kept}),
         "AlertRoute": record({"alerts": several({"type": "object"}), **kept}),
         "Secret": {**record({"name": TEXT, **kept}), "description": "what it holds is never answered"},
+        "Caller": record({"name": TEXT, "role": {"type": "string", "enum": list(ROLES)}, "prefix": TEXT}),
         "Token": record(token),
         "NewToken": record({**token, "token": {**OR_TEXT, "description": "shown this once; null in a repeat"}}),
         "Audit": record(audit),

@@ -9,6 +9,7 @@ from raftcron.api.openapi.answered import WHOLE
 from raftcron.api.openapi.operations.parts import (
     KEY,
     LIMIT,
+    LOCAL,
     MAKE,
     READ,
     READ_HEADERS,
@@ -26,6 +27,13 @@ from raftcron.api.openapi.operations.parts import (
 )
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
+    ("GET", "/v1/whoami"): Operation(
+        id="whoami",
+        summary="Who asks, and what that may do",
+        tag="access",
+        answers={200: one("Caller", "the caller")},
+        problems=(*LOCAL, 422),
+    ),
     ("GET", "/v1/tokens"): list_of("tokens, without what proves them", "listTokens", "TokenPage", tag="access"),
     ("POST", "/v1/tokens"): Operation(
         id="createToken",

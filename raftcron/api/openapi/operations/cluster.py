@@ -51,6 +51,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         id="getCluster",
         summary="What this node knows of the cluster, also without a quorum",
         tag="cluster",
+        query=(
+            Parameter(
+                "digests", {"type": "string", "enum": ["0", "1"], "default": "1"}, "0 leaves out the pairs, some 100 kB"
+            ),
+        ),
         answers={200: one("Cluster", "the cluster")},
         problems=(*LOCAL, 422),
     ),

@@ -1,0 +1,125 @@
+// The first view: is all well, what runs, what went wrong, what comes next.
+
+import { now, utc } from "./clock.js";
+import { hasLeader, node, read, voters } from "./node.js";
+import { ACTIVE_STATES, BAD_STATES, both, card, command, count, empty, isActive, jobLink, loaded, state, table } from "./parts.js";
+import { merged, runs } from "./runtable.js";
+import { h } from "./vdom.js";
+import { members } from "./memberlist.js";
+
+const SHOWN = 8;
+const COMING = 8;
+const DAY_MS = 86_400_000;
+
+export function overview(page) {
+  const isRun = (event) => event.kind === "run";
+  const isJob = (event) => event.kind === "job";
+  const rows = (states, query = {}) => async (signal) => {
+    const lists = await Promise.all(states.map((name) => read("/v1/runs", { state: name, limit: SHOWN, ...query }, signal)));
+    return { items: newest(lists.flatMap((list) => list.items)), total: sum(lists.map((list) => list.total)) };
+  };
+  const active = page.source(rows(ACTIVE_STATES, { limit: 50, count: "1" }), { wants: isRun, rest: 2_000 });
+  const bad = page.source((signal) => rows(BAD_STATES, { since: utc(now() - DAY_MS), count: "1" })(signal),
+    { wants: (event) => isRun(event) && BAD_STATES.includes(event.state), rest: 2_000 });
+  const skipped = page.source(rows(["skipped"]),
+    { wants: (event) => isRun(event) && event.state === "skipped", rest: 2_000 });
+  const jobs = page.source(counted, { wants: isJob, rest: 2_000 });
+  const coming = page.source((signal) => read("/v1/jobs", { sort: "next_fire_at", limit: COMING }, signal),
+    { wants: (event) => isJob(event) || isRun(event), rest: 2_000 });
+  page.onEvent((event) => {
+    if (!isRun(event)) return;
+    keep(active, event, isActive);
+    keep(bad, event, (run) => BAD_STATES.includes(run.state));
+    keep(skipped, event, (run) => run.state === "skipped");
+  });
+  return {
+    title: "Overview",
+    draw: () => [
+      h("h1", { class: "unseen" }, "Overview"),
+      h("div", { class: "tiles" }, tiles({ active, bad, jobs, coming })),
+      jobs.isLoaded && jobs.value.all === 0 ? firstJob() : h("div", { class: "columns" },
+        h("div", {}, card("Went wrong", { id: "bad", aside: h("a", { href: "#/runs?state=failed" }, "All failed runs") },
+          loaded(bad, ({ items }) => (items.length ? runs("Went wrong", items.slice(0, SHOWN), { remarks: "What was wrong" })
+            : empty("Nothing failed, timed out or was lost in the last 24 hours.")))),
+        card("Running and waiting", { id: "active", aside: h("a", { href: "#/runs" }, "All runs") },
+          loaded(active, ({ items }) => (items.length ? runs("Running and waiting", items.slice(0, 50))
+            : empty("Nothing runs at the moment.")))),
+        card("Skipped lately", { id: "skipped", aside: h("a", { href: "#/runs?state=skipped" }, "All skipped") },
+          loaded(skipped, ({ items }) => (items.length ? runs("Skipped lately", items.slice(0, SHOWN))
+            : empty("No scheduled time was skipped."))))),
+        h("div", {}, card("Next", { id: "next", aside: h("a", { href: "#/jobs?sort=next_fire_at" }, "All by time") },
+          loaded(coming, next)),
+        card("Nodes", { id: "nodes", aside: h("a", { href: "#/cluster" }, "More of them") }, members({ isBrief: true })))),
+    ],
+  };
+}
+
+async function counted(signal) {
+  const [all, paused, ended] = await Promise.all([
+    read("/v1/jobs", { limit: 1, count: "1" }, signal),
+    read("/v1/jobs", { limit: 1, count: "1", state: "paused" }, signal),
+    read("/v1/jobs", { limit: 1, count: "1", state: "ended" }, signal),
+  ]);
+  return { all: all.total, paused: paused.total, ended: ended.total, active: all.total - paused.total - ended.total };
+}
+
+const newest = (rows) => rows.sort((one, other) => other.log_index - one.log_index);
+const sum = (numbers) => numbers.reduce((before, number) => before + (number ?? 0), 0);
+
+// A list follows an event at once; the next load puts right what cannot be told from it.
+function keep(source, event, belongs) {
+  if (!source.isLoaded) return;
+  const { items, total } = source.value;
+  const place = items.findIndex((run) => run.id === event.id);
+  const run = merged(items[place] ?? null, event);
+  const rest = items.filter((_, index) => index !== place);
+  const change = (belongs(run) ? 1 : 0) - (place >= 0 ? 1 : 0);
+  source.value = { items: belongs(run) ? newest([run, ...rest]) : rest, total: total + change };
+}
+
+function tiles({ active, bad, jobs, coming }) {
+  const { cluster } = node;
+  const catchUp = cluster?.catch_up ?? { owed: 0, started: 0 };
+  const alive = voters().filter((member) => member.alive).length;
+  const isWell = node.isAnswering && hasLeader();
+  const running = active.value?.items.filter((run) => run.state === "running" || run.state === "cancelling").length ?? 0;
+  const first = coming.value?.items[0];
+  return [
+    tile("Cluster", cluster === null ? "…" : hasLeader() ? `${cluster.leader} leads` : "no leader",
+      cluster === null ? "" : `${alive} of ${count(voters().length, "voter")} heard`, isWell && alive === voters().length ? "well" : isWell ? "warn" : "bad", "#/cluster"),
+    tile("Wrong in 24 h", bad.isLoaded ? bad.value.total.toLocaleString("en") : "…", "failed, timed out or lost",
+      bad.value?.total ? "bad" : "well", "#/runs?state=failed"),
+    tile("Running", active.isLoaded ? running.toLocaleString("en") : "…",
+      active.isLoaded ? `${(active.value.total - running).toLocaleString("en")} waiting` : "", "", "#/runs?state=running"),
+    tile("Jobs", jobs.isLoaded ? jobs.value.all.toLocaleString("en") : "…",
+      jobs.isLoaded ? `${jobs.value.paused.toLocaleString("en")} paused, ${jobs.value.ended.toLocaleString("en")} ended` : "",
+      "", "#/jobs"),
+    catchUp.owed > 0
+      ? tile("Catching up", catchUp.owed.toLocaleString("en"), `runs owed; ${catchUp.started.toLocaleString("en")} started`, "warn", "#/runs")
+      : tile("Next fire", first?.next_fire_at ? both(first.next_fire_at).children[0] : "–", first?.next_fire_at ? first.name : "none is due", "", "#/jobs?sort=next_fire_at"),
+  ];
+}
+
+function tile(title, value, more, kind, href) {
+  return h("a", { class: `tile ${kind}`, href }, h("span", { class: "what" }, title), h("span", { class: "value" }, value),
+    h("span", { class: "more" }, more));
+}
+
+function next({ items }) {
+  const rows = items.filter((job) => job.next_fire_at);
+  if (!rows.length) return empty("No job has a time ahead.");
+  return table("Next fires", [
+    ["When", "main", (job) => both(job.next_fire_at, job.timezone)],
+    ["Job", "main", (job) => jobLink(job.name)],
+    ["Last", "narrow", (job) => (job.last_run ? state(job.last_run.state) : "–")],
+  ], rows, (job) => job.name);
+}
+
+function firstJob() {
+  return empty("There is no job yet.",
+    h("p", {}, "Make the first one ", h("a", { href: "#/new" }, "here"), ", or on a command line:"),
+    command(`curl -sS -X PUT ${location.origin}/v1/jobs/hello -H 'Content-Type: application/json' \\
+  -d '{"schedule": "@every 10s", "executor": {"type": "http", "url": "http://127.0.0.1:9000/hook"}}'`),
+    h("p", {}, "A crontab, or the jobs of Kubernetes or Dkron, can be taken over:"),
+    command(`raftcron import crontab FILE | raftcron job apply --addr ${location.origin} -f -`));
+}
