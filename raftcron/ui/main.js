@@ -24,6 +24,7 @@ const VIEWS = { "": overview, jobs, job, edit, runs, run, schedule, cluster, eve
 let page = null;
 let view = null;
 let isDue = false;
+let wasTokenWanted = false;
 
 // The view that an address means, with what it names.
 function meant(parts) {
@@ -68,12 +69,18 @@ function draw() {
 function drawNow() {
   isDue = false;
   render(document.getElementById("frame"), frame(page.parts[0] ?? ""));
-  if (!node.isTokenWanted) render(document.getElementById("main"), h("div", { key: location.hash.split("?")[0] }, view.draw()));
+  const main = document.getElementById("main");
+  if (node.isTokenWanted) render(main, null); // what was shown may not be seen by whoever comes now
+  else render(main, h("div", { key: location.hash.split("?")[0] }, view.draw()));
   document.title = titleOf(view.title);
 }
 
 window.addEventListener("hashchange", show);
-onNode(draw);
+onNode(() => {
+  if (wasTokenWanted && !node.isTokenWanted) show();
+  wasTokenWanted = node.isTokenWanted;
+  draw();
+});
 setInterval(() => document.hidden || draw(), BEAT_MS);
 document.addEventListener("visibilitychange", draw);
 show();

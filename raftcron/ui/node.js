@@ -80,11 +80,17 @@ onAnswer((response, problem) => {
   }
 });
 
-export function useToken(text) {
+// Takes a token once the node has taken it; else `tokenProblem` says why not.
+export async function useToken(text) {
   token.set(text);
-  node.isTokenWanted = false;
-  node.tokenProblem = null;
-  node.caller = null;
+  try {
+    node.caller = (await get("/v1/whoami")).data;
+    node.isTokenWanted = false;
+    node.tokenProblem = null;
+  } catch (problem) {
+    token.drop();
+    node.tokenProblem = problem;
+  }
   changed();
   wake();
 }

@@ -37,7 +37,9 @@ export function overview(page) {
     draw: () => [
       h("h1", { class: "unseen" }, "Overview"),
       h("div", { class: "tiles" }, tiles({ active, bad, jobs, coming })),
-      jobs.isLoaded && jobs.value.all === 0 ? firstJob() : h("div", { class: "columns" },
+      jobs.isLoaded && jobs.value.all === 0
+        ? [firstJob(), card("Nodes", { id: "nodes", aside: h("a", { href: "#/cluster" }, "More of them") }, members({ isBrief: true }))]
+        : h("div", { class: "columns" },
         h("div", {}, card("Went wrong", { id: "bad", aside: h("a", { href: "#/runs?state=failed" }, "All failed runs") },
           loaded(bad, ({ items }) => (items.length ? runs("Went wrong", items.slice(0, SHOWN), { remarks: "What was wrong" })
             : empty("Nothing failed, timed out or was lost in the last 24 hours.")))),
