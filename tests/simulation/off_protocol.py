@@ -104,6 +104,11 @@ def valid_whatever_has_applied(self: Any, held: Any) -> bool:
     return bool(held.epoch == self._machine.state.epoch and self._clock.boot() < held.until)
 
 
+def valid_in_any_epoch(self: Any, held: Any) -> bool:
+    """Likewise, nor does the epoch."""
+    return bool(self._clock.boot() < held.until)
+
+
 def join_what_is_out(self: Any) -> Any:
     """SharedQuestion.join, but whoever comes while a question is out shares it."""
     if not self._is_out:

@@ -22,6 +22,7 @@ from raftcron.raft import reads, seam
 from raftcron.runtime import assigner, leases, machine, presence, worker
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks, sim_processes
+from raftcron.testing.sim_node import Life
 from tests.simulation import off_protocol as off
 from tests.simulation import off_spawner, spawner_scenes
 from tests.simulation.mutants import LONG, NO_FALLBACK
@@ -171,19 +172,44 @@ def announcement_that_comes_late(stage: Stage) -> None:
 
 def executor_hears_its_licence_before_it_hears_that_it_was_given_up(stage: Stage) -> None:
     """A node whose licences come too late waits at its gate, is cut off, given up, and back; it applies slowly then."""
+    _wait_at_the_gate_and_lag(stage)
+    stage.until_step("Lose")
+    stage.cluster.network.heal()
+    stage.cluster.run(6.0)
+
+
+def executor_hears_its_licence_before_it_hears_who_leads(stage: Stage) -> None:
+    """The same, and who gives it up leads only since it is cut off; it applies at once all that comes of that."""
+    node, leader = _wait_at_the_gate_and_lag(stage), stage.leader()
+    life, last, slows = stage.life(node), leader.machine.applied_index, stage.cluster.applied
+    [third] = stage.others(node, leader.name)
+
+    def applied(one: Life) -> None:
+        slows(one)
+        if one is life and one.machine.applied_index == last:
+            seam.APPLY_ENTRIES = 1_000
+
+    stage.cluster.applied = applied
+    leader.loop.create_task(leader.log.transfer(third))
+    stage.until_step("Lose")
+    stage.cluster.network.heal()
+    stage.cluster.run(6.0)
+
+
+def _wait_at_the_gate_and_lag(stage: Stage) -> str:
+    """A node waits at its gate, is cut off, and lacks some entries, each of which will hold it up; which one."""
     node, leader = stage.until_step("Decide", state=ASSIGNED).node, stage.leader()
     assert node is not None
-    network, life, run = stage.cluster.network, stage.life(node), stage.run()
-    network.slow[leader.name, node] = 2.6
+    life, run = stage.life(node), stage.run()
+    stage.cluster.network.slow[leader.name, node] = 2.6
     stage.until_step("Start")
     stage.until(lambda: life.machine.state.runs[run.id].state == RUNNING, 4.0, "it did not hear of its start")
     stage.lose(node)
     for _ in range(6):
-        stage.propose(leader, Start([Token(run.id, 0)]))  # something that it lacks
-    stage.until_step("Lose")
+        stage.propose(leader, Start([Token(run.id, 0)]))
+    stage.cluster.run(0.01)
     stage.cluster.applied = lambda one: one.loop.pause(0.25) if one is life else None
-    network.heal()
-    stage.cluster.run(6.0)
+    return node
 
 
 def leader_killed_as_it_falls_due(stage: Stage) -> None:
@@ -323,9 +349,16 @@ RULES: dict[str, Shown | Elsewhere] = {
     ),
     "gate_refused": Elsewhere("no token that this process has refused", "a refused token starts after all"),
     "gate_lease": Elsewhere("only under a heartbeat's answer that still holds", "the start gate is open"),
-    "gate_epoch": Elsewhere(
+    "gate_epoch": Shown(
         "that names the epoch it has applied",
-        "tests/scenarios/test_attack.py::test_a_licence_of_another_epoch_opens_nothing",
+        AWAY(executor_hears_its_licence_before_it_hears_who_leads),
+        [(worker.Worker, "_is_valid", off.valid_in_any_epoch)],
+        TWICE,
+        [
+            (seam, "APPLY_ENTRIES", 1),
+            (worker, "GATE_WAIT_SECONDS", 9.0),
+            (worker.Worker, "_is_valid", off.valid_whatever_has_applied),
+        ],
     ),
     "gate_index": Shown(
         "and it has applied the index named there",
