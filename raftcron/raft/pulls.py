@@ -31,7 +31,7 @@ WINDOW = 4  # pieces that are asked for and have not come
 MAX_SNAPSHOT_BYTES = 64 << 30  # some 100 million jobs
 PATIENCE_SECONDS = 2.0  # without a piece, and it is asked for elsewhere, or again
 STALLED_SECONDS = 15.0  # without a piece from anybody, and another snapshot is fetched instead, if one is offered
-RETRY_SECONDS = (1.0, 60.0)  # after a snapshot that was wrong, or that the disk did not take: doubled up to the last
+RETRY_SECONDS = (1.0, 16.0)  # after a snapshot that was wrong, or that the disk did not take: doubled up to the last
 
 
 class _Pull:
@@ -90,6 +90,7 @@ class Pulls:
         self._pull: _Pull | None = None
         self._failures = 0  # in a row
         self._retry_at = 0.0
+        self._last_refusal = ""  # of our own disk, told once
         self._suspects: set[str] = set()  # whose pieces were part of a wrong file; asked only if nobody else has it
         self.kinds: dict[str, Callable[[str, Any], None]] = {
             "pull": self._on_pull,
@@ -183,9 +184,13 @@ class Pulls:
             return
         try:
             incoming = self._store.receive(info)
-        except OSError as error:
-            self._failed(info, error)
+        except OSError as error:  # nothing was fetched, so that to look again soon costs nobody anything
+            self._retry_at = now + RETRY_SECONDS[0]
+            if str(error) != self._last_refusal:
+                logger.warning("snapshot_pull_refused id=%s next=looked_at_each_second error=%s", info.id, error)
+            self._last_refusal = str(error)
             return
+        self._last_refusal = ""
         pull = self._pull = _Pull(info, incoming, peer, now)
         logger.info("snapshot_pull id=%s offset=%d bytes=%d", info.id, incoming.offset, info.size)
         self._go_on(pull)

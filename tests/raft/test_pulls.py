@@ -626,7 +626,7 @@ def test_wrong_bytes_of_the_only_holder_are_not_fetched_without_a_pause() -> Non
         while world.loop.time() < began + 100:
             await world.beat()
         first, longest = RETRY_SECONDS
-        assert 4 <= world.bytes_from("n1") / info.size <= 7  # after 1, 2, 4, 8, 16 and 32 seconds
+        assert 8 <= world.bytes_from("n1") / info.size <= 11  # after 1, 2, 4, 8, and each further 16 seconds
         world.twist = lambda _source, _kind, message: message
         await world.until(lambda: world.came(info), longest + first + 5)
 
@@ -653,6 +653,23 @@ def test_a_full_disk_delays_a_pull() -> None:
         world.twist = lambda _source, _kind, message: message
         node.disk.free_bytes = None
         await world.until(lambda: world.came(info))
+
+    play(story)
+
+
+def test_a_disk_that_was_full_for_long_takes_a_pull_soon_after_it_has_room() -> None:
+    """Nothing is fetched as long as there is no room, so that looking again costs nothing and is not put off."""
+
+    async def story(world: World) -> None:
+        node = world.nodes["n3"]
+        info = world.offer = world.nodes["n1"].write(70)
+        node.disk.free_bytes = 0
+        began = world.loop.time()
+        while world.loop.time() < began + 100:
+            await world.beat()
+        assert world.bytes_from("n1") == 0
+        node.disk.free_bytes = None
+        await world.until(lambda: world.came(info), 3)
 
     play(story)
 
