@@ -23,6 +23,8 @@ export const node = {
 
 const listeners = new Set();
 let wake = () => {};
+let asked = () => {};
+const isAsked = new Promise((resolve) => (asked = resolve)); // once for the cluster, whatever came of it
 
 export const onNode = (listener) => listeners.add(listener);
 
@@ -46,7 +48,10 @@ export function may(role, job = "") {
 }
 
 // A GET as it can be had: linearizable, and what this node has where there is no leader.
+// The first one waits for word of the cluster: without a leader linearizable reads would hold all of the browser's few
+// connections for seconds.
 export async function read(where, query, signal) {
+  await isAsked;
   if (hasLeader() || node.cluster === null) {
     try {
       const { data } = await get(where, query, signal);
@@ -104,6 +109,7 @@ export function forgetToken() {
 export async function watch() {
   for (let round = 0; ; round++) {
     await poll(round % DIGESTS_EVERY === 0);
+    asked();
     await new Promise((resolve) => {
       wake = resolve;
       setTimeout(resolve, document.hidden ? POLL_HIDDEN_MS : POLL_MS);

@@ -88,9 +88,9 @@ function tiles({ active, bad, jobs, coming }) {
   const first = coming.value?.items[0];
   return [
     tile("Cluster", cluster === null ? "…" : hasLeader() ? `${cluster.leader} leads` : "no leader",
-      cluster === null ? "" : `${alive} of ${count(voters().length, "voter")} heard`, isWell && alive === voters().length ? "well" : isWell ? "warn" : "bad", "#/cluster"),
+      cluster === null ? "" : `${alive} of ${count(voters().length, "voter")} heard`, cluster === null ? "" : isWell && alive === voters().length ? "well" : isWell ? "warn" : "bad", "#/cluster"),
     tile("Wrong in 24 h", bad.isLoaded ? bad.value.total.toLocaleString("en") : "…", "failed, timed out or lost",
-      bad.value?.total ? "bad" : "well", "#/runs?state=failed"),
+      bad.isLoaded ? (bad.value.total ? "bad" : "well") : "", "#/runs?state=failed"),
     tile("Running", active.isLoaded ? running.toLocaleString("en") : "…",
       active.isLoaded ? `${(active.value.total - running).toLocaleString("en")} waiting` : "", "", "#/runs?state=running"),
     tile("Jobs", jobs.isLoaded ? jobs.value.all.toLocaleString("en") : "…",
