@@ -38,13 +38,15 @@ async def test_the_log_of_every_node_is_cut_behind_snapshots_of_its_own(make_clu
     cluster = make_cluster(3, compaction=SMALL)
     await cluster.start()
     bodies = await fill(cluster, 600)
+    # A node that is slow to write one has fewer of them, each of more entries.
+    while min(counts(engine)["written"] for engine in cluster.engines.values()) < 3:
+        bodies += await fill(cluster, 50, len(bodies))
     await cluster.until_same()
     await until_compacted(cluster, 200)
     for engine, machine in zip(cluster.engines.values(), cluster.machines.values(), strict=True):
         assert machine.commands == bodies
         journal = engine._journal
         await until(lambda journal=journal: journal.disk_bytes < journal.log_bytes + 5 * 4_096)  # type: ignore[misc]
-        assert counts(engine)["written"] >= 3
         assert engine.status().last_index > 600
 
 
