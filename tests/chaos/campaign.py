@@ -250,9 +250,12 @@ class Campaign:
         self.dice.shuffle(followers)
         sort = FAULTS[each.kind]
         at = await self.now()
+        again = self.cluster.judged_again
         nodes = await sort.strike(self, each, leader, followers)
         healed_at = await self.now()
-        self.faults.append(Fault(each.kind, nodes, at, healed_at, sort.ends_leases))
+        # Where the lead went elsewhere meanwhile, who was cut off may have been so from the leader, whatever the kind.
+        ends_leases = sort.ends_leases or self.cluster.judged_again > again
+        self.faults.append(Fault(each.kind, nodes, at, healed_at, ends_leases))
         await self.cluster.wait_leader(within=LEADER_SECONDS)
         await self.wait_fires()
         await self._wait_caught_up()

@@ -254,8 +254,21 @@ def _cuttable(campaign: Campaign) -> CutCluster:
     return campaign.cluster
 
 
-async def _depose(campaign: Campaign, each: Round, leader: str) -> tuple[str, ...]:
-    """The leader has just been cut off: the others go on, it steps down and refuses, and comes back as a follower."""
+async def _depose(campaign: Campaign, each: Round, cut: Callable[[CutCluster, str], None]) -> tuple[str, ...]:
+    """Once `cut` has cut off the leader the others go on, it steps down and refuses, and comes back as a follower."""
+    cluster, victims = _cuttable(campaign), list[str]()
+
+    async def judge() -> None:
+        cluster.heal()
+        victims.append(await cluster.wait_leader(within=ELECTION_SECONDS))
+        cut(cluster, victims[-1])
+        await _steps_down(campaign, each, victims[-1])
+
+    await cluster.in_calm(judge)
+    return tuple(dict.fromkeys(victims))
+
+
+async def _steps_down(campaign: Campaign, each: Round, leader: str) -> None:
     cluster = _cuttable(campaign)
     successor = await cluster.wait_leader(other_than=leader, within=ELECTION_SECONDS)
 
@@ -270,7 +283,6 @@ async def _depose(campaign: Campaign, each: Round, leader: str) -> tuple[str, ..
     term = (await cluster.status(successor))["term"]
     cluster.heal()
     await _follows(campaign, leader, successor, term)
-    return (leader,)
 
 
 async def _follows(campaign: Campaign, name: str, leader: str, term: int) -> None:
@@ -287,46 +299,64 @@ async def _follows(campaign: Campaign, name: str, leader: str, term: int) -> Non
 
 
 async def cut_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    _cuttable(campaign).isolate(leader)
-    return await _depose(campaign, each, leader)
+    return await _depose(campaign, each, lambda cluster, leader: cluster.isolate(leader))
 
 
 async def mute_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    for peer in followers:
-        _cuttable(campaign).cut(leader, peer)
-    return await _depose(campaign, each, leader)
+    def cut(cluster: CutCluster, leader: str) -> None:
+        for peer in cluster.others(leader):
+            cluster.cut(leader, peer)
+
+    return await _depose(campaign, each, cut)
 
 
 async def deaf_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    for peer in followers:
-        _cuttable(campaign).cut(peer, leader)
-    return await _depose(campaign, each, leader)
+    def cut(cluster: CutCluster, leader: str) -> None:
+        for peer in cluster.others(leader):
+            cluster.cut(peer, leader)
+
+    return await _depose(campaign, each, cut)
 
 
-async def _part(campaign: Campaign, each: Round, leader: str, one: str, others: list[str]) -> tuple[str, ...]:
-    """A cut that leaves the leader a majority deposes nobody, neither while it lasts nor when it ends."""
-    cluster = _cuttable(campaign)
-    term = (await cluster.status(leader))["term"]
-    cluster.part([one], others)
-    await campaign.wait_fires()
-    await asyncio.sleep(each.down_seconds)
-    status = await cluster.status(leader)
-    assert (status["leader"], status["term"]) == (leader, term), f"a cut of {one} and {others} deposed {leader}"
-    cluster.heal()
-    await _follows(campaign, one, leader, term)
-    return (one, *others)
+async def _part(
+    campaign: Campaign, each: Round, choose: Callable[[str, list[str]], tuple[str, list[str]]]
+) -> tuple[str, ...]:
+    """A cut that leaves the leader a majority deposes nobody, neither while it lasts nor when it ends.
+
+    `choose(leader, followers)`: who is cut off from whom.
+    """
+    cluster, victims = _cuttable(campaign), list[str]()
+
+    async def judge() -> None:
+        cluster.heal()
+        leader = await cluster.wait_leader(within=ELECTION_SECONDS)
+        followers = cluster.others(leader)
+        campaign.dice.shuffle(followers)
+        one, others = choose(leader, followers)
+        victims.extend((one, *others))
+        term = (await cluster.status(leader))["term"]
+        cluster.part([one], others)
+        await campaign.wait_fires()
+        await asyncio.sleep(each.down_seconds)
+        status = await cluster.status(leader)
+        assert (status["leader"], status["term"]) == (leader, term), f"a cut of {one} and {others} deposed {leader}"
+        cluster.heal()
+        await _follows(campaign, one, leader, term)
+
+    await cluster.in_calm(judge)
+    return tuple(dict.fromkeys(victims))
 
 
 async def cut_follower(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    return await _part(campaign, each, leader, followers[0], [followers[1], leader])
+    return await _part(campaign, each, lambda leader, followers: (followers[0], [followers[1], leader]))
 
 
 async def cut_pair(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    return await _part(campaign, each, leader, followers[0], [leader])
+    return await _part(campaign, each, lambda leader, followers: (followers[0], [leader]))
 
 
 async def cut_followers(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    return await _part(campaign, each, leader, followers[0], [followers[1]])
+    return await _part(campaign, each, lambda leader, followers: (followers[0], [followers[1]]))
 
 
 # ---- power -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 SECRET = "a secret of this test cluster alone"
 POLL_SECONDS = 0.03
+STOOD_STILL_SECONDS = 0.4  # whoever stands still for so long may be taken for dead by the others
+CALM_TRIES = 6
 TAIL_BYTES = 4_000
 PORTS = range(20_000, 32_000)  # below Linux's ephemeral range: no outgoing connection takes the port of a killed node
 
@@ -211,6 +214,7 @@ class Cluster:
             for i in range(size)
         }
         self._session: aiohttp.ClientSession | None = None
+        self.judged_again = 0  # how often `in_calm` had no calm
 
     # ---- a life ----
 
@@ -408,6 +412,25 @@ class Cluster:
         found_name = await eventually(found, within=within, what="a leader that a majority names")
         assert found_name is not None
         return found_name
+
+    async def in_calm(self, judge: Callable[[], Awaitable[T]]) -> T:
+        """What `judge` gives, for what only a machine that goes on can show: that a leader stays.
+
+        Where it raises AssertionError and a node stood still meanwhile, by its own word, it is tried again.
+        """
+        for _ in range(CALM_TRIES):
+            said = {node.name: node.err.stat().st_size for node in self.nodes.values()}
+            try:
+                return await judge()
+            except AssertionError:
+                await asyncio.sleep(0.5)  # who stood still says so once it goes on
+                news = "".join(node.err.read_text(errors="replace")[said[node.name] :] for node in self.nodes.values())
+                stalls = [float(seconds) for seconds in re.findall(r"loop_stalled seconds=([\d.]+)", news)]
+                if max(stalls, default=0.0) < STOOD_STILL_SECONDS:
+                    raise
+                print(f"judged again: a node stood still for {max(stalls)} s")
+                self.judged_again += 1
+        raise AssertionError("the machine stood still too often to judge")
 
     async def followers(self) -> list[str]:
         """The living nodes that do not lead."""

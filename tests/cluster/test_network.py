@@ -40,26 +40,35 @@ async def test_cuts_cut_what_they_say(tmp_path: Path, make: type[CutCluster]) ->
     """
     async with make(tmp_path) as cluster:
         await cluster.start()
-        away, other = await cluster.followers()
-        leader = await cluster.wait_leader()
-        term = (await cluster.status(leader))["term"]
         for name in cluster.nodes:
             await cluster.put_job(name, f"at-{name}", **NEVER)
-        cluster.isolate(away)
 
-        async def parted() -> bool:
-            seen = {name: await heard(cluster, name) for name in cluster.nodes}
-            assert seen == {away: [], other: [leader], leader: [other]}, seen
-            return True
+        async def judge() -> None:
+            cluster.heal()
+            await cluster.wait_converged(within=60)
+            leader = await cluster.wait_leader()
+            away, other = (name for name in cluster.nodes if name != leader)
+            term = (await cluster.status(leader))["term"]
+            cluster.isolate(away)
 
-        await eventually(parted, within=60, what=f"{away} hears nobody, the others each other")
-        await cluster.put_job(other, "meanwhile", **NEVER)
-        stale = (await cluster.request(away, "GET", "/v1/jobs?consistency=stale")).expect(200).json
-        assert {job["name"] for job in stale["items"]} == {f"at-{name}" for name in cluster.nodes}
-        cluster.heal()
-        await cluster.wait_converged(within=60)
-        status = await cluster.status(away)
-        assert (status["leader"], status["term"]) == (leader, term)
+            async def parted() -> bool:
+                seen = {name: await heard(cluster, name) for name in cluster.nodes}
+                assert seen == {away: [], other: [leader], leader: [other]}, seen
+                return True
+
+            await eventually(parted, within=30, what=f"{away} hears nobody, the others each other")
+            await cluster.put_job(other, f"away-from-{away}", **NEVER)
+            stale = (await cluster.request(away, "GET", "/v1/jobs?consistency=stale")).expect(200).json
+            names = {job["name"] for job in stale["items"]}
+            assert names >= {f"at-{name}" for name in cluster.nodes}
+            assert f"away-from-{away}" not in names
+            cluster.heal()
+            await cluster.wait_converged(within=60)
+            status = await cluster.status(away)
+            assert (status["leader"], status["term"]) == (leader, term)
+            (await cluster.request(other, "DELETE", f"/v1/jobs/away-from-{away}")).expect(204)
+
+        await cluster.in_calm(judge)
 
 
 async def test_one_history_through_cuts_of_every_sort(tmp_path: Path) -> None:
@@ -80,36 +89,46 @@ async def test_in_an_idle_cluster_too_a_cut_deposes_nobody(tmp_path: Path, is_al
     """A follower whose log lacks nothing would get votes: that the others hear the leader is all that refuses them."""
     async with best_cut_cluster()(tmp_path) as cluster:
         await cluster.start()
-        leader = await cluster.wait_leader()
-        away, _ = await cluster.followers()
-        await cluster.wait_converged()
-        term = (await cluster.status(leader))["term"]
-        cluster.part([away], cluster.others(away) if is_alone else [leader])
-        # Longer than the longest election time-out, both times: whoever wants to stand has stood.
-        await asyncio.sleep(LONGER_THAN_A_TIMEOUT_SECONDS)
-        assert (await cluster.status(leader))["term"] == term
-        cluster.heal()
-        await asyncio.sleep(LONGER_THAN_A_TIMEOUT_SECONDS)
-        for name in cluster.nodes:
-            status = await cluster.status(name)
-            assert (status["leader"], status["term"]) == (leader, term)
+
+        async def judge() -> None:
+            cluster.heal()
+            await cluster.wait_converged()
+            leader = await cluster.wait_leader()
+            away = next(name for name in cluster.nodes if name != leader)
+            term = (await cluster.status(leader))["term"]
+            cluster.part([away], cluster.others(away) if is_alone else [leader])
+            # Longer than the longest election time-out, both times: whoever wants to stand has stood.
+            await asyncio.sleep(LONGER_THAN_A_TIMEOUT_SECONDS)
+            assert (await cluster.status(leader))["term"] == term
+            cluster.heal()
+            await asyncio.sleep(LONGER_THAN_A_TIMEOUT_SECONDS)
+            for name in cluster.nodes:
+                status = await cluster.status(name)
+                assert (status["leader"], status["term"]) == (leader, term)
+
+        await cluster.in_calm(judge)
 
 
 async def test_broken_connections_depose_nobody(tmp_path: Path) -> None:
     """Connections that are reset, again and again, come back at once; the leader and its term stay, writes go on."""
     async with ProxiedCluster(tmp_path) as cluster:
         await cluster.start()
-        leader = await cluster.wait_leader()
-        term = (await cluster.status(leader))["term"]
-        peers = await cluster.followers()
-        for place, peer in enumerate(peers * 3):
-            cluster.proxies.break_connections(leader, peer)
-            await cluster.put_job(peer, f"job-{place}", **NEVER)
-        cluster.proxies.break_connections(*peers)
-        # Longer than the longest election time-out: who had begun to stand would have stood.
-        await asyncio.sleep(1.5)
-        for name in cluster.nodes:
-            status = await cluster.status(name)
-            assert (status["leader"], status["term"]) == (leader, term)
-            assert len(await heard(cluster, name)) == 2
-        await cluster.wait_converged(within=60)
+
+        async def judge() -> None:
+            await cluster.wait_converged(within=60)
+            leader = await cluster.wait_leader()
+            term = (await cluster.status(leader))["term"]
+            peers = [name for name in cluster.nodes if name != leader]
+            for place, peer in enumerate(peers * 3):
+                cluster.proxies.break_connections(leader, peer)
+                await cluster.put_job(peer, f"job-{place}", **NEVER)
+            cluster.proxies.break_connections(*peers)
+            # Longer than the longest election time-out: who had begun to stand would have stood.
+            await asyncio.sleep(1.5)
+            for name in cluster.nodes:
+                status = await cluster.status(name)
+                assert (status["leader"], status["term"]) == (leader, term)
+                assert len(await heard(cluster, name)) == 2
+            await cluster.wait_converged(within=60)
+
+        await cluster.in_calm(judge)
