@@ -41,13 +41,13 @@ export function overview(page) {
         ? [firstJob(), card("Nodes", { id: "nodes", aside: h("a", { href: "#/cluster" }, "More of them") }, members({ isBrief: true }))]
         : h("div", { class: "columns" },
         h("div", {}, card("Went wrong", { id: "bad", aside: h("a", { href: "#/runs?state=failed" }, "All failed runs") },
-          loaded(bad, ({ items }) => (items.length ? runs("Went wrong", items.slice(0, SHOWN), { remarks: "What was wrong" })
+          loaded(bad, ({ items }) => (items.length ? runs("Went wrong", items.slice(0, SHOWN), { isShort: true, remarks: "What was wrong" })
             : empty("Nothing failed, timed out or was lost in the last 24 hours.")))),
         card("Running and waiting", { id: "active", aside: h("a", { href: "#/runs" }, "All runs") },
-          loaded(active, ({ items }) => (items.length ? runs("Running and waiting", items.slice(0, 50))
+          loaded(active, ({ items }) => (items.length ? runs("Running and waiting", items.slice(0, 50), { isShort: true })
             : empty("Nothing runs at the moment.")))),
         card("Skipped lately", { id: "skipped", aside: h("a", { href: "#/runs?state=skipped" }, "All skipped") },
-          loaded(skipped, ({ items }) => (items.length ? runs("Skipped lately", items.slice(0, SHOWN))
+          loaded(skipped, ({ items }) => (items.length ? runs("Skipped lately", items.slice(0, SHOWN), { isShort: true })
             : empty("No scheduled time was skipped."))))),
         h("div", {}, card("Next", { id: "next", aside: h("a", { href: "#/jobs?sort=next_fire_at" }, "All by time") },
           loaded(coming, next)),

@@ -23,16 +23,16 @@ export function elapsed(run) {
   return (run.finished_at ? Date.parse(run.finished_at) : now()) - Date.parse(run.started_at);
 }
 
-export function runs(caption, rows, { withJob = true, remarks = "Remarks" } = {}) {
+export function runs(caption, rows, { withJob = true, isShort = false, remarks = "Remarks" } = {}) {
   return table(caption, [
     ["State", "narrow", (run) => state(run.state, run.reason)],
     ...(withJob ? [["Job", "main", (run) => jobLink(run.job)]] : []),
     ["Scheduled", "narrow", (run) => runLink(run.id, run.count > 1 ? span(run) : when(run.scheduled_time))],
-    ["Took", "narrow number", (run) => (run.started_at ? duration(elapsed(run)) : "–")],
-    ["Late", "wide narrow number", (run) => late(run)],
+    ["Took", isShort ? "wide narrow number" : "narrow number", (run) => (run.started_at ? duration(elapsed(run)) : "–")],
+    ...(isShort ? [] : [["Late", "wide narrow number", (run) => late(run)]]),
     ["Node", "wide narrow", (run) => run.node ?? "–"],
-    ["Cause", "wide narrow", (run) => h("span", {}, (run.cause ?? "").replaceAll("_", " "),
-      run.attempt > 1 && ` · attempt ${run.attempt}`)],
+    ...(isShort ? [] : [["Cause", "wide narrow", (run) => h("span", {}, (run.cause ?? "").replaceAll("_", " "),
+      run.attempt > 1 && ` · attempt ${run.attempt}`)]]),
     [remarks, "wide rest", (run) => remark(run)],
   ], rows, (run) => run.id);
 }

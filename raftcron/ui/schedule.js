@@ -60,7 +60,7 @@ export function schedule(page) {
             answer.next.length ? table("Next times", [
               ["When", "narrow", ([at]) => when(at)],
               [answer.timezone, "narrow", ([, local]) => h("code", {}, local)],
-              ["UTC", "wide narrow", ([at]) => h("code", {}, at)],
+              ...(answer.timezone === "UTC" ? [] : [["UTC", "wide narrow", ([at]) => h("code", {}, at)]]),
             ], answer.next.map((at, place) => [at, answer.local[place]]), ([at]) => at) : empty("No time lies ahead.")])),
     ],
   };
