@@ -8,6 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -520,7 +521,9 @@ async def test_a_run_that_was_not_awaited_to_its_end_is_named(make_node: Callabl
     node.answers(202, {"run": RUN})
     node.holds()
     command = [sys.executable, "-m", "raftcron", "job", "run", "backup-db", "--wait", "--addr", node.address]
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+    # Whoever runs the tests in the background of a shell has it ignored, and so would the command.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, preexec_fn=heed)
     await asyncio.wait_for(node.held.wait(), 30)
     process.send_signal(signal.SIGINT)
     stdout, stderr = await process.communicate()
