@@ -68,9 +68,7 @@ def restore(file: Path, dry_run: bool, is_sure: bool, addr: Sequence[str], outpu
     from raftcron.client.sync import Upload
 
     content = _checked(file)
-    if not dry_run and not is_sure:
-        if not sys.stdin.isatty():
-            raise click.UsageError(f"jobs that are not in {file} would be deleted: say --yes, or look with --dry-run")
+    if not dry_run and not is_sure and sys.stdin.isatty():  # who is asked by a script has made up their mind
         click.confirm(f"All jobs, calendars and groups that are not in {file} will be deleted. Go on?", abort=True)
     nodes = client(addr, RESTORE_SECONDS)
     query: dict[str, Any] = {"dry_run": True} if dry_run else {}

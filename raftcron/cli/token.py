@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from raftcron.cli.complete import thing_names
-from raftcron.cli.printing import print_list, printed
+from raftcron.cli.printing import is_table, print_list, print_one, printed
 from raftcron.cli.remote import client, reading, remote
 from raftcron.cli.root import PREFIX, Noun
 
@@ -42,19 +42,24 @@ def token() -> None:
     "or when it starts.  A token of this name is replaced.",
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="The node's data directory.  [RAFTCRON_DATA_DIR]")
+@printed
 @remote
 def create(
-    name: str, role: str | None, prefix: str, bootstrap: bool, data_dir: Path | None, addr: Sequence[str]
+    name: str, role: str | None, prefix: str, bootstrap: bool, data_dir: Path | None, addr: Sequence[str], output: str
 ) -> None:
     """Make a token called NAME and print it, this once."""
     if bootstrap:
-        if role not in (None, "admin") or prefix:
-            raise click.UsageError("--bootstrap makes an admin token without a prefix")
+        if role not in (None, "admin") or prefix or not is_table(output):
+            raise click.UsageError("--bootstrap makes an admin token without a prefix, and prints it alone")
         _bootstrap(name, data_dir)
         return
     if role is None and name != "admin":
         raise click.UsageError("say --role read, operate or admin")
-    click.echo(client(addr).create_token(name, role or "admin", prefix)["token"])
+    made = client(addr).create_token(name, role or "admin", prefix)
+    if is_table(output):
+        click.echo(made["token"])
+    else:
+        print_one(made, output, "name")
 
 
 def _bootstrap(name: str, data_dir: Path | None) -> None:

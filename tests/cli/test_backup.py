@@ -57,16 +57,12 @@ async def test_a_backup_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 async def test_a_restore_sends_what_is_whole(tmp_path: Path) -> None:
-    """It asks first, unless told; a damaged file is not sent; missing secrets are named."""
+    """Where nobody sits at a terminal nothing is asked; a damaged file is not sent; missing secrets are named."""
     taken: list[tuple[str, str, bytes]] = []
     server = await served(b"", taken)
     file = tmp_path / "x.backup"
     file.write_bytes(ARCHIVE)
-    unasked = await ask(server, "restore", str(file))
-    assert unasked.exit_code == 2
-    assert "say --yes" in unasked.stderr
-    assert not taken
-    result = await ask(server, "restore", "--yes", "-o", "json", str(file))
+    result = await ask(server, "restore", "-o", "json", str(file))
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == ANSWER
     assert "write it again: /secrets/a" in result.stderr

@@ -532,6 +532,18 @@ async def test_a_run_that_was_not_awaited_to_its_end_is_named(make_node: Callabl
     assert stderr.decode() == "raftcron: run r1 goes on: `raftcron run logs -f r1`, `raftcron run cancel r1`\n\n"
 
 
+async def test_a_new_token_is_printed_alone_or_with_what_it_is_good_for(node: StandIn) -> None:
+    """The bare token is for a script's variable; `-o json` is the whole answer."""
+    made = {"name": "ci", "role": "operate", "prefix": "ci-", "token": "rct_secret"}
+    for output, shown in (("table", "rct_secret\n"), ("name", "ci\n"), ("json", None)):
+        node.answers(201, made)
+        result = await call(
+            "token", "create", "ci", "--role", "operate", "--prefix", "ci-", "-o", output, addr=node.address
+        )
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout == shown if shown else json.loads(result.stdout) == made
+
+
 async def test_something_else_at_the_address(node: StandIn) -> None:
     """An answer that is not JSON is an error in words, not a traceback."""
     node.answers(200, "<html>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def test_every_command_is_there_and_says_what_it_is() -> None:
 def test_version_as_a_module() -> None:
     """`python -m raftcron` is the command line; the version is a command and an option."""
     assert python("-m", "raftcron", "version").stdout == f"{raftcron.__version__}\n"
+    assert json.loads(python("-m", "raftcron", "version", "-o", "json").stdout) == {"version": raftcron.__version__}
     assert python("-m", "raftcron", "--version").stdout == f"raftcron {raftcron.__version__}\n"
 
 

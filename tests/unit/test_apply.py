@@ -409,6 +409,18 @@ def test_an_idempotency_key_answers_the_stored_outcome() -> None:
     assert not later.replayed
 
 
+def test_a_key_leaves_for_want_of_room_once_it_is_two_minutes_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then whoever brings another one is told to slow down, and nothing is done for it."""
+    monkeypatch.setattr("raftcron.core.state.KEYS_KEPT", 1)
+    machine = cluster()
+    machine.put()
+    machine.done(Trigger("job", HERE, key=Key("POST /x first", b"", 0, 0, 0)))
+    second = Trigger("job", HERE, key=Key("POST /x second", b"", 0, 0, 0))
+    assert machine.refused(second) == "too_many"
+    assert not machine.done(second, at=machine.at + 120_000).replayed
+    assert list(machine.state.keys) == ["POST /x second"]
+
+
 def test_history_keeps_the_last_rows_and_the_last_run() -> None:
     """Rows beyond the bound leave, oldest end first; the last run that fired stays however many are skipped after."""
     machine = cluster()
