@@ -52,7 +52,7 @@ class NodeSettings:
     times: LeaseTimes
     catch_up_rate: int  # runs a second, for the whole cluster
     grace_seconds: float  # for running attempts, at an orderly end
-    announcement: Announce  # without the incarnation, which the log counts
+    announcement: Announce  # without the incarnation, which the log counts, and the life, which is drawn
     history_total: int = HISTORY_BYTES_KEPT  # bytes of run records, over all jobs, while this node leads
     max_clock_skew_ms: int = 5_000
     secrets_dir: Path | None = None  # where secrets are looked for first
@@ -87,6 +87,7 @@ class Node:
         self.name = name = settings.raft.name
         self.clock = clock
         self.fail = fatal
+        self._life = int.from_bytes(rng.randbytes(8))  # of all lives of this name only this one has it
         self.time = TrustedTime(clock, self._cluster_time)
         self.machine = Machine(name, self.time, settings.history_total)
         self.log = Engine(settings.raft, watch(self.machine), clock, device, rng, fatal, scribe)
@@ -182,14 +183,13 @@ class Node:
             self.reports.ended(end)
         if not await self._until(TELL_SECONDS, lambda: not self.reports.open_count):
             log.warning("former_ends_not_recorded count=%d next=lost", self.reports.open_count)
-        # Certain only now: a node that takes the place of another one learns from the log how many lives of its name
-        # there were, and would take that one's attempts for its own before.
-        self.machine.incarnation = self.log.incarnation
         self.presence.announce()
 
     def _make_presence(self) -> Presence:
         return Presence(
-            announcement=msgspec.structs.replace(self.settings.announcement, incarnation=self.log.incarnation),
+            announcement=msgspec.structs.replace(
+                self.settings.announcement, incarnation=self.log.incarnation, life=self._life
+            ),
             machine=self.machine,
             log=self.log,
             proposer=self.proposer,

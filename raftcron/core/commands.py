@@ -74,6 +74,7 @@ class Announce(Struct, array_like=True, frozen=True, tag=2):
     croniter_version: str = ""
     tzdata_version: str = ""
     tags: dict[str, str] = {}
+    life: int = 0  # drawn by the process, and nowhere on its disk; 0: not told
 
 
 class PutJob(Struct, array_like=True, frozen=True, tag=3):

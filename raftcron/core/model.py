@@ -322,6 +322,7 @@ class Node(Struct, array_like=True, gc=False):
     digest: int = 0
     tags: dict[str, str] = {}
     drained: bool = False  # it gets no new runs, in this life
+    life: int = 0  # which process it is: two lives of one incarnation come from two copies of a disk
 
 
 class Key(Struct, array_like=True, gc=False):

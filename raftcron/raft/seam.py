@@ -432,6 +432,8 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         matched = self._SyncObj__raftMatchIndex.get(node, 0)
         if self.is_leader and matched:
             self._SyncObj__raftNextIndex[node] = matched + 1
+            # It may be another process, on a disk that was set back: what it holds is what it says from now on.
+            self._SyncObj__raftMatchIndex[node] = 0
 
     def _near_commit(self) -> None:
         """The engine walks from its commit index to the new one, entry by entry; take it to the last step at once.

@@ -61,7 +61,7 @@ class Machine:
         self.timeline = Timeline(self.state.calendars)
         self.applied_index = 0  # of the log; entries that are not for this machine count too
         self.editions = (CRONITER_VERSION, TZDATA_VERSION)  # what this node reckons with
-        self.incarnation = 0  # of this node's process, from 1; 0: not certain yet, so no run is this life's
+        self.incarnation = 0  # of this node's process, from 1; 0: not announced yet, so no run is this life's
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)
         self.spaced_digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_KEPT)  # at indices divisible by 1,024
         self.events: Watched | None = None

@@ -14,7 +14,7 @@ import msgspec
 
 from raftcron.clock import Clock
 from raftcron.core.commands import Announce
-from raftcron.errors import FatalError, MalformedError, RaftcronError
+from raftcron.errors import ConfigurationError, MalformedError, RaftcronError
 from raftcron.ports import Log
 from raftcron.runtime.leases import NO_LICENSE, LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.machine import Machine
@@ -85,7 +85,8 @@ class Presence:
     @property
     def is_announced(self) -> bool:
         """Whether this life of the node stands in the state."""
-        return self._machine.state.is_alive(self._node, self._announcement.incarnation)
+        known, own = self._machine.state.nodes.get(self._node), self._announcement
+        return known is not None and (known.incarnation, known.life) == (own.incarnation, own.life)
 
     # ---- the node's side
 
@@ -113,14 +114,19 @@ class Presence:
         if state.epoch != self._epoch_seen:
             self._epoch_seen = state.epoch
             self.beat()
+        own, known = self._announcement, state.nodes.get(self._node)
         if self.is_announced:
+            # Not before: by its number alone, what a copy of this disk was told to run would be this process's too.
+            self._machine.incarnation = own.incarnation
             self._announced.set()
-        known = state.nodes.get(self._node)
-        if self._may_announce and known is not None and known.incarnation > self._announcement.incarnation:
+        elif self._may_announce and known is not None and known.incarnation >= own.incarnation:
+            seen = f"life {known.incarnation}"
+            if known.incarnation == own.incarnation:
+                seen += " in another process"
             self._fatal(
-                FatalError(
-                    f"node {self._node} is in its life {self._announcement.incarnation}, but the cluster has seen its "
-                    f"life {known.incarnation}: this data directory is an old copy. Keep it, and replace the node "
+                ConfigurationError(
+                    f"node {self._node} is in its life {own.incarnation}, but the cluster has seen its {seen}: "
+                    "this data directory is an old copy. Keep it, and replace the node "
                     f"from a healthy one: raftcron cluster replace {self._node}"
                 )
             )

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.cluster.harness import NO_ANSWER, Cluster, Node, eventually
 
 NEVER = "0 0 29 2 *"
@@ -160,6 +162,26 @@ async def test_a_lost_directory_is_refused_until_it_is_replaced(tmp_path: Path) 
         assert await cluster.wait_exit("n3") == 2
         assert "removed from cluster" in n3.err.read_text()
         await cluster.write("after")
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+async def test_a_directory_that_was_set_back_is_found_out(lives: int, tmp_path: Path) -> None:
+    """By just one life, too, although its next life has the number that is expected then."""
+    async with Growing(tmp_path) as cluster:
+        await cluster.found()
+        n3 = cluster.nodes["n3"]
+        await cluster.stop("n3")
+        shutil.copytree(n3.data, tmp_path / "copy")
+        for number in range(lives):
+            await cluster.start("n3")
+            await cluster.write(f"job{number}", on="n3")
+            await cluster.stop("n3")
+        shutil.rmtree(n3.data)
+        (tmp_path / "copy").rename(n3.data)
+        cluster.spawn("n3")
+        assert await cluster.wait_exit("n3") == 2
+        assert "old copy" in n3.err.read_text()
+        assert "raftcron cluster replace n3" in n3.err.read_text()
 
 
 async def test_a_cluster_grows_to_five_and_shrinks_again(tmp_path: Path) -> None:

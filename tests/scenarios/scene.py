@@ -90,16 +90,17 @@ class Scene:
         self.tags = tags or {}
         self.catch_up_rate = catch_up_rate
         self.secrets_dir: Path | None = None
+        self._lives = 0
         self.actors = [self.enter(f"n{number + 1}") for number in range(nodes)]
         self.names = {actor.name: actor for actor in self.actors}
 
     def enter(self, name: str, incarnation: int = 1) -> Actor:
-        """A node's process begins."""
+        """A node's process begins; as in reality, none before had its `life`."""
+        self._lives += 1
         clock = VirtualClock(self.loop)
         clock.wall_offset = self.offsets.get(name, 0.0)
         time = TrustedTime(clock, lambda: machine.state.cluster_time) if self.is_agreed else WallTime(clock)
         machine = Machine(name, time)
-        machine.incarnation = incarnation
         log = self.cluster.join(name, machine, incarnation)
         proposer = Proposer(log, machine, time)
         leases = LeaseKeeper(clock, TIMES, log.read_index)
@@ -151,6 +152,7 @@ class Scene:
                 self.slots,
                 self.slots,
                 tags=self.tags.get(name, {}),
+                life=self._lives,
             ),
             machine=machine,
             log=log,

@@ -161,6 +161,29 @@ def test_a_node_that_finds_a_later_life_of_its_own_in_a_snapshot_stops() -> None
     play(act)
 
 
+def test_a_copy_of_a_disk_from_one_life_ago_starts_nothing_and_stops() -> None:
+    """Its life has the number of the one that is announced, for which runs are meant that it sees; it is another."""
+
+    async def act(scene: Scene) -> None:
+        n1 = scene.names["n1"]
+        scene.elect("n1")
+        await scene.put(schedule="@manual")
+        n2 = scene.names["n2"]
+        n2.executor.scripts["job"] = Script(seconds=None)
+        await n1.proposer.propose(Trigger("job", Place("n2", 1)))
+        await scene.seconds(0.1)
+        assert len(n2.executor.started) == 1
+        scene.die("n2")
+        copy = scene.reborn("n2", 1)
+        await scene.seconds(2)
+        assert copy.executor.started == []
+        assert "old copy" in str(copy.fatal)
+        assert not copy.presence.is_announced
+        assert [run.state for run in scene.rows()] == ["running"]  # until its lease has ended
+
+    play(act)
+
+
 def test_a_former_leader_leads_again_from_a_snapshot() -> None:
     """It decides what is due by the state that came, once each, and nothing that was decided meanwhile."""
 

@@ -65,8 +65,10 @@ class Machine:
     def lead(self, node: str = "n1", incarnation: int = 1) -> None:
         self.write(Lead(node, incarnation, 1, "0", "0", "0"))
 
-    def announce(self, node: str = "n1", incarnation: int = 1, slots: int = 10, process_slots: int = 5) -> Outcome:
-        return self.write(Announce(node, incarnation, f"{node}:1", f"{node}:2", "0", slots, process_slots))
+    def announce(
+        self, node: str = "n1", incarnation: int = 1, slots: int = 10, process_slots: int = 5, life: int = 0
+    ) -> Outcome:
+        return self.write(Announce(node, incarnation, f"{node}:1", f"{node}:2", "0", slots, process_slots, life=life))
 
     def put(self, name: str = "job", **fields: Any) -> Job:
         stored = definition.canonical({"schedule": "@every 1s", "executor": NOOP, **fields})

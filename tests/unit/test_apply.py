@@ -191,6 +191,20 @@ def test_an_older_life_is_refused_and_an_equal_one_ignored() -> None:
     assert machine.state.nodes["n1"].incarnation == 3
 
 
+def test_an_equal_life_that_is_another_process_is_refused() -> None:
+    """A copy of the disk from just one life ago has the number that is expected next, and nothing more."""
+    machine = cluster()
+    assert isinstance(machine.announce("n1", 2, life=7), Done)
+    run = machine.fire(machine.put(), 2_000, incarnation=2)
+    before = machine.state.digest
+    assert isinstance(machine.announce("n1", 2, slots=3, life=8), Refused)
+    assert isinstance(machine.announce("n1", 2, life=7), Done)
+    assert machine.state.digest == before
+    assert run.state == "running"
+    assert isinstance(machine.announce("n1", 3, life=8), Done)
+    assert run.state == "lost"
+
+
 def test_a_silent_node_loses_its_runs() -> None:
     """What ran is lost, what was only assigned is queued."""
     machine = cluster()

@@ -38,15 +38,16 @@ def _reckon(state: State, context: Context, name: str, version: str) -> None:
 def announce(state: State, context: Context, command: Announce) -> Outcome:
     """A node lives anew: what ran in its former life is lost, what had not started is queued again."""
     known = state.nodes.get(command.node)
-    if known is not None and command.incarnation < known.incarnation:
-        return Refused(
-            "incarnation",
-            f"node {command.node} announces life {command.incarnation} after life {known.incarnation}: "
-            "its disk is an old copy; it must be replaced",
-        )
-    if known is not None and command.incarnation == known.incarnation:
-        return Done(command.node)
     if known is not None:
+        announced, newest = (command.incarnation, command.life), (known.incarnation, known.life)
+        if announced == newest:
+            return Done(command.node)
+        if command.incarnation <= known.incarnation:
+            return Refused(
+                "incarnation",
+                f"node {command.node} announces life {command.incarnation}, and life {known.incarnation} was announced "
+                "by another process: its disk is an old copy; it must be replaced",
+            )
         state.forget(known)
     node = Node(
         name=command.node,
@@ -61,6 +62,7 @@ def announce(state: State, context: Context, command: Announce) -> Outcome:
         croniter_version=command.croniter_version,
         tzdata_version=command.tzdata_version,
         tags=command.tags,
+        life=command.life,
     )
     state.nodes[node.name] = node
     state.touch(node)
