@@ -129,6 +129,7 @@ class Checks:
         self.acknowledged: dict[str, int] = {}  # marker -> index
         self.unwritten: set[str] = set()
         self.acknowledged_index = 0
+        self.set_back: set[str] = set()  # whose disk has forgotten what a leader may count on until they meet
         self.durable = {name: DurableLog(disk, journal, snapshots) for name, disk in disks.items()}
         self.voters: frozenset[str] = frozenset()  # as of the newest configuration that has applied somewhere, and
         self.configured = 0  # its index
@@ -573,6 +574,8 @@ class Checks:
     def match(self, leader: str, term: int, log: Any, matches: list[tuple[str, int]]) -> None:
         """A leader counts on these entries of the others."""
         for peer, index in matches:
+            if peer in self.set_back:
+                continue
             durable = self.durable[peer]
             durable.read()
             place = index - log[0][1]

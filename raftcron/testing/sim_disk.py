@@ -115,6 +115,18 @@ class Disk:
         self.renames.clear()
         self.is_aside = False
 
+    def copy(self) -> dict[Path, bytes]:
+        """All files, as processes see them; for `set_back`."""
+        return {path: bytes(file.data) for path, file in self.files.items()}
+
+    def set_back(self, copy: dict[Path, bytes]) -> None:
+        """All is as it was when the copy was made.  No process may be at work on it."""
+        self.wipe()
+        for path, data in copy.items():
+            file = self.files[path] = _File()
+            file.data, file.is_named = bytearray(data), True
+            file.sync()
+
     def is_sure_of(self, path: Path) -> bool:
         """Whether a power cut leaves this file under this name, with all of its bytes."""
         file = self.files.get(path)

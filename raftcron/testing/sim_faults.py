@@ -13,6 +13,7 @@ from raftcron.testing.chance import chance
 from raftcron.testing.sim_checks import Violation
 from raftcron.testing.sim_clocks import Lateness, WrongClocks
 from raftcron.testing.sim_cluster import Cluster
+from raftcron.testing.sim_copies import OldCopies
 from raftcron.testing.sim_damage import Damage
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_members import FEWEST_VOTERS, Operator
@@ -33,6 +34,7 @@ ASKING_SHARE = 0.6  # of the seeds: runs of the past and runs again are asked fo
 SPAWNERS_SHARE = 0.5  # of the seeds, in which a spawner a node runs commands
 MIXED_SHARE = 0.5  # of the seeds in which runs go anywhere: their jobs overlap, miss and follow in all ways
 MEMBERS_SHARE = 0.35  # of the seeds, in which members change
+COPIES_SHARE = 0.2  # of the seeds, in which disks are set back
 
 ENOUGH_ACKNOWLEDGED = 200
 ENOUGH_KINDS = 3
@@ -59,6 +61,7 @@ ALWAYS_SEEN = (
     "power cuts",
     "deaths in a write",
     "damage refused",
+    "disks set back found out",
     "rotten snapshots done without",
     "rotten snapshots refused",
     "later releases refused",
@@ -217,6 +220,18 @@ class Story:
         self._is_over = False
         self._is_loaded = True
         self._operator = Operator(self.cluster, dice, self._held, self.cluster.boot)
+        copies = chance(seed, "copies")
+        if copies.random() < COPIES_SHARE:
+            self._enabled["disk set back"] = OldCopies(
+                self.cluster,
+                copies,
+                self._held,
+                self._operator,
+                latest=FORM_SECONDS + FAULT_SECONDS,
+                someone=self._someone,
+                happened=self._happened,
+                up_later=self._up_later,
+            ).set_back
 
     # ---- the whole
 

@@ -118,6 +118,25 @@ async def test_a_follower_that_was_away_catches_up(three: Cluster) -> None:
     assert len(three.machines[away].commands) == 200
 
 
+async def test_a_follower_whose_disk_was_set_back_gets_what_it_has_forgotten(three: Cluster) -> None:
+    """From the leader that it had confirmed all of it to; only so can it learn that its disk is an old copy."""
+    away = three.followers()[0]
+    await three.stop(away)
+    shutil.copytree(three.folder / away, three.folder / "copy")
+    await three.start([away])
+    await three.propose(*(b"%d" % value for value in range(200)))
+    await three.until_same()
+    leader = three.leader()
+    assert leader is not None
+    await three.stop(away)
+    shutil.rmtree(three.folder / away)
+    (three.folder / "copy").rename(three.folder / away)
+    await three.start([away])
+    await three.until_same()
+    assert three.leader() is leader
+    assert len(three.machines[away].commands) == 200
+
+
 async def test_without_a_quorum_nothing_is_acknowledged(make_cluster: MakeCluster) -> None:
     """A leader alone leads no longer than its fallback; what was proposed meanwhile has an unknown outcome."""
     cluster = make_cluster(3, request_timeout=1.0)

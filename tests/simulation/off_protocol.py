@@ -90,6 +90,11 @@ def announce_in_any_order(state: Any, context: Any, command: Any) -> Any:
     return leadership.announce(state, context, command)
 
 
+def announced_by_its_number(self: Any) -> bool:
+    """Presence.is_announced, but a process goes by its incarnation alone."""
+    return bool(self._machine.state.is_alive(self._node, self._announcement.incarnation))
+
+
 def expire_but_assigned(state: Any, context: Any, command: Any) -> Any:
     """runs.expire, but what is assigned stays so."""
     for run_id in command.runs:

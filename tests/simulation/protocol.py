@@ -170,6 +170,27 @@ def announcement_that_comes_late(stage: Stage) -> None:
     stage.cluster.run(6.0)
 
 
+def disk_set_back_by_one_life(stage: Stage) -> None:
+    """A node at work dies and comes back on a copy of its disk from before it began: its number is the same again."""
+    cluster, copies = stage.cluster, {}
+    for name in stage.others(stage.leader().name):
+        cluster.kill(name)
+        copies[name] = cluster.disks[name].copy()
+        cluster.boot(name)
+        cluster.run(1.2)
+    node = _begun(stage).node
+    assert node in copies, "the leader has begun it"
+    cluster.kill(node)
+    cluster.disks[node].set_back(copies[node])
+    cluster.checks.set_back.add(node)
+    cluster.may_fail.add(node)
+    cluster.boot(node)
+    cluster.run(2.0)
+    if node in cluster.lives:
+        cluster.checks.fail(sim_checks.FATAL, f"{node} goes on with an old copy of its disk")
+    cluster.run(4.0)
+
+
 def executor_hears_its_licence_before_it_hears_that_it_was_given_up(stage: Stage) -> None:
     """A node whose licences come too late waits at its gate, is cut off, given up, and back; it applies slowly then."""
     _wait_at_the_gate_and_lag(stage)
@@ -497,6 +518,12 @@ RULES: dict[str, Shown | Elsewhere] = {
         "an incarnation below the state's is refused",
         AWAY(announcement_that_comes_late),
         [handled(Announce, off.announce_in_any_order)],
+        TWICE | {sim_checks.FATAL},
+    ),
+    "inc_life": Shown(
+        "an equal incarnation of another process is not taken in, and starts nothing",
+        AWAY(disk_set_back_by_one_life),
+        [(presence.Presence, "is_announced", property(off.announced_by_its_number))],
         TWICE | {sim_checks.FATAL},
     ),
     "watermark": Elsewhere("nothing is decided at or below the watermark", "the watermark is not looked at"),

@@ -40,6 +40,7 @@ MODELLED = [
     "pipe_kill",
     "start_kill",
     "inc_order",
+    "inc_life",
     "lost_by_inc",
     "watermark",
     "token_check",
