@@ -144,9 +144,12 @@ def split_fields(text: str) -> tuple[FieldText, ...]:
     )
 
 
+_SOME_HASH = re.compile(r"(?:^|[\s,])[Hh](?:[\s,(/]|$)")
+
+
 def uses_hash(text: str) -> bool:
     """Whether the expression holds an `H`, so that what it means depends on the hash key."""
-    return re.search(r"(?:^|[\s,])[Hh](?:[\s,(/]|$)", text) is not None
+    return _SOME_HASH.search(text) is not None
 
 
 def parse_cron(text: str, hash_key: str) -> CronFields:

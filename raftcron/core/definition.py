@@ -83,6 +83,7 @@ NOT_YET_WHOLE: frozenset[str] = frozenset()
 _EVERY = re.compile(r"@every\s+(?P<interval>\S+)(?:\s+from\s+(?P<from>\S+))?", re.ASCII | re.IGNORECASE)
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
+_encode_as_is = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -97,6 +98,9 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 STAND_INS: Mapping[str, Any] = {"schedule": "@manual", "executor": {"type": "noop"}}  # for what a job must have
+KNOWN = frozenset(DEFAULTS) | {"schedule", "executor"}  # the fields of a job
+BESIDE_POLICY = ("labels", "description")  # no policy depends on these
+OF_EXECUTOR = ("type", "async", "handler")  # and of an executor object on these alone
 RECURRENCE = frozenset({"schedule", "timezone", "hash_key", "dst", "exclude", "jitter", "start_at", "end_at"})
 
 ScheduleCheck = Callable[[str, str], str | None]  # (text, timezone) -> what is wrong
@@ -127,9 +131,8 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
     for key in ("schedule", "executor"):
         if key not in written:
             walk.fault(f"/{key}", "is missing")
-    known = DEFAULTS.keys() | {"schedule", "executor"}
-    for key in sorted(written.keys() - known):
-        walk.fault(f"/{escape(key)}", "is not a field of a job" + near(key, known))
+    for key in sorted(written.keys() - KNOWN):
+        walk.fault(f"/{escape(key)}", "is not a field of a job" + near(key, KNOWN))
     paused, owner = body.get("paused"), body.get("owner")
     if paused is not None and not isinstance(paused, bool):
         walk.fault("/paused", f"must be a boolean, not {kind_of(paused)}")
@@ -154,8 +157,7 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
 def sound(written: Mapping[str, Any], faults: Iterable[Fault]) -> dict[str, Any]:
     """The fields of a job that no fault points into."""
     spoilt = {fault.pointer.split("/")[1] for fault in faults if fault.pointer.startswith("/")}
-    known = DEFAULTS.keys() | {"schedule", "executor"}
-    return {key: value for key, value in written.items() if key in known and key not in spoilt}
+    return {key: value for key, value in written.items() if key in KNOWN and key not in spoilt}
 
 
 def _check_schedules(walk: Walk, written: Mapping[str, Any], check_schedule: ScheduleCheck) -> None:
@@ -205,9 +207,11 @@ def _check_spans(walk: Walk, written: Mapping[str, Any]) -> None:
     if start_at is not None and end_at is not None and not spoilt("/start_at", "/end_at"):
         _check_order(walk, start_at, end_at)
     misfire = written.get("misfire", {})
+    if "jitter" not in written:
+        return  # none is no longer than anything
     if spoilt("/jitter", "/start_deadline", "/misfire/window") or not isinstance(misfire, dict):
         return
-    jitter = parse_duration(written.get("jitter", DEFAULTS["jitter"]))
+    jitter = parse_duration(written["jitter"])
     field, deadline = "start_deadline", written.get("start_deadline")
     if deadline is None:
         field, deadline = "misfire.window", misfire.get("window", DEFAULTS["misfire"]["window"])
@@ -312,7 +316,21 @@ def executor_of(stored: bytes) -> Mapping[str, Any]:
 
 @_remembered
 def policy_of(stored: bytes) -> Policy:
-    """What canonical bytes mean; equal policies are one object."""
+    """What canonical bytes mean; equal policies are one object.
+
+    Most definitions differ only in what no policy depends on, and are worked out once together.
+    """
+    written = _decode(stored)
+    for field in BESIDE_POLICY:
+        written.pop(field, None)
+    executor = written.get("executor")
+    if isinstance(executor, dict):
+        written["executor"] = {key: executor[key] for key in OF_EXECUTOR if key in executor}
+    return _meaning_of(_encode_as_is(written))
+
+
+@_remembered
+def _meaning_of(stored: bytes) -> Policy:
     whole = expand(stored)
     retry, misfire, overlap = whole["retry"], whole["misfire"], whole["overlap"]
     schedules = whole["schedule"] if isinstance(whole["schedule"], list) else [whole["schedule"]]

@@ -35,7 +35,6 @@ POLICIES_KNOWN = 65_536  # that a reader looks up
 NUMBERS_KNOWN = 10_000  # instants and log indexes of jobs that it makes one object; those made together come together
 WORDS_KNOWN = 65_536  # names of nodes and of deleted jobs, states, causes and the like that it makes one object
 UNCOUNTED = ("alert_routes", "alert_marks")  # tables that are not named where they are empty
-BESIDE_POLICY = ("description", "labels")  # fields of a definition that no policy depends on
 
 _encode = msgspec.msgpack.Encoder().encode
 _HEAD, _END = "head", "end"
@@ -356,7 +355,7 @@ class Meanings:
         """What a definition means that the log has taken; `policy_of` where it has not."""
         fields = _fields(stored)
         executor = _executor(fields.pop("executor"))
-        for field in BESIDE_POLICY:
+        for field in definition.BESIDE_POLICY:
             fields.pop(field, None)
         key = _encode((executor, fields))  # the log has taken the definition, so what else it holds is in order
         policy = self._policies.get(key)

@@ -64,10 +64,10 @@ def parse_duration(value: object) -> int:
 
     0 is a duration; at most 36,525 days.  Raises ValueError that says what would be right.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{shown(value)} is not a duration: use text like 90s, 5m or 1h30m, or a number of seconds")
     if isinstance(value, str):
         ms = _duration_of_short(value) if len(value) <= REMEMBERED_CHARACTERS else _duration_of_text(value)
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{shown(value)} is not a duration: use text like 90s, 5m or 1h30m, or a number of seconds")
     elif 0 <= value <= MAX_DURATION_MS / 1000:  # also false for NaN
         ms = round(value * 1000)
     else:

@@ -9,7 +9,7 @@ from raftcron.core import definition
 from raftcron.core.exclusion import exclusion_of
 from raftcron.core.fields import near
 from raftcron.core.instant import parse_duration, rfc3339
-from raftcron.core.model import Calendar, Policy
+from raftcron.core.model import Calendar, Policy, Recurrence
 from raftcron.core.schedule import Dst, Schedule, ScheduleError, known_zone, parse
 from raftcron.core.times import SEARCH_DAYS, Times, schedules_of, times_of
 from raftcron.errors import Fault
@@ -80,8 +80,10 @@ def never_fires(policy: Policy, name: str, now: int, calendars: Mapping[str, Cal
         return Fault("/exclude", str(error))
     if any(schedule.kind == "manual" for schedule in schedules):
         return None
-    times = times_of(recurrence, schedules, now, exclusions, now, now)
     after = _begin(schedules, policy, now)
+    if _is_free(recurrence) and not all(schedule.never_fires(after) for schedule in schedules):
+        return None
+    times = times_of(recurrence, schedules, now, exclusions, now, now)
     if times.next(after) is not None:
         return None
     free = Times(times.schedules, now, start_at=recurrence.start_at)
@@ -94,6 +96,11 @@ def never_fires(policy: Policy, name: str, now: int, calendars: Mapping[str, Cal
             "/exclude", f"the calendars leave nothing of {SEARCH_DAYS:,} days that have a time: it would never fire"
         )
     return Fault("/schedule", "never fires: no coming date matches it")
+
+
+def _is_free(recurrence: Recurrence) -> bool:
+    """Whether all times that its schedules name are its own."""
+    return recurrence.start_at is None and recurrence.end_at is None and not recurrence.exclude
 
 
 def _begin(schedules: Sequence[Schedule], policy: Policy, now: int) -> int:

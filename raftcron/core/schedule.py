@@ -122,7 +122,7 @@ class CronSchedule(Schedule):
     of a repeated hour fire, times in a gap do not exist.  All others run once a wall-clock time, as Dst says.
     """
 
-    __slots__ = ("catches_up", "dst", "fields", "fold", "hash_key", "walk", "zone")
+    __slots__ = ("_known", "catches_up", "dst", "fields", "fold", "hash_key", "walk", "zone")
 
     kind: Kind = "cron"
 
@@ -135,6 +135,7 @@ class CronSchedule(Schedule):
         self.fold = "both" if self.fields.wildcard else dst.fold
         self.walk = walk(self.fields)
         self.zone = zone(timezone)
+        self._known = MIN_MS - 1  # one of its times, if it is above: many jobs that share it are asked about together
 
     def window(self, segment: Segment) -> tuple[int, int]:
         """The wall-clock seconds lo <= w < hi that count inside a stretch of one offset."""
@@ -178,6 +179,11 @@ class CronSchedule(Schedule):
             # may go back to before where the walk began.
             segment = self.zone.segment(end if may_go_back or exhausted else max(end, known - 2 * DAY_S))
             may_go_back = False
+
+    def never_fires(self, after_ms: int) -> bool:
+        if self._known <= after_ms:
+            self._known = self.next(after_ms) or MIN_MS - 1
+        return self._known <= after_ms
 
     def previous(self, before_ms: int, anchor_ms: int = 0) -> int | None:
         until = -(-min(before_ms, MAX_MS + 1) // 1000)
@@ -330,18 +336,29 @@ def parse(text: str, timezone: str = "UTC", *, dst: Dst = Dst(), hash_key: str =
         raise ScheduleError(f"a schedule is text, not {type(text).__name__}", None, "write for instance `*/5 * * * *`")
     if len(text) > MAX_TEXT:
         raise ScheduleError(f"the schedule has {len(text)} characters", None, f"use at most {MAX_TEXT}")
+    if not isinstance(timezone, str):
+        raise _unknown_zone(str(timezone), None)
+    return _parse(text, timezone, dst, hash_key if _is_hashed(text, timezone) else "")
+
+
+@functools.lru_cache(maxsize=CACHE_SIZE)
+def _is_hashed(text: str, timezone: str) -> bool:
+    """Whether a text depends on the hash key.  Raises ScheduleError where its characters or the zone are at fault."""
     if foreign := _FOREIGN.search(text):
         raise ScheduleError(
             f"the character {foreign.group()!a} has no place in a schedule", foreign.start(), "use plain ASCII"
         )
-    if not isinstance(timezone, str) or not known_zone(timezone):
-        similar = similar_zone(timezone) if isinstance(timezone, str) else None
-        raise ScheduleError(
-            f"the time zone {str(timezone)[:60]!r} is not known to tz data {TZDATA_VERSION}",
-            None,
-            f"did you mean {similar}?" if similar else "use an IANA name such as Europe/Berlin or UTC",
-        )
-    return _parse(text, timezone, dst, hash_key if uses_hash(text) else "")
+    if not known_zone(timezone):
+        raise _unknown_zone(timezone, similar_zone(timezone))
+    return uses_hash(text)
+
+
+def _unknown_zone(said: str, similar: str | None) -> ScheduleError:
+    return ScheduleError(
+        f"the time zone {said[:60]!r} is not known to tz data {TZDATA_VERSION}",
+        None,
+        f"did you mean {similar}?" if similar else "use an IANA name such as Europe/Berlin or UTC",
+    )
 
 
 @functools.lru_cache(maxsize=CACHE_SIZE)
