@@ -15,7 +15,7 @@ import random
 import signal
 import ssl
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -25,7 +25,7 @@ from raftcron import __version__
 from raftcron.clock import Clock, SystemClock, kernel_says_synchronised
 from raftcron.config import Settings
 from raftcron.core.commands import Announce
-from raftcron.core.model import HANDLER_TAG
+from raftcron.core.model import HANDLER_TAG, PROCESS_TAG
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors import http_spec
@@ -95,7 +95,7 @@ class Daemon:
             )
         )
         self.node = Node(
-            _node_settings(settings, times, handlers or ()),
+            _node_settings(settings, times, handlers or Handlers()),
             clock=clock,
             device=self._device,
             rng=random.SystemRandom(),
@@ -315,7 +315,7 @@ class Daemon:
             self._device.close(self._directory_lock)
 
 
-def _node_settings(settings: Settings, times: LeaseTimes, handlers: Iterable[str]) -> NodeSettings:
+def _node_settings(settings: Settings, times: LeaseTimes, handlers: Handlers) -> NodeSettings:
     low, high = settings.election_timeout_ms
     return NodeSettings(
         raft=RaftSettings(
@@ -352,7 +352,9 @@ def _node_settings(settings: Settings, times: LeaseTimes, handlers: Iterable[str
             process_slots=settings.process_slots,
             croniter_version=CRONITER_VERSION,
             tzdata_version=TZDATA_VERSION,
-            tags=dict(settings.tags) | {f"{HANDLER_TAG}{name}": "" for name in handlers},
+            tags=dict(settings.tags)
+            | {f"{HANDLER_TAG}{name}": "" for name in handlers}
+            | {f"{PROCESS_TAG}{name}": "" for name in handlers.processes},
         ),
     )
 

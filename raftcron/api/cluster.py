@@ -12,7 +12,7 @@ from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import write
 from raftcron.api.query import Query, given_key, idempotency_key
 from raftcron.core.instant import rfc3339
-from raftcron.core.model import HANDLER_TAG
+from raftcron.core.model import HANDLER_TAG, PROCESS_TAG
 from raftcron.ports import LogStatus, Member, Role, Standing
 from raftcron.runtime.members import no_fields
 from raftcron.runtime.small_bodies import refuse_any
@@ -165,7 +165,7 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
         "clock_offset_ms": None if is_awaited else node.clocks.offset_ms(member.name),
         "version": __version__ if is_self else None if announced is None else announced.version,
         "drained": announced is not None and announced.drained,
-        "tags": {key: value for key, value in carried.items() if not key.startswith(HANDLER_TAG)},
+        "tags": {key: value for key, value in carried.items() if not key.startswith((HANDLER_TAG, PROCESS_TAG))},
         "handlers": sorted(key.removeprefix(HANDLER_TAG) for key in carried if key.startswith(HANDLER_TAG)),
         "slots": None if announced is None else announced.slots,
         "process_slots": None if announced is None else announced.process_slots,

@@ -21,7 +21,7 @@ import msgspec
 from raftcron.core.cron import uses_hash
 from raftcron.core.fields import CHECKS, NAME_RULE, Walk, escape, kind_of, name_fault, near
 from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339, shown
-from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, HANDLER_TAG, UNLIMITED, Policy, Recurrence
+from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, HANDLER_TAG, PROCESS_TAG, UNLIMITED, Policy, Recurrence
 from raftcron.errors import Fault
 
 SCHEDULES_MAX = 16
@@ -368,6 +368,7 @@ def _meaning_of(stored: bytes) -> Policy:
         "group": whole["group"],
         "has_alerts": bool(whole["alerts"]),
         "tells": any(one.get("type") != "none" for one in whole["alerts"]),
+        "process": _process(whole["executor"]),
     }
     return _shared(msgspec.convert(said, Policy))  # which checks the types
 
@@ -382,6 +383,13 @@ def _demands(whole: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if executor["type"] == "python":
         tags[f"{HANDLER_TAG}{executor['handler']}"] = ""
     return tuple(sorted(tags.items()))
+
+
+def _process(executor: Mapping[str, Any]) -> str | None:
+    """Where its runs take one of a node's process slots: everywhere, or on nodes that run the handler so."""
+    if executor["type"] == "python":
+        return f"{PROCESS_TAG}{executor['handler']}"
+    return "" if executor["type"] == "shell" else None
 
 
 def _self_stop(whole: Mapping[str, Any], max_running: int) -> bool | None:

@@ -63,6 +63,7 @@ AT_MOST_ONCE: Final = "at_most_once"
 AT_LEAST_ONCE: Final = "at_least_once"
 
 HANDLER_TAG: Final = "handler:"  # in front of a name: what a node carries that has this handler; no setting gives it
+PROCESS_TAG: Final = "process:"  # likewise, if this handler runs there in a process of its own
 
 UNLIMITED: Final = 0  # of Policy.max_running and Policy.max_runs
 HISTORY_BYTES_KEPT: Final = 200 << 20  # run records beside each job's last one, unless history-total says otherwise
@@ -121,6 +122,7 @@ class Policy(Struct, frozen=True, gc=False, cache_hash=True):
     group: str | None = None  # whose cap the runs stand under
     has_alerts: bool = False  # it says itself who is told, or that nobody is
     tells: bool = False  # and somebody is
+    process: str | None = None  # what a node carries where its runs are processes; empty: they are everywhere
 
 
 class Job(Struct, array_like=True, gc=False):
@@ -272,7 +274,7 @@ class Run(Struct, array_like=True, gc=False):
     fencing_token: int = 0
     node: str | None = None
     incarnation: int = 0
-    is_process: bool = False  # takes one of a node's process slots
+    is_process: bool = False  # takes one of its node's process slots, while it is on one
     started_at: int | None = None
     finished_at: int | None = None
     not_before: int = 0  # a waiting retry is queued again from then on; a queued run waits out its jitter

@@ -37,7 +37,7 @@ class Lane(NamedTuple):
     tags: Tags
     node: str | None  # the only one, of a part of a broadcast
     group: str | None
-    is_process: bool
+    process: str | None  # Policy.process
     is_paced: bool  # it is caught up, or of a backfill
     is_whole: bool  # it will be divided before anything is assigned
 
@@ -48,27 +48,27 @@ class Room(Protocol):
     def carries(self, node: str, tags: Tags) -> bool:
         """Whether the node is known and has all these tags."""
 
-    def has_slot(self, node: str, *, process: bool) -> bool:
-        """Whether one more run fits there."""
+    def has_slot(self, node: str, *, process: str | None) -> bool:
+        """Whether one more run fits there; `process` is its policy's."""
 
     def load(self, node: str) -> float:
         """The share of its slots that is taken, 0 to 1."""
 
 
 @functools.lru_cache(maxsize=4_096)
-def _lane(policy: Policy, is_process: bool, is_paced: bool, node: str | None, is_part: bool) -> Lane:
+def _lane(policy: Policy, is_paced: bool, node: str | None, is_part: bool) -> Lane:
     is_whole = is_split(policy) and not is_part
     on = policy.placement
     if is_part:
         on = ON_LEAST_LOADED if policy.placement in (ON_LEADER, ON_STICKY) else policy.placement
-    return Lane(policy.priority, on, policy.tags, node, policy.group, is_process, is_paced, is_whole)
+    return Lane(policy.priority, on, policy.tags, node, policy.group, policy.process, is_paced, is_whole)
 
 
 def lane_of(policy: Policy, run: Run) -> Lane:
     """The lane of a queued run that may start."""
     part = run.part
     is_paced = run.cause in PACED_CAUSES and run.attempt == 1 and part is None
-    return _lane(policy, run.is_process, is_paced, None if part is None else part.node, part is not None)
+    return _lane(policy, is_paced, None if part is None else part.node, part is not None)
 
 
 def is_split(policy: Policy) -> bool:
@@ -81,6 +81,11 @@ def carries(node: Node, tags: Tags) -> bool:
     return all(node.tags.get(key) == value for key, value in tags)
 
 
+def is_process(node: Node, process: str | None) -> bool:
+    """Whether a run is a process of its own on this node; `process` is its policy's."""
+    return process is not None and (not process or process in node.tags)
+
+
 def choose(
     on: str,
     tags: Tags,
@@ -90,7 +95,7 @@ def choose(
     leader: str,
     last: str | None = None,
     only: str | None = None,
-    process: bool = False,
+    process: str | None = None,
     turn: int = 0,
 ) -> str | None:
     """The node that gets the next attempt; None: it has to wait.

@@ -16,7 +16,7 @@ from raftcron.core.model import (
     Run,
     Split,
 )
-from raftcron.core.placement import Lane, lane_of
+from raftcron.core.placement import Lane, is_process, lane_of
 
 _NO_CAP = 1 << 30
 
@@ -41,12 +41,17 @@ class Queues(History):
 
     # ---- questions
 
-    def has_slot(self, node: str, *, process: bool) -> bool:
+    def is_process(self, node: str, process: str | None) -> bool:
+        """Whether a run takes one of this node's process slots; `process` is its policy's."""
+        record = self.nodes.get(node)
+        return record is not None and is_process(record, process)
+
+    def has_slot(self, node: str, *, process: str | None) -> bool:
         """Whether one more run fits on this node; on one that is drained none does."""
         record = self.nodes.get(node)
         if record is None or record.drained or len(self.on_node.get(node, ())) >= record.slots:
             return False
-        return not process or self.processes.get(node, 0) < record.process_slots
+        return not is_process(record, process) or self.processes.get(node, 0) < record.process_slots
 
     def load(self, node: str) -> float:
         """The share of a node's slots that is taken, 0 to 1."""
@@ -111,7 +116,7 @@ class Queues(History):
             run.answer_by = run.heard_at = None
         run.state = state
         if state not in ON_A_NODE:
-            run.group = None
+            run.group, run.is_process = None, False
         self._touched[id(run)] = run
         self.note(run)
         if state in ENDED:
@@ -138,7 +143,7 @@ class Queues(History):
     def hand_over(self, run: Run, answer_by: int) -> None:
         """A started run is its target's from now on: no node's slot is taken, and no node's loss ends it."""
         self._unindex(run)
-        run.answer_by = answer_by
+        run.answer_by, run.is_process = answer_by, False
         self._index(run)
         self._touched[id(run)] = run
         self.note(run)

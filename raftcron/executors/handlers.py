@@ -130,7 +130,12 @@ class Handlers:
 
     @property
     def need_processes(self) -> bool:
-        return any(handler.process for handler in self._handlers.values())
+        return bool(self.processes)
+
+    @property
+    def processes(self) -> list[str]:
+        """Which of them run in a child of their own, in order of their names."""
+        return [name for name in self if self._handlers[name].process]
 
     def get(self, name: str) -> Handler | None:
         return self._handlers.get(name)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from raftcron.core.commands import Assign, Assignment, Command, Divide, Expire, Parting, Place, Token, Unassign
 from raftcron.core.model import ASSIGNED, ON_ALL, ON_LEADER, ON_STICKY, QUEUED, Run
-from raftcron.core.placement import Lane, Tags, choose, matching, part_names
+from raftcron.core.placement import Lane, Tags, choose, is_process, matching, part_names
 from raftcron.core.policy import start_deadline, waiting_since
 from raftcron.core.state import State
 from raftcron.runtime.leases import LeaseKeeper
@@ -50,11 +50,14 @@ class _Room:
     def carries(self, node: str, tags: Tags) -> bool:
         return self.state.carries(node, tags)
 
-    def has_slot(self, node: str, *, process: bool) -> bool:
+    def has_slot(self, node: str, *, process: str | None) -> bool:
         record = self.state.nodes[node]
         if record.drained or len(self.state.on_node.get(node, ())) + self.slots[node] >= record.slots:
             return False
-        return not process or self.state.processes.get(node, 0) + self.processes[node] < record.process_slots
+        return (
+            not is_process(record, process)
+            or self.state.processes.get(node, 0) + self.processes[node] < record.process_slots
+        )
 
     def load(self, node: str) -> float:
         return self.state.load(node) + self.slots[node] / max(1, self.state.nodes[node].slots)
@@ -180,7 +183,7 @@ class Assigner:
                     if lane.on == ON_STICKY and sticky_looks > 0 and room.has_group_room(lane.group):
                         heads.go_on(lane)
                     continue
-                held = self._assigning[run.id] = _Held(node, lane.is_process, lane.group)
+                held = self._assigning[run.id] = _Held(node, state.is_process(node, lane.process), lane.group)
                 room.take(held)
                 chosen.append(Assignment(run.id, places[node], start=node == self._node))
             self._catch_up_allowance -= lane.is_paced
@@ -231,7 +234,7 @@ class Assigner:
             leader=self._node,
             last=state.by_uid[run.uid].last_node,
             only=lane.node,
-            process=lane.is_process,
+            process=lane.process,
             turn=state.next_token + turn,
         )
 

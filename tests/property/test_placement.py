@@ -26,7 +26,7 @@ class Rooms:
     def carries(self, node: str, tags: Tags) -> bool:
         return all(self.tags[node].get(key) == value for key, value in tags)
 
-    def has_slot(self, node: str, *, process: bool) -> bool:
+    def has_slot(self, node: str, *, process: str | None) -> bool:
         return self.taken[node] < self.slots[node]
 
     def load(self, node: str) -> float:
@@ -58,7 +58,7 @@ def test_an_attempt_goes_only_where_it_may(
     asked = {"leader": "n1", "last": other, "turn": turn}
     found = choose(on, tags, live, room, **asked)  # type: ignore[arg-type]
     assert choose(on, tags, list(live), room, **asked) == found  # type: ignore[arg-type]
-    fitting = [node for node in live if room.carries(node, tags) and room.has_slot(node, process=False)]
+    fitting = [node for node in live if room.carries(node, tags) and room.has_slot(node, process=None)]
     if on == "leader":
         fitting = [node for node in fitting if node == "n1"]
     if on == "sticky" and other in live and room.carries(other, tags):

@@ -198,6 +198,7 @@ def check(state: State) -> None:
     assert lanes == {run_id: lane_of(state.policies[run.uid], run) for run_id, run in state.queued.items()}
     for node, runs in state.on_node.items():
         assert state.processes.get(node, 0) == sum(run.is_process for run in runs.values())
+    assert not any(run.is_process for run in state.runs.values() if run.id not in on_node)
     for job in state.jobs.values():
         rows = state.runs_of(job.uid)
         assert len(rows) == len({row.id for row in rows})

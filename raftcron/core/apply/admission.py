@@ -26,7 +26,6 @@ from raftcron.core.model import (
 from raftcron.core.policy import start_deadline
 from raftcron.core.state import State
 
-PROCESS_EXECUTORS = frozenset({"shell"})  # types that take one of a node's process slots
 _BEYOND = {"skip": REASON_OVERLAP, "allow": REASON_LIMIT, "queue": REASON_QUEUE_FULL}  # max_running, and the queue
 
 
@@ -53,7 +52,6 @@ def new_run(
         epoch=state.epoch,
         queued_at=context.at,
         previous_time=job.last_fired,
-        is_process=policy.executor_type in PROCESS_EXECUTORS,
     )
 
 

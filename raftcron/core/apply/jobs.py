@@ -11,7 +11,7 @@ from raftcron.core import chains, definition
 from raftcron.core.apply import alerts
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import begin_count, count_anew, holds, summarise, take
-from raftcron.core.apply.runs import cancel_run, give_turns
+from raftcron.core.apply.runs import cancel_run, give_turns, recount
 from raftcron.core.commands import (
     ApplyJobs,
     Decision,
@@ -296,6 +296,7 @@ def stamp(state: State, context: Context, job: Job) -> None:
     begin_count(job, context.log_index)
     state.touch_job(job)
     state.queue_anew(job)
+    recount(state, context, job.uid)
 
 
 def anchored(recurrence: Recurrence) -> list[str]:

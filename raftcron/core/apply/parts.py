@@ -75,7 +75,6 @@ def _divide(state: State, context: Context, run: Run, policy: Policy, names: tup
                 missed_count=run.missed_count,
                 missed_first=run.missed_first,
                 args=run.args,
-                is_process=run.is_process,
                 part=part_of(policy, run.id, name),
             )
         )

@@ -28,17 +28,17 @@ def begin(state: State, context: Context, job: Job, policy: Policy, run: Run, le
             state,
             leader=leader.node,
             last=job.last_node,
-            process=run.is_process,
+            process=policy.process,
             turn=state.next_token,
         )
         place = None if node is None else lives[node]
     elif not (
         state.is_alive(leader.node, leader.incarnation)
-        and state.has_slot(leader.node, process=run.is_process)
+        and state.has_slot(leader.node, process=policy.process)
         and (not policy.tags or state.carries(leader.node, policy.tags))
     ):
         place = None
     if place is None:
         return
-    run.group = policy.group
+    run.group, run.is_process = policy.group, state.is_process(place.node, policy.process)
     begin_at(state, context, run, place, start=place == leader)

@@ -235,6 +235,7 @@ def place_run(state: State, context: Context, run: Run, place: Place, *, start: 
     run.incarnation = place.incarnation
     policy = state.policies.get(run.uid)
     group = None if policy is None else policy.group
+    run.is_process = policy is not None and state.is_process(place.node, policy.process)
     state.move(run, ASSIGNED, place.node, group)
     if start:
         _mark_started(state, context, run)
@@ -281,6 +282,14 @@ def unassign(state: State, context: Context, run: Run) -> None:
         note_move(context, run, node)
     else:
         _end_here(state, context, run, REASON_DELETED)
+
+
+def recount(state: State, context: Context, uid: int) -> None:
+    """A job's definition has changed: what is assigned, and starts as another kind of run now, needs another slot."""
+    process = state.policies[uid].process
+    for run in state.active_with_parts(uid):
+        if run.state == ASSIGNED and run.is_process != state.is_process(run.node or "", process):
+            unassign(state, context, run)
 
 
 def end(state: State, context: Context, run: Run, ending: str) -> None:
@@ -386,10 +395,16 @@ def _fits(state: State, context: Context, run: Run, assignment: Assignment) -> b
         not run.not_before
         and state.may_start(run)
         and state.is_alive(place.node, place.incarnation)
-        and state.has_slot(place.node, process=run.is_process)
+        and has_slot_for(state, run, place.node)
         and may_be_at(state, run, place.node)
         and not _is_past_deadline(state, run, context.at)
     )
+
+
+def has_slot_for(state: State, run: Run, node: str) -> bool:
+    """Whether a run fits on this node as what its job says now."""
+    policy = state.policies.get(run.uid)
+    return policy is not None and state.has_slot(node, process=policy.process)
 
 
 def may_be_at(state: State, run: Run, node: str) -> bool:
