@@ -1,6 +1,6 @@
 """A simulated cluster: machines with disks and a network between them, lives of processes, and who looks at them.
 
-What is done to it, and when, is sim_faults.py's; `scripts/simulate` and tests/simulation run it.
+What is done to it, and when, is sim_story.py's and sim_faults.py's; `scripts/simulate` and tests/simulation run it.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class DurableLog:
 
     def _is_followed(self) -> bool:
         """Whether the next segment says that this one ends here: it is made durable before this one is sealed."""
-        following = self._disk.files.get(self._directory / f"{self._number + 1:012d}.segment")
+        following = self._disk.files.get(self._following)
         if following is None or not following.is_named or len(following.durable) < _HEADER.size:
             return False
         return bool(_HEADER.unpack_from(following.durable)[4] == self._offset)
@@ -109,6 +109,7 @@ class DurableLog:
     def _open(self, number: int) -> None:
         self._number, self._offset = number, 0
         self._path = self._directory / f"{number:012d}.segment"
+        self._following = self._directory / f"{number + 1:012d}.segment"  # asked for at each look
 
     def _take(self, data: bytearray) -> bool:
         """Whether the segment ends here, and another follows."""

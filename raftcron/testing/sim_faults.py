@@ -1,17 +1,14 @@
-"""One whole simulation of one seed: a cluster forms, faults and load, then all heals, and what must hold then."""
+"""The faults of one seed: which kinds it draws from, when each strikes and whom, and the end of all of them.
+
+The load, and what must hold once all has healed, is sim_story.py's.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
-from raftcron.core.model import ENDED
-from raftcron.runtime.leases import LeaseTimes
-from raftcron.testing import sim_checks
-from raftcron.testing.chance import chance
-from raftcron.testing.sim_checks import Violation
-from raftcron.testing.sim_clocks import Lateness, WrongClocks
+from raftcron.testing.chance import Chance, chance
+from raftcron.testing.sim_clocks import WrongClocks
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_copies import OldCopies
 from raftcron.testing.sim_damage import Damage
@@ -20,161 +17,28 @@ from raftcron.testing.sim_members import FEWEST_VOTERS, Operator
 from raftcron.testing.sim_processes import BoxFaults
 from raftcron.testing.sim_releases import LATER, THIS
 
-FORM_SECONDS = 5.0
-FAULT_SECONDS = 45.0
-QUIET_SECONDS = 30.0
-LEADER_SECONDS = 5.0  # after all has healed
-WRITE_SECONDS = 0.12
-QUIET_WRITE_SECONDS = 0.5
-READ_SECONDS = 0.15
-CONSERVE_SECONDS = 0.7
 LAG_SECONDS = 10.0  # at most, until the others have forgotten what a node lacks
 LAST_CHANGE_SECONDS = 5.0  # before the faults end
-ASKING_SHARE = 0.6  # of the seeds: runs of the past and runs again are asked for, and targets take runs over
-SPAWNERS_SHARE = 0.5  # of the seeds, in which a spawner a node runs commands
-MIXED_SHARE = 0.5  # of the seeds in which runs go anywhere: their jobs overlap, miss and follow in all ways
 MEMBERS_SHARE = 0.35  # of the seeds, in which members change
 COPIES_SHARE = 0.2  # of the seeds, in which disks are set back
-
-ENOUGH_ACKNOWLEDGED = 200
-ENOUGH_KINDS = 3
-
-# What a sweep has to have met; one of them missing means that the sweep proves less than it seems to.
-ALWAYS_SEEN = (
-    "elections",
-    "snapshots",
-    "snapshots written",
-    "conflicts",
-    "refusals",
-    "changes of members",
-    "members: add",
-    "members: remove",
-    "members: replace",
-    "removed ones that found out",
-    "acknowledged",
-    "not written",
-    "unknown",
-    "reads",
-    "refused epoch",
-    "reports under old tokens",
-    "decisions below the watermark",
-    "power cuts",
-    "deaths in a write",
-    "damage refused",
-    "disks set back found out",
-    "rotten snapshots done without",
-    "rotten snapshots refused",
-    "later releases refused",
-    "decisions",
-    "starts",
-    "retries started",
-    "starts of parts",
-    "starts of processes",
-    "processes killed",
-    "processes whose spawner died",
-    "attempts that a former life has left",
-    "fault: spawner killed",
-    "fault: spawner stopped",
-    "fault: frozen machine",
-    "starts of what follows",
-    "starts away from the leader",
-    "starts refused by the gate",
-    "runs lost",
-    "runs succeeded",
-    "runs of the past asked for",
-    "starts of runs of the past",
-    "runs asked for again",
-    "runs taken over by targets",
-    "runs with targets that ended failed",
-    "runs with targets that ended succeeded",
-    "runs with targets that ended timed_out",
-    "targets: answer conflict",
-    "targets: answer conflict under an old token",
-    "targets: heard",
-    "targets: late outcomes",
-    "targets: spoke through another node",
-    "looks for late times",
-    "leads handed over for the time",
-    "trusted time went forward",
-    "trusted time went backward",
-    "entries Lose",
-    "guard: append of a former term",
-    "guard: answer of another term",
-    "guard: conflict cut",
-    "guard: entry missing",
-    "guard: held entries skipped",
-    "guard: late refusal",
-    "guard: rewound",
-    "guard: snapshot covered by the log",
-    "guard: tail left alone",
-    "guard: term differs",
-)
+ENOUGH_KINDS = 3  # that a seed meets before any of them comes again
 
 
-class Result(NamedTuple):
-    """What came of one seed."""
+class Faults:
+    """What happens to one cluster, drawn from `dice`, from `begin` to `end`, which comes at `latest` seconds."""
 
-    seed: int
-    violation: Violation | None
-    counts: Counter[str]
-    kinds: tuple[str, ...]  # of faults that happened
-    virtual_seconds: float
-    trace_hash: str
-    lines: tuple[str, ...]  # the last of the trace
-    where: str
-
-    @property
-    def counted(self) -> bool:
-        """Whether the seed was worth something."""
-        return len(self.kinds) >= ENOUGH_KINDS and self.counts["acknowledged"] >= ENOUGH_ACKNOWLEDGED
-
-
-class Story:
-    """One seed's course of events."""
-
-    def __init__(
-        self,
-        seed: int,
-        trace: Callable[[str], None] | None = None,
-        script: Callable[[Story], None] | None = None,
-        size: int | None = None,
-        times: LeaseTimes | None = None,
-    ) -> None:
-        """With a `script`, that stands in place of formation and drawn faults; healing and all checks are the same."""
-        dice = self._dice = chance(seed, "faults")
-        drawn_size = 5 if dice.random() < 0.2 else 3
-        size = drawn_size if size is None else size
-        drawn_times = LeaseTimes(10.0, 2.0) if dice.random() < 0.5 else LeaseTimes(3.0, 0.6)
-        times = drawn_times if times is None else times
-        self.seed = seed
-        self._script = script
-        places = chance(seed, "places")
-        is_spread = places.random() < 2 / 3 and script is None  # else all runs are on the leader, as most will be
-        mix = chance(seed, "mix")
-        is_mixed = is_spread and mix.random() < MIXED_SHARE
-        asks = chance(seed, "asks")
-        is_asking = script is None and asks.random() < ASKING_SHARE
-        self._has_spawners = script is None and chance(seed, "spawners").random() < SPAWNERS_SHARE
-        self.cluster = Cluster(
-            seed,
-            size,
-            times,
-            trace,
-            places if is_spread else None,
-            mix if is_mixed else None,
-            asks if is_asking else None,
-            self._has_spawners,
-        )
-        self.clients = self.cluster.clients
-        self.cluster.died = self._ended_by_itself
+    def __init__(self, cluster: Cluster, dice: Chance, has_spawners: bool, *, latest: float) -> None:
+        self._cluster = cluster
+        self._dice = dice
+        self._latest = latest
+        cluster.died = self._ended_by_itself
         self.kinds: dict[str, int] = {}  # kind of fault -> how often it happened
         self.wrong_clocks = WrongClocks(
-            self.cluster.clocks, self.cluster.names, self.cluster.true_time, dice, self._happened
+            self._cluster.clocks, self._cluster.names, self._cluster.true_time, dice, self._happened
         )
-        self._lateness = Lateness(self.cluster.conductor, self.cluster.clocks)
         self._held: set[str] = set()  # nodes with which a fault has something in mind
         self.damage = Damage(
-            self.cluster,
+            self._cluster,
             dice,
             self._held,
             someone=self._someone,
@@ -208,8 +72,8 @@ class Story:
             "lagging node": self._lagging_node,
             "upgrade": self._upgrade,
         }
-        if self._has_spawners:
-            boxes = BoxFaults(self.cluster, dice, self._someone, self._happened)
+        if has_spawners:
+            boxes = BoxFaults(self._cluster, dice, self._someone, self._happened)
             self._all |= {"spawner killed": boxes.kill, "spawner stopped": boxes.stop, "frozen machine": boxes.freeze}
         chosen = dice.sample(sorted(self._all), dice.randint(4, 9))
         if dice.random() < MEMBERS_SHARE:
@@ -217,171 +81,36 @@ class Story:
             chosen += ["change of members"]
         self._enabled = {kind: self._all[kind] for kind in chosen}
         self._pace = dice.choice([0.6, 1.2, 2.4])
-        self._is_over = False
-        self._is_loaded = True
-        self._operator = Operator(self.cluster, dice, self._held, self.cluster.boot)
-        copies = chance(seed, "copies")
+        self.are_over = False
+        self.operator = Operator(self._cluster, dice, self._held, self._cluster.boot)
+        copies = chance(cluster.seed, "copies")
         if copies.random() < COPIES_SHARE:
             self._enabled["disk set back"] = OldCopies(
-                self.cluster,
+                self._cluster,
                 copies,
                 self._held,
-                self._operator,
-                latest=FORM_SECONDS + FAULT_SECONDS,
+                self.operator,
+                latest=latest,
                 someone=self._someone,
                 happened=self._happened,
                 up_later=self._up_later,
             ).set_back
 
-    # ---- the whole
+    # ---- from the first to the last
 
-    def run(self) -> Result:
-        cluster = self.cluster
-        violation: Violation | None = None
-        with cluster:
-            try:
-                self._play()
-            except Violation as error:
-                violation = error
-            where = cluster.where()
-        if violation is None and cluster.checks.violations:
-            violation = cluster.checks.violations[0]
-        return Result(
-            self.seed,
-            violation,
-            cluster.counts,
-            tuple(self.kinds),
-            cluster.now,
-            cluster.trace_hash,
-            tuple(cluster.lines),
-            where,
-        )
+    def begin(self) -> None:
+        """From now on they strike."""
+        self._cluster.conductor.after(self._wait(), self._strike)
 
-    def _play(self) -> None:
-        cluster, conductor = self.cluster, self.cluster.conductor
-        if self._script is not None:
-            self._script(self)
-        else:
-            self.form()
-            conductor.after(self._wait(), self._strike)
-            cluster.run(FAULT_SECONDS)
-        self._heal()
-        cluster.run(LEADER_SECONDS)
-        self._expect(bool(self.clients.leaders()), f"no leader within {LEADER_SECONDS:g} s")
-        cluster.run(QUIET_SECONDS / 2 - LEADER_SECONDS)
-        self._is_loaded, self.clients.is_calm = False, True
-        self._delete_jobs()
-        cluster.run(QUIET_SECONDS / 2 - LEADER_SECONDS)
-        before = cluster.counts["acknowledged"]
-        self.clients.write_still()
-        cluster.run(LEADER_SECONDS)
-        self._expect(cluster.counts["acknowledged"] == before + 1, "nothing commits any more")
-        self._expect(cluster.is_settled(), "the nodes do not stand at one index")
-        self._expect(cluster.checks.voters == set(cluster.names), f"{sorted(cluster.checks.voters)} vote")
-        self._expect(not self.clients.open_writes, f"{self.clients.open_writes} writes were never answered")
-        for name in cluster.names:
-            life = cluster.lives[name]
-            state = life.machine.state
-            left = [f"{run.id} {run.state}" for run in state.runs.values() if run.state not in ENDED]
-            self._expect(not left, f"on {life.name} runs have no end: {left}")
-            if left:
-                break
-        left = [f"{name} {pid}" for name, box in cluster.boxes.items() for pid in box.user_code()]
-        self._expect(not left, f"user code is left behind: {left}")
-        cluster.checks.close({name: cluster.lives[name].machine.state for name in cluster.names})
-        cluster.run(0.0)
+    @property
+    def are_at_work(self) -> bool:
+        """Whether a node, a clock or a change of members is not as it should be; links and disks aside."""
+        return bool(self._held or self.operator.is_busy or self.wrong_clocks.wrong)
 
-    def form(self) -> None:
-        """All nodes begin, and clients come."""
-        cluster, conductor = self.cluster, self.cluster.conductor
-        for name in cluster.names:
-            self.wrong_clocks.set(name, self.wrong_clocks.skew())
-            conductor.after(self._dice.uniform(0.0, 0.5), cluster.boot, name)
-        self.load()
-        cluster.run(FORM_SECONDS)
-        self._expect(bool(self.clients.leaders()), "no cluster has formed")
-
-    def load(self) -> None:
-        """Clients come."""
-        for work in (self._load, self._reads, self._conserve):
-            self.cluster.conductor.after(1.0, work)
-
-    def _expect(self, is_so: bool, otherwise: str) -> None:
-        if not is_so:
-            self.cluster.checks.fail(sim_checks.LIVENESS, f"{otherwise}: {self.cluster.where()}")
-            self.cluster.run(0.0)
-
-    # ---- load
-
-    def _load(self) -> None:
-        if self._is_loaded:
-            self.clients.put_firing()
-            for _ in range(self._writes_now()):
-                self.clients.write_something()
-            if self._dice.random() < 0.01:
-                self.clients.run_many(self._dice.randint(20, 100))
-            seconds = QUIET_WRITE_SECONDS if self._is_over else WRITE_SECONDS
-            self.cluster.conductor.after(seconds * self._dice.uniform(0.5, 1.5), self._load)
-
-    def _writes_now(self) -> int:
-        """One, or more where the faults have left too little time for writes so far."""
-        passed = min(1.0, self.cluster.now / (FORM_SECONDS + FAULT_SECONDS))
-        missing = 1.3 * ENOUGH_ACKNOWLEDGED * passed - self.cluster.counts["acknowledged"]
-        return 1 if missing < 0 else 3 if missing < 40 else 8
-
-    def _conserve(self) -> None:
-        """The counters of all jobs, on whichever node; and what the disks hold."""
-        for life in self.cluster.lives.values():
-            if life.is_started:
-                self.cluster.checks.conserve(life.machine.state)
-                break
-        for name, life in self.cluster.lives.items():
-            if life.is_started:
-                self.cluster.checks.watched(name, life.node.conservation)
-        self.cluster.checks.still_durable()
-        self._look_for_late_ones()
-        self.cluster.conductor.after(CONSERVE_SECONDS, self._conserve)
-
-    def _look_for_late_ones(self) -> None:
-        """What is owed is decided in time while all is well (I8)."""
-        leaders = self.clients.leaders()
-        late = self._lateness.late(self._calm(), leaders[0] if leaders else None)
-        self.cluster.counts["looks for late times"] = self._lateness.looks
-        if late is not None:
-            self.cluster.checks.fail(sim_checks.I8, late)
-
-    def _calm(self) -> object:
-        """While nothing is wrong: what it is that goes on.  Else None."""
-        cluster, leaders = self.cluster, self.clients.leaders()
-        lives, network = [cluster.lives.get(name) for name in cluster.names], cluster.network
-        is_well = (
-            len(leaders) == 1
-            and all(life is not None and life.is_started and not life.is_ending for life in lives)
-            and all(life is not None and life.loop.busy_until <= cluster.now for life in lives)
-            and not (self._held or self._operator.is_busy or self.wrong_clocks.wrong or network.cuts or network.slow)
-            and all(disk.free_bytes is None and disk.sync_seconds < 0.001 for disk in cluster.disks.values())
-        )
-        # A step within the skew is no fault, but what was due by the former time is not what is due by the new one.
-        offsets = tuple(clock.offset for clock in cluster.clocks.values())
-        return (leaders[0].name, leaders[0].number, leaders[0].log.leading_epoch, offsets) if is_well else None
-
-    def _reads(self) -> None:
-        if self._is_loaded:
-            self.clients.read_something()
-            self.cluster.conductor.after(READ_SECONDS * self._dice.uniform(0.5, 1.5), self._reads)
-
-    def _delete_jobs(self) -> None:
-        """What is not deleted by the first attempt (its job has just changed) is by a later one."""
-        cluster = self.cluster
-        if any(life.machine.state.jobs for life in self.clients.leaders()) or not self.clients.leaders():
-            self.clients.delete_all()
-            cluster.conductor.after(0.5, self._delete_jobs)
-
-    # ---- the end of all faults
-
-    def _heal(self) -> None:
-        cluster = self.cluster
-        self._is_over = True
+    def end(self) -> None:
+        """All that is wrong is put right, as far as it can be at once, and every node is up."""
+        cluster = self._cluster
+        self.are_over = True
         cluster.note("-", "all faults end")
         cluster.network.heal()
         self.wrong_clocks.right()
@@ -397,7 +126,7 @@ class Story:
 
     def _up(self, name: str) -> None:
         """Boot, if nothing else is in mind with it."""
-        cluster = self.cluster
+        cluster = self._cluster
         if name in cluster.names and name not in self._held and name not in cluster.lives:
             disk = cluster.disks[name]
             disk.free_bytes, disk.failing_syncs = None, 0
@@ -408,7 +137,7 @@ class Story:
         self._up_later(name, self._dice.uniform(0.1, 2.0))
 
     def _up_later(self, name: str, seconds: float) -> None:
-        self.cluster.conductor.after(0.05 if self._is_over else seconds, self._up, name)
+        self._cluster.conductor.after(0.05 if self.are_over else seconds, self._up, name)
 
     # ---- faults
 
@@ -416,23 +145,23 @@ class Story:
         return self._dice.expovariate(1 / self._pace)
 
     def _strike(self) -> None:
-        if self._is_over:
+        if self.are_over:
             return
         missing = [kind for kind in sorted(self._enabled) if kind not in self.kinds]
         kinds = missing if missing and len(self.kinds) < ENOUGH_KINDS else sorted(self._enabled)
         self._enabled[self._dice.choice(kinds)]()
-        self.cluster.conductor.after(self._wait(), self._strike)
+        self._cluster.conductor.after(self._wait(), self._strike)
 
     def _happened(self, kind: str, where: str, what: str = "") -> None:
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
-        self.cluster.counts[f"fault: {kind}"] += 1
-        self.cluster.note("-", f"{kind}: {where} {what}")
+        self._cluster.counts[f"fault: {kind}"] += 1
+        self._cluster.note("-", f"{kind}: {where} {what}")
 
     def _someone(self) -> str | None:
         """A node that lives; the leader more often than the others."""
-        cluster = self.cluster
+        cluster = self._cluster
         names = [name for name in cluster.lives if name in cluster.names and name not in self._held]
-        leading = [life.name for life in self.clients.leaders() if life.name in names]
+        leading = [life.name for life in self._cluster.clients.leaders() if life.name in names]
         if leading and self._dice.random() < 0.4:
             return self._dice.choice(leading)
         return self._dice.choice(names) if names else None
@@ -443,149 +172,149 @@ class Story:
     def _crash(self) -> None:
         if (name := self._someone()) is not None:
             self._happened("crash", name)
-            self.cluster.kill(name)
+            self._cluster.kill(name)
             self._up_later(name, self._down_seconds())
 
     def _power_cut(self) -> None:
         if (name := self._someone()) is not None:
             self._happened("power cut", name)
-            self.cluster.cut_power(name)
+            self._cluster.cut_power(name)
             self._up_later(name, self._down_seconds())
 
     def _power_cut_of_all(self) -> None:
         if self.kinds.get("power cut of all", 0) and self._dice.random() < 0.6:
             return
         self._happened("power cut of all", "")
-        for name in list(self.cluster.names):
-            if name in self.cluster.lives:
-                self.cluster.cut_power(name)
+        for name in list(self._cluster.names):
+            if name in self._cluster.lives:
+                self._cluster.cut_power(name)
             self._up_later(name, self._dice.uniform(0.1, 2.0))
 
     def _pause(self) -> None:
         if (name := self._someone()) is not None:
             seconds = self._dice.choice([0.2, 0.7, 1.5, 4.0, 12.0]) * self._dice.uniform(0.5, 1.5)
             self._happened("pause", name, f"{seconds:.2f} s")
-            self.cluster.lives[name].loop.pause(seconds)
+            self._cluster.lives[name].loop.pause(seconds)
 
     def _pair(self) -> tuple[str, str]:
-        one, other = self._dice.sample(self.cluster.names, 2)
+        one, other = self._dice.sample(self._cluster.names, 2)
         return one, other
 
     def _heal_later(self) -> None:
-        self.cluster.conductor.after(self._dice.choice([0.3, 1.0, 3.0, 7.0]), self._heal_links)
+        self._cluster.conductor.after(self._dice.choice([0.3, 1.0, 3.0, 7.0]), self._heal_links)
 
     def _heal_links(self) -> None:
-        self.cluster.note("-", "links heal")
-        self.cluster.network.heal()
+        self._cluster.note("-", "links heal")
+        self._cluster.network.heal()
 
     def _cut(self) -> None:
         one, other = self._pair()
         self._happened("cut", f"{one} {other}")
-        self.cluster.network.cut(one, other)
-        self.cluster.network.cut(other, one)
+        self._cluster.network.cut(one, other)
+        self._cluster.network.cut(other, one)
         if self._dice.random() < 0.3:
-            self.cluster.conductor.after(self._dice.uniform(0.0, 2.0), self.cluster.network.sever, one, other)
+            self._cluster.conductor.after(self._dice.uniform(0.0, 2.0), self._cluster.network.sever, one, other)
         self._heal_later()
 
     def _one_way_cut(self) -> None:
         one, other = self._pair()
         self._happened("one-way cut", f"{one} -> {other}")
-        self.cluster.network.cut(one, other)
+        self._cluster.network.cut(one, other)
         self._heal_later()
 
     def _isolate(self) -> None:
-        name = self._someone() or self.cluster.names[0]
+        name = self._someone() or self._cluster.names[0]
         way = self._dice.choice(["out", "in", "both"])
         self._happened("isolation", name, way)
-        for other in self.cluster.names:
+        for other in self._cluster.names:
             if other != name:
                 if way != "in":
-                    self.cluster.network.cut(name, other)
+                    self._cluster.network.cut(name, other)
                 if way != "out":
-                    self.cluster.network.cut(other, name)
+                    self._cluster.network.cut(other, name)
         self._heal_later()
 
     def _slow_link(self) -> None:
         one, other = self._pair()
         seconds = self._dice.choice([0.01, 0.05, 0.2, 0.6])
         self._happened("slow link", f"{one} -> {other}", f"{seconds} s")
-        self.cluster.network.slow[one, other] = seconds
+        self._cluster.network.slow[one, other] = seconds
         if self._dice.random() < 0.5:
-            self.cluster.network.slow[other, one] = seconds
+            self._cluster.network.slow[other, one] = seconds
         self._heal_later()
 
     def _sever(self) -> None:
         one, other = self._pair()
         self._happened("broken connection", f"{one} {other}")
-        self.cluster.network.sever(one, other)
+        self._cluster.network.sever(one, other)
 
     def _restart_storm(self) -> None:
         if (name := self._someone()) is None:
             return
         self._happened("restart storm", name)
-        at = self.cluster.now
+        at = self._cluster.now
         for _ in range(self._dice.randint(3, 8)):
             at += self._dice.uniform(0.005, 0.6)
-            self.cluster.conductor.at(at, self._restart, name)
+            self._cluster.conductor.at(at, self._restart, name)
 
     def _restart(self, name: str) -> None:
-        if self._is_over or name in self._held:
+        if self.are_over or name in self._held:
             return
-        if name in self.cluster.lives:
-            self.cluster.kill(name)
+        if name in self._cluster.lives:
+            self._cluster.kill(name)
         self._up(name)
 
     def _orderly_restart(self) -> None:
-        if (name := self._someone()) is not None and self.cluster.lives[name].is_started:
+        if (name := self._someone()) is not None and self._cluster.lives[name].is_started:
             self._happened("orderly restart", name)
-            self.cluster.lives[name].end()
+            self._cluster.lives[name].end()
 
     def _upgrade(self) -> None:
         """A node goes on with the later release; now and then one is set back to this one."""
-        name, releases = self._someone(), self.cluster.releases
-        if name is None or not self.cluster.lives[name].is_started:
+        name, releases = self._someone(), self._cluster.releases
+        if name is None or not self._cluster.lives[name].is_started:
             return
         if releases[name] == LATER and self._dice.random() < 0.8:
             return
         releases[name] = THIS if releases[name] == LATER else LATER
         self._happened("upgrade", name, f"to release {releases[name]}")
         if self._dice.random() < 0.7:
-            self.cluster.lives[name].end()
+            self._cluster.lives[name].end()
         else:
-            self.cluster.kill(name)
+            self._cluster.kill(name)
             self._up_later(name, self._down_seconds())
 
     def _rolling_restart(self) -> None:
         self._happened("rolling restart", "")
-        at = self.cluster.now
-        for name in self.cluster.names:
-            self.cluster.conductor.at(at, self._end_orderly, name)
+        at = self._cluster.now
+        for name in self._cluster.names:
+            self._cluster.conductor.at(at, self._end_orderly, name)
             at += self._dice.uniform(1.0, 3.0)
 
     def _end_orderly(self, name: str) -> None:
-        life = self.cluster.lives.get(name)
-        if life is not None and life.is_started and not self._is_over:
+        life = self._cluster.lives.get(name)
+        if life is not None and life.is_started and not self.are_over:
             life.end()
 
     def _full_disk(self) -> None:
         if (name := self._someone()) is not None:
             self._happened("full disk", name)
-            self.cluster.may_fail.add(name)
-            self.cluster.disks[name].free_bytes = self._dice.randint(0, 2000)
+            self._cluster.may_fail.add(name)
+            self._cluster.disks[name].free_bytes = self._dice.randint(0, 2000)
 
     def _failing_sync(self) -> None:
         if (name := self._someone()) is not None:
             self._happened("failing sync", name)
-            self.cluster.may_fail.add(name)
-            self.cluster.disks[name].failing_syncs = 1
+            self._cluster.may_fail.add(name)
+            self._cluster.disks[name].failing_syncs = 1
 
     def _slow_disk(self) -> None:
-        name = self._dice.choice(self.cluster.names)
+        name = self._dice.choice(self._cluster.names)
         seconds = self._dice.choice([0.002, 0.01, 0.05])
         self._happened("slow disk", name, f"{seconds} s")
-        disk = self.cluster.disks[name]
+        disk = self._cluster.disks[name]
         disk.sync_seconds = seconds
-        self.cluster.conductor.after(self._dice.uniform(1.0, 5.0), self._disk_is_fast, disk)
+        self._cluster.conductor.after(self._dice.uniform(1.0, 5.0), self._disk_is_fast, disk)
 
     def _disk_is_fast(self, disk: Disk) -> None:
         disk.sync_seconds = 0.0002
@@ -594,24 +323,24 @@ class Story:
         if (name := self._someone()) is not None:
             with_power = self._dice.random() < 0.5
             self._happened("death in a write", name, "power cut" if with_power else "crash")
-            (self.cluster.on_power_cut.add if with_power else self.cluster.on_power_cut.discard)(name)
-            self.cluster.disks[name].death_in = self._dice.randint(1, 12)
+            (self._cluster.on_power_cut.add if with_power else self._cluster.on_power_cut.discard)(name)
+            self._cluster.disks[name].death_in = self._dice.randint(1, 12)
 
     def _lagging_node(self) -> None:
         """A node stays away until a leader has forgotten what it lacks: it comes back by a snapshot."""
-        if (name := self._someone()) is not None and (life := self.cluster.lives[name]).is_started:
+        if (name := self._someone()) is not None and (life := self._cluster.lives[name]).is_started:
             self._happened("lagging node", name)
             last = life.log._journal.last_index
-            self.cluster.kill(name)
+            self._cluster.kill(name)
             self._held.add(name)
-            self._until_forgotten(name, last, self.cluster.now + LAG_SECONDS)
+            self._until_forgotten(name, last, self._cluster.now + LAG_SECONDS)
 
     def _until_forgotten(self, name: str, last: int, latest: float) -> None:
-        cluster = self.cluster
+        cluster = self._cluster
         if (
-            self._is_over
+            self.are_over
             or cluster.now > latest
-            or any(life.log._journal.first_index > last for life in self.clients.leaders())
+            or any(life.log._journal.first_index > last for life in self._cluster.clients.leaders())
         ):
             self._held.discard(name)
             self._up(name)
@@ -620,8 +349,8 @@ class Story:
 
     def _change_of_members(self) -> None:
         """One is added, removed, or replaced; one at a time."""
-        cluster, dice, operator = self.cluster, self._dice, self._operator
-        if operator.is_busy or self._held or cluster.now > FORM_SECONDS + FAULT_SECONDS - LAST_CHANGE_SECONDS:
+        cluster, dice, operator = self._cluster, self._dice, self.operator
+        if operator.is_busy or self._held or cluster.now > self._latest - LAST_CHANGE_SECONDS:
             return
         name, what = self._someone(), dice.choice(["add", "remove", "replace"])
         if what == "add" and cluster.spare:

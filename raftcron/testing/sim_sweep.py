@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from raftcron.testing.sim_faults import ALWAYS_SEEN, Story
+from raftcron.testing.sim_story import ALWAYS_SEEN, Story
 
 SEEDS_A_PROCESS = 200  # then a new one takes its place, so that memory does not gather
 

@@ -23,7 +23,7 @@ from raftcron.raft.settings import RaftSettings
 from raftcron.runtime import clocks, leases, machine, scheduler, worker
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks, sim_node, sim_targets
-from raftcron.testing.sim_faults import Story
+from raftcron.testing.sim_story import Story
 from tests.simulation import off_log, off_runs, off_time, scripts
 from tests.simulation.switch import Replacement, handled, replaced
 

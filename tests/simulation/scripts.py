@@ -14,10 +14,10 @@ from raftcron.errors import RaftcronError
 from raftcron.raft import engine, membership, seam, segment
 from raftcron.raft.settings import CompactionSettings
 from raftcron.testing.sim_cluster import Cluster
-from raftcron.testing.sim_faults import Story
 from raftcron.testing.sim_loop import ProcessDied
 from raftcron.testing.sim_node import PORT, Life
 from raftcron.testing.sim_releases import LATER
+from raftcron.testing.sim_story import Story
 
 
 def _leader(story: Story) -> Life:
@@ -195,8 +195,8 @@ def replace_in_the_midst(story: Story) -> None:
     for _ in range(4):
         leader = _leader(story)
         _until(story, 3.0, lambda leader=leader: bool(leader.machine.state.on_node.get(leader.name)))  # type: ignore[misc]
-        story._operator.replace(leader.name)
-        _until(story, 12.0, lambda: not story._operator.is_busy)
+        story.faults.operator.replace(leader.name)
+        _until(story, 12.0, lambda: not story.faults.operator.is_busy)
         story.cluster.run(2.0)
 
 
@@ -230,7 +230,7 @@ def flip_bits(story: Story) -> None:
     """One node after the other is stopped, a bit of its old bytes rots, and it starts again."""
     story.form()
     for _ in range(6):
-        story.damage.flipped_bit()
+        story.faults.damage.flipped_bit()
         story.cluster.run(2.5)
 
 
@@ -239,7 +239,7 @@ def rot_snapshots(story: Story) -> None:
     _compact_often(story)
     story.form()
     for _ in range(12):
-        story.damage.rotten_snapshot()
+        story.faults.damage.rotten_snapshot()
         story.cluster.run(1.5)
 
 
@@ -399,7 +399,7 @@ def death_before_an_install(story: Story) -> None:
 
 def commit_with_a_learner(story: Story) -> None:
     """Of two voters one is away; the other has only a learner."""
-    cluster, operator = story.cluster, story._operator
+    cluster, operator = story.cluster, story.faults.operator
     story.form()
     operator.remove(_followers(story)[0])
     _until(story, 15.0, lambda: not operator.is_busy)
@@ -507,9 +507,9 @@ def leader_jumps_a_year(story: Story) -> None:
     story.form()
     for _ in range(2):
         leader = _leader(story).name
-        story.wrong_clocks.set(leader, YEAR_SECONDS)
+        story.faults.wrong_clocks.set(leader, YEAR_SECONDS)
         story.cluster.run(5.0)
-        story.wrong_clocks.set(leader, 0.0)
+        story.faults.wrong_clocks.set(leader, 0.0)
         story.cluster.run(2.0)
 
 
@@ -519,7 +519,7 @@ def two_voters_differ(story: Story) -> None:
     leader, away = _leader(story).name, _followers(story)[0]
     story.cluster.kill(away)
     story.cluster.run(STALE_SECONDS)
-    story.wrong_clocks.set(leader, YEAR_SECONDS)
+    story.faults.wrong_clocks.set(leader, YEAR_SECONDS)
     story.cluster.run(10.0)
 
 
@@ -527,11 +527,11 @@ def two_clocks_one_after_the_other(story: Story) -> None:
     """One that was a year ahead has been away for long; then the leader's clock shows the same."""
     story.form()
     leader, away = _leader(story).name, _followers(story)[0]
-    story.wrong_clocks.set(away, YEAR_SECONDS)
+    story.faults.wrong_clocks.set(away, YEAR_SECONDS)
     story.cluster.run(3.0)
     story.cluster.kill(away)
     story.cluster.run(STALE_SECONDS)
-    story.wrong_clocks.set(leader, YEAR_SECONDS)
+    story.faults.wrong_clocks.set(leader, YEAR_SECONDS)
     story.cluster.run(5.0)
 
 
@@ -542,7 +542,7 @@ def start_with_two_that_differ(story: Story) -> None:
     for name in cluster.names:
         cluster.kill(name)
     ahead, right, away = cluster.names
-    story.wrong_clocks.set(ahead, YEAR_SECONDS)
+    story.faults.wrong_clocks.set(ahead, YEAR_SECONDS)
     cluster.boot(ahead)
     cluster.boot(right)
     for _ in range(4):
@@ -563,7 +563,7 @@ def lone_node_jumps_a_year(story: Story) -> None:
     """The only node's clock steps ahead while it runs, and it starts again with it; then the clock is set."""
     story.form()
     [name] = story.cluster.names
-    story.wrong_clocks.set(name, YEAR_SECONDS)
+    story.faults.wrong_clocks.set(name, YEAR_SECONDS)
     story.cluster.run(5.0)
     story.cluster.kill(name)
     story.cluster.boot(name)

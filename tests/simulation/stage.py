@@ -1,6 +1,6 @@
 """A simulated cluster with one job and nothing else to do: what is done to it, and when, is up to the one who asks.
 
-Not here: drawn faults and load, which are those of a seed (raftcron/testing/sim_faults.py).  The checkers are the same.
+Not here: load and drawn faults, which are those of a seed (raftcron/testing/sim_story.py).  The checkers are the same.
 """
 
 from __future__ import annotations

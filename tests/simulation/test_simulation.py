@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from raftcron.testing.sim_faults import Story
+from raftcron.testing.sim_story import Story
 from raftcron.testing.sim_sweep import Memory, Played, Totals, processes
 from raftcron.testing.sim_sweep import play as play_seed
 from tests.simulation import coverage
