@@ -31,7 +31,7 @@ class _Figures:
             ("raftcron_applied_index", "Last log index applied on this node", state.index),
             ("raftcron_commit_index", "Last log index that this node knows committed", status.commit_index),
             ("raftcron_jobs", "Jobs", len(state.jobs)),
-            ("raftcron_catch_up_owed", "Runs of missed times that have not started yet", node.catch_up.owed),
+            ("raftcron_catch_up_owed", "Starts of missed times still owed, each part for itself", node.catch_up.owed),
             ("raftcron_catch_up_started", "Those started since this leader took over", node.catch_up.started),
             ("raftcron_loop_stall_seconds_max", "Longest time that something held the loop", node.loop_stall_seconds()),
         )  # fmt: skip

@@ -207,7 +207,9 @@ class Settings:
     tags: Mapping[str, str] = _setting(
         TAGS, {}, WORK, "What jobs may ask of a node, in placement.tags; repeat it.", name="tag"
     )
-    catch_up_rate: int = _setting(WHOLE, 50, WORK, "Missed runs a second that a new leader starts.", low=1, high=10_000)
+    catch_up_rate: int = _setting(
+        WHOLE, 50, WORK, "Missed runs (or parts) started per second, cluster-wide.", low=1, high=10_000
+    )
     request_timeout_ms: int = _setting(
         DURATION, 10 * SECOND, WORK, "How long a write waits before it answers 504.", low=SECOND, high=10 * MINUTE
     )

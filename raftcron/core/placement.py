@@ -67,7 +67,7 @@ def _lane(policy: Policy, is_paced: bool, node: str | None, is_part: bool) -> La
 def lane_of(policy: Policy, run: Run) -> Lane:
     """The lane of a queued run that may start."""
     part = run.part
-    is_paced = run.cause in PACED_CAUSES and run.attempt == 1 and part is None
+    is_paced = run.cause in PACED_CAUSES and run.attempt == 1
     return _lane(policy, is_paced, None if part is None else part.node, part is not None)
 
 

@@ -24,6 +24,7 @@ RUNS_PER_ENTRY = 500
 RUNS_PER_LOOK = 2_000  # that get a node before the loop gets a turn
 SCAN_PER_SWEEP = 20_000  # queued runs whose deadline is looked at in one sweep: about 10 ms
 PARTS_AT_ONCE = 10_000  # parts that have not ended; beyond it what is to be divided waits
+PACED_PARTS_AT_ONCE = PARTS_AT_ONCE // 2  # beyond it what is caught up waits: the rest is for what falls due now
 PARTS_PER_ENTRY = 1_000  # about 15 ms of apply
 STICKY_LOOKS = 100  # runs of a lane that wait for one node each
 
@@ -91,9 +92,8 @@ class Assigner:
         self._node = node
         self._machine = machine
         self._leases = leases
-        self._catch_up_rate = catch_up_rate
-        self._catch_up_allowance = 0.0
-        self._allowance_at = 0
+        self._starts = _Pace(catch_up_rate)
+        self._divisions = _Pace(catch_up_rate)
         self._moving = moving
         self._is_ending = is_ending
         self._assigning: dict[str, _Held] = {}
@@ -107,8 +107,8 @@ class Assigner:
         self._assigning.clear()
         self._matched.clear()
         self._backlog = self._scanned = 0
-        self._allowance_at = now
-        self._catch_up_allowance = min(1.0, self._catch_up_rate)
+        self._starts.begin(now)
+        self._divisions.begin(now)
 
     # ---- which nodes there are
 
@@ -146,12 +146,16 @@ class Assigner:
     def assign(self, now: int, *, may_expire: bool) -> Iterator[Command]:
         """What of the queue gets a node, or is divided, now: by priority, then by age.
 
-        What comes up and has waited too long is ended where the time may be trusted (`may_expire`).
+        What comes up and has waited too long is ended where the time may be trusted (`may_expire`).  What is caught up,
+        or of a backfill, gets nodes at the catch-up rate, parts one by one like all else: in no second more than a
+        tenth above it, however many parts a run has.  Dividing has an allowance of its own, in parts, that the last run
+        divided may overdraw: so a run of any number of parts goes on, and few of them wait.
         """
         state = self._machine.state
         if not state.is_alive(self._node, self._machine.incarnation):
             return  # this life is not announced yet
-        self._refill(now)
+        self._starts.refill(now)
+        self._divisions.refill(now)
         places = {place.node: place for place in self.live()}
         room = _Room(state)
         for held in self._assigning.values():
@@ -168,13 +172,17 @@ class Assigner:
                 late.append(run.id)
                 heads.go_on(lane)
                 continue
-            if lane.is_paced and self._catch_up_allowance < 1:
+            pace = self._divisions if lane.is_whole else self._starts
+            if lane.is_paced and not pace.has_any:
                 continue
+            size = 1
             if lane.is_whole:
-                parting = self._parting(lane, run) if parts < PARTS_AT_ONCE and len(partings) < RUNS_PER_LOOK else None
+                most = PACED_PARTS_AT_ONCE if lane.is_paced else PARTS_AT_ONCE
+                parting = self._parting(lane, run) if parts < most and len(partings) < RUNS_PER_LOOK else None
                 if parting is None:
                     continue
-                parts += len(parting.nodes) or state.policy(run.uid).shards
+                size = len(parting.nodes) or state.policy(run.uid).shards
+                parts += size
                 partings.append(parting)
             else:
                 node = self._choose(lane, run, places, room, len(chosen))
@@ -186,7 +194,8 @@ class Assigner:
                 held = self._assigning[run.id] = _Held(node, state.is_process(node, lane.process), lane.group)
                 room.take(held)
                 chosen.append(Assignment(run.id, places[node], start=node == self._node))
-            self._catch_up_allowance -= lane.is_paced
+            if lane.is_paced:
+                pace.take(size)
             heads.go_on(lane)
         self._moving.update(parting.run for parting in partings)
         for at in range(0, len(chosen), RUNS_PER_ENTRY):
@@ -330,13 +339,35 @@ class Assigner:
     def milliseconds_to_wait(self) -> float | None:
         """When to look again although nothing changes; None: not before something does."""
         if any(lane.is_paced for lane in self._machine.state.lanes):
-            return 1000 / self._catch_up_rate
+            return 1000 / self._starts.rate
         return None
 
-    def _refill(self, now: int) -> None:
-        passed = max(0, now - self._allowance_at) / 1000
-        self._allowance_at = now
-        self._catch_up_allowance = min(self._catch_up_rate, self._catch_up_allowance + passed * self._catch_up_rate)
+
+class _Pace:
+    """So many a second, and a tenth of that at once; what is taken beyond it is waited for afterwards."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._left = 0.0
+        self._at = 0
+
+    def begin(self, now: int) -> None:
+        """From here on, with one."""
+        self._at, self._left = now, min(1.0, self.rate)
+
+    def refill(self, now: int) -> None:
+        """It is `now`, in milliseconds."""
+        passed = max(0, now - self._at) / 1000
+        self._at = now
+        most = max(2.0, self.rate / 10)  # with less than two, one would be lost by each look that comes a little late
+        self._left = min(most, self._left + passed * self.rate)
+
+    @property
+    def has_any(self) -> bool:
+        return self._left >= 1
+
+    def take(self, count: int) -> None:
+        self._left -= count
 
 
 class _Heads:

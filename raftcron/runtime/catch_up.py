@@ -1,4 +1,7 @@
-"""How far catching up has come after an outage: runs of missed times that are owed still, and those that have started.
+"""How far catching up has come after an outage: starts for missed times that are owed still, and those that were made.
+
+What is divided is counted by its parts, as `catch_up_rate` counts it: before its division a run stands for its shards,
+or for the nodes that match it as it is queued.
 
 Every node knows, from its own state; the leader logs when it begins, how it goes on and when it is done.
 """
@@ -10,6 +13,8 @@ from collections.abc import Iterable
 from itertools import chain
 
 from raftcron.core.model import ASSIGNED, CAUSE_CATCH_UP, QUEUED, Run
+from raftcron.core.placement import is_split, matching, part_names
+from raftcron.core.state import State
 from raftcron.runtime.machine import Machine
 
 log = logging.getLogger(__name__)
@@ -24,7 +29,8 @@ class CatchUp:
         self.started = 0
         self._node = node
         self._machine = machine
-        self._owed: set[str] = set()
+        self._owed: dict[str, int] = {}  # how many starts each run stands for
+        self._sum = 0
         self._epoch = 0
         self._begun_at: int | None = None  # cluster time
         self._told_at = 0
@@ -32,19 +38,19 @@ class CatchUp:
 
     @property
     def owed(self) -> int:
-        """Decided runs of missed times that have not started yet."""
-        return len(self._owed)
+        """Starts of decided runs of missed times that have not been made yet."""
+        return self._sum
 
     def state_changed(self, runs: Iterable[str]) -> None:
-        state, owed = self._machine.state, self._owed
+        state = self._machine.state
         if state.epoch != self._epoch:
             self._epoch, self.started, self._begun_at = state.epoch, 0, None
         for run_id in runs:
             run = state.runs.active(run_id)
             if run is not None and _is_owed(run):
-                owed.add(run_id)
-            elif run_id in owed:
-                owed.discard(run_id)
+                self._owe(run)
+            elif run_id in self._owed:
+                self._sum -= self._owed.pop(run_id)
                 ended = run or state.runs.get(run_id)
                 self.started += ended is not None and bool(ended.attempts)
         self._tell()
@@ -52,7 +58,15 @@ class CatchUp:
     def state_replaced(self) -> None:
         """A snapshot says what is owed."""
         state = self._machine.state
-        self._owed = {run.id for run in chain(state.queued.values(), state.held.values()) if _is_owed(run)}
+        self._owed, self._sum = {}, 0
+        for run in chain(state.queued.values(), state.held.values()):
+            if _is_owed(run):
+                self._owe(run)
+
+    def _owe(self, run: Run) -> None:
+        if run.id not in self._owed:
+            count = self._owed[run.id] = _starts_of(self._machine.state, run)
+            self._sum += count
 
     def _tell(self) -> None:
         now = self._machine.state.cluster_time
@@ -61,7 +75,7 @@ class CatchUp:
             self._begun_at = self._told_at = now
             self.started = 0
             if leads:
-                log.info("catch_up_begun owed=%d", len(self._owed))
+                log.info("catch_up_begun owed=%d", self._sum)
         elif not self._owed and self._begun_at is not None:
             if leads:
                 log.info("catch_up_done started=%d seconds=%.1f", self.started, (now - self._begun_at) / 1000)
@@ -69,8 +83,16 @@ class CatchUp:
         elif self._owed and now - self._told_at >= TOLD_EVERY_MS:
             self._told_at = now
             if leads:
-                log.info("catch_up_goes_on owed=%d started=%d", len(self._owed), self.started)
+                log.info("catch_up_goes_on owed=%d started=%d", self._sum, self.started)
 
 
 def _is_owed(run: Run) -> bool:
     return run.cause == CAUSE_CATCH_UP and run.state in (QUEUED, ASSIGNED) and not run.attempts
+
+
+def _starts_of(state: State, run: Run) -> int:
+    """How many starts a run that is owed stands for, by what is known now."""
+    policy = state.policies.get(run.uid)
+    if policy is None or run.part is not None or not is_split(policy):
+        return 1
+    return max(1, len(part_names(policy, run, matching(policy.tags, None, state.nodes, state))))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -55,3 +57,30 @@ def test_a_node_that_takes_a_snapshot_knows_what_is_owed() -> None:
         assert (scene.leader.catch_up.owed, scene.leader.catch_up.started) == (0, left)
 
     play(act, nodes=3, catch_up_rate=2.0)
+
+
+@pytest.mark.parametrize(("placement", "jobs", "parts"), [({"shards": 25}, 2, 25), ({"on": "all"}, 20, 2)])
+def test_parts_are_caught_up_one_by_one_at_the_rate_of_the_cluster(
+    placement: dict[str, Any], jobs: int, parts: int
+) -> None:
+    """Runs with more parts than a second may start, and many with few: all go on, none faster; `owed` counts parts."""
+
+    async def act(scene: Scene) -> None:
+        for number in range(jobs):
+            await scene.put(f"job-{number}", schedule="@every 10m", placement=placement)
+        scene.die("n1")
+        await scene.seconds(660)
+        scene.elect("n2")
+        made = [0]
+        for _ in range(12):
+            await scene.seconds(1)
+            made.append(sum(len(scene.names[name].executor.started) for name in ("n2", "n3")))
+            watch = scene.leader.catch_up
+            if watch.owed:
+                assert watch.started <= made[-1] <= watch.started + 10
+                assert watch.owed + watch.started <= jobs * (parts + 1), "the dead node counts until they are divided"
+        assert made[-1] == jobs * parts
+        assert all(after - before <= 12 for before, after in pairwise(made)), made
+        assert (scene.leader.catch_up.owed, scene.leader.catch_up.started) == (0, jobs * parts)
+
+    play(act, nodes=3, catch_up_rate=10)
