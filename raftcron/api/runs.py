@@ -15,7 +15,7 @@ from raftcron.api.context import NODE
 from raftcron.api.forward import write
 from raftcron.api.query import PAGE, READ, Query, idempotency_key
 from raftcron.core.commands import Done
-from raftcron.core.model import CAUSE_BACKFILL, RUN_STATES, Key
+from raftcron.core.model import CAUSE_BACKFILL, RUN_STATES, Key, Run
 from raftcron.errors import NotFoundError
 from raftcron.runtime.listing import RunFilter
 from raftcron.runtime.requests import Filled, Requests, span_of
@@ -29,10 +29,11 @@ async def get(request: web.Request) -> web.Response:
     query = Query(request, READ)
     run_id = request.match_info["id"]
     point = await respond.read_point(request, query)
-    run = request.app[NODE].machine.state.runs.get(run_id)
+    state = request.app[NODE].machine.state
+    run = state.runs.get(run_id)
     if run is None:
         raise NotFoundError(f"there is no run {run_id[:200]!r}, or it is no longer kept")
-    return respond.value(run_view(run), headers=respond.at(point))
+    return respond.value(run_view(run, state), headers=respond.at(point))
 
 
 async def list_(request: web.Request) -> web.Response:
@@ -40,7 +41,7 @@ async def list_(request: web.Request) -> web.Response:
     wanted, limit = _filter(query, query.text("job"))._replace(prefix=principal(request).prefix), query.limit
     count, cursor = query.flag("count"), query.text("cursor")
     point = await respond.read_point(request, query)
-    page = await request.app[NODE].listing.runs(wanted, limit, cursor, run_view, count=count)
+    page = await request.app[NODE].listing.runs(wanted, limit, cursor, _viewer(request), count=count)
     return respond.page(page, point)
 
 
@@ -53,7 +54,7 @@ async def list_of_job(request: web.Request) -> web.Response:
     job = node.machine.state.jobs.get(name)
     if job is None:
         raise NotFoundError(f"there is no job {name[:200]!r}; runs of one that was deleted are at /v1/runs?job=")
-    page = await node.listing.runs_of(job, wanted, limit, cursor, run_view, count=count)
+    page = await node.listing.runs_of(job, wanted, limit, cursor, _viewer(request), count=count)
     return respond.page(page, point)
 
 
@@ -134,11 +135,12 @@ async def backfill(request: web.Request) -> web.Response:
 
 async def _filled(request: web.Request, filled: Filled) -> web.Response:
     """The runs of a backfill as they are now, as far as they are still kept."""
-    runs, items = request.app[NODE].machine.state.runs, []
+    state = request.app[NODE].machine.state
+    items = []
     for run_id in filled.runs:
-        run = runs.get(run_id)
+        run = state.runs.get(run_id)
         if run is not None:
-            items.append(msgspec.json.encode(run_view(run)))
+            items.append(msgspec.json.encode(run_view(run, state)))
             if not len(items) % VIEWS_AT_ONCE:
                 await asyncio.sleep(0)
     content = b'{"count":%d,"runs":[%s],"dry_run":false}\n' % (len(filled.runs), b",".join(items))
@@ -146,10 +148,16 @@ async def _filled(request: web.Request, filled: Filled) -> web.Response:
     return respond.encoded(content, headers=respond.written(filled.done))
 
 
+def _viewer(request: web.Request) -> Callable[[Run], dict[str, Any]]:
+    machine = request.app[NODE].machine
+    return lambda run: run_view(run, machine.state)
+
+
 def _answer(request: web.Request, done: Done, headers: dict[str, str]) -> web.Response:
     """A write of a run: the run as it is now, null if it is no longer kept."""
-    run = request.app[NODE].machine.state.runs.get(done.subject)
-    view = None if run is None else run_view(run)
+    state = request.app[NODE].machine.state
+    run = state.runs.get(done.subject)
+    view = None if run is None else run_view(run, state)
     content = {"run": view} if done.status == web.HTTPAccepted.status_code else view
     return respond.value(content, done.status, {**respond.written(done), **headers})
 

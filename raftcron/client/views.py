@@ -33,6 +33,7 @@ class Run(TypedDict, total=False):
     cause: str
     state: str
     reason: str | None
+    waits_for: str | None
     attempt: int
     fencing_token: int
     node: str | None

@@ -16,6 +16,7 @@ from raftcron.core.timeline import Timeline
 from raftcron.core.transitions import transitions
 from raftcron.core.vault import pointers, without
 from raftcron.runtime.statistics import lateness_ms, statistics
+from raftcron.runtime.waiting import waits_for
 
 _decode_args = msgspec.msgpack.Decoder().decode
 _PAUSED_AFTER = "max_runs"  # where `paused` stands in the contract's order
@@ -110,8 +111,8 @@ def last_run_view(run: Run) -> dict[str, Any]:
     }
 
 
-def run_view(run: Run) -> dict[str, Any]:
-    """A run; what does not apply to it, or is not built yet, is null.  Only summary rows have first, last, count."""
+def run_view(run: Run, state: State) -> dict[str, Any]:
+    """A run of this state; what does not apply to it is null.  Only summary rows have first, last, count."""
     view: dict[str, Any] = {
         "id": run.id,
         "job": run.job,
@@ -120,6 +121,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "cause": run.cause,
         "state": run.state,
         "reason": run.reason,
+        "waits_for": waits_for(state, run),
         "attempt": run.attempt,
         "fencing_token": run.fencing_token or None,
         "node": run.node,

@@ -10,6 +10,7 @@ from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
 from raftcron.core.why import Answer, Kept, explain, scheduled_time, speaks_for
 from raftcron.runtime.views import instant
+from raftcron.runtime.waiting import waits_for
 
 SLICE = 500  # rows unpacked in one turn of the loop: about 1 ms
 
@@ -21,7 +22,9 @@ async def why(state: State, timeline: Timeline, job: Job, at: int, now: int) -> 
     policy = state.policy(job.uid)
     times = timeline.times(job, policy)
     kept = await _kept(state, job, at, scheduled_time(job, times, at))
-    return explain(job, policy, times, state.calendars, kept, at, now)
+    answer = explain(job, policy, times, state.calendars, kept, at, now)
+    waited = None if answer.row is None else waits_for(state, answer.row)
+    return answer if waited is None else answer._replace(message=f"{answer.message}, for {waited}")
 
 
 def why_view(name: str, at: int, answer: Answer) -> dict[str, Any]:

@@ -55,6 +55,7 @@ function about(found) {
     ["Cause", found.cause.replaceAll("_", " ")],
     found.lateness_ms !== null && ["Late by", duration(found.lateness_ms)],
     found.queued_at && ["Queued", when(found.queued_at, { as: "full" }), waited > 1_000 && ` waited ${duration(waited)}`],
+    found.waits_for && ["Waits for", found.waits_for],
     found.started_at && ["Started", when(found.started_at, { as: "full" })],
     found.finished_at && ["Finished", when(found.finished_at, { as: "full" })],
     found.started_at && [isActive(found) ? "Runs for" : "Took", duration(elapsed(found))],

@@ -14,7 +14,7 @@ FIELDS = (  # noqa: SIM905 - words are easier to compare with the page
     "id job scheduled_time due_at cause state reason attempt fencing_token node queued_at started_at finished_at "
     "exit_code status_code error error_kind output_tail lateness_ms log_index epoch missed_count missed_first "
     "previous_time blocked_by replaced_by retry_of late_outcome parent children parts shard_index shard_count "
-    "answer_by heard_at args attempts finished_index transitions"
+    "answer_by heard_at args attempts finished_index transitions waits_for"
 ).split()
 
 

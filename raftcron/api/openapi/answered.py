@@ -197,6 +197,7 @@ def _runs() -> dict[str, Schema]:
         "cause": {"enum": CAUSES},
         "state": {"enum": STATES},
         "reason": OR_TEXT,
+        "waits_for": {**OR_TEXT, "description": "of a queued run: what it waits for, and what to do"},
         "attempt": WHOLE,
         "fencing_token": OR_WHOLE,
         "node": OR_TEXT,
