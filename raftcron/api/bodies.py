@@ -11,6 +11,7 @@ import json
 import math
 from typing import Any, NoReturn
 
+import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -27,6 +28,8 @@ SMALL_BYTES_MAX = 1 << 18  # every other body
 READ_SECONDS = 30.0  # for a whole body
 DEPTH_MAX = 64
 VALUES_MAX = 50_000
+USUAL_BYTES = 64 << 10  # which hold fewer than VALUES_MAX values
+USUAL_DEPTH = 16
 _LEAST_WHOLE, _MOST_WHOLE = -(1 << 63), (1 << 64) - 1  # what the log can hold
 
 
@@ -71,6 +74,14 @@ def decode(body: bytes, *, may_be_empty: bool = False) -> Any:
             return None
         raise MalformedError("the body is empty: this route takes JSON")
     try:
+        return _usual(body)
+    except _UnusualError:
+        return _walked(body)
+
+
+def _walked(body: bytes) -> Any:
+    """As `decode`, looked at value by value."""
+    try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise MalformedError(f"the body is not UTF-8: byte {error.start} has no place there") from None
@@ -86,6 +97,40 @@ def decode(body: bytes, *, may_be_empty: bool = False) -> Any:
         raise MalformedError(f"the body is not JSON: {str(error).split(';')[0]}") from None
     _check_values(value)
     return value
+
+
+class _UnusualError(Exception):
+    """Only the walk can tell what is in the body, and what is wrong with it."""
+
+
+def _usual(body: bytes) -> Any:
+    """The value in a small body with nothing special in it, as nearly all are: twice as fast as the walk.
+
+    Without a backslash each string has two quotation marks, so that a key that is there twice shows as strings too few.
+    """
+    if len(body) > USUAL_BYTES or b"\\" in body:
+        raise _UnusualError
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _UnusualError from None
+    if 2 * _strings(value, USUAL_DEPTH) != body.count(b'"'):
+        raise _UnusualError
+    return value
+
+
+def _strings(value: Any, depth: int) -> int:
+    """How many strings stand in it, keys too."""
+    kind = type(value)
+    if kind is str:
+        return 1
+    if not depth or kind is float or (kind is int and not _LEAST_WHOLE <= value <= _MOST_WHOLE):
+        raise _UnusualError
+    if kind is dict:
+        return len(value) + sum([_strings(inner, depth - 1) for inner in value.values()])
+    if kind is list:
+        return sum([_strings(inner, depth - 1) for inner in value])
+    return 0
 
 
 class _KeyTwiceError(Exception):

@@ -20,6 +20,7 @@ from raftcron.runtime.bulk import Applied, Result, Sent
 
 FIELDS = ("jobs", "prune", "owner", "dry_run")
 OWNER_MAX = 256  # characters
+ANSWERED_TOGETHER = 1_000  # results that are encoded in one turn, some 2 ms
 LINE_SECONDS = 30.0  # for the next piece of a body that comes in lines
 
 
@@ -55,7 +56,7 @@ async def apply(request: web.Request) -> web.Response:
             raise ForbiddenError("prune reaches beyond a token's prefix: use a token without one")
         jobs = _within(request, jobs)
         found = await node.bulk.apply(jobs, asked["owner"], prune=asked["prune"], dry_run=asked["dry_run"], key=key)
-        return _answer(request, found, dry_run=asked["dry_run"])
+        return await _answer(request, found, dry_run=asked["dry_run"])
 
     return await stream(request, use)
 
@@ -73,17 +74,26 @@ async def _within(request: web.Request, jobs: AsyncIterator[Sent]) -> AsyncItera
             yield sent
 
 
-def _answer(request: web.Request, applied: Applied, *, dry_run: bool) -> web.Response:
+async def _answer(request: web.Request, applied: Applied, *, dry_run: bool) -> web.Response:
     headers = {respond.INDEX: str(request.app[NODE].reads.index if applied.log_index is None else applied.log_index)}
     if applied.is_replayed:
         headers[respond.REPLAYED] = "true"
     found = applied.results
-    results = [_view(result) for result in found]
+    results = await _encoded(found)
     if not found or any(result.status < 300 for result in found):
         return respond.value({"results": results, "dry_run": dry_run}, headers=headers)
     count = f"{len(found)} jobs" if len(found) > 1 else "the job"
     error = InvalidError(f"nothing is right with {count}: none was taken")
     return problems.problem(error, results=results)
+
+
+async def _encoded(results: list[Result]) -> msgspec.Raw:
+    """The results as JSON, with turns for everything else: there may be a million of them."""
+    parts: list[bytes] = []
+    for at in range(0, len(results), ANSWERED_TOGETHER):
+        parts.append(msgspec.json.encode([_view(result) for result in results[at : at + ANSWERED_TOGETHER]])[1:-1])
+        await asyncio.sleep(0)
+    return msgspec.Raw(b"[" + b",".join(parts) + b"]")
 
 
 def _view(result: Result) -> dict[str, Any]:
