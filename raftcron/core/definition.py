@@ -26,7 +26,8 @@ from raftcron.errors import Fault
 
 SCHEDULES_MAX = 16
 DEFINITION_BYTES_MAX = 1 << 20  # one command holds a job
-REMEMBERED_BYTES = 8 << 10  # the longest definition whose meaning is cached
+REMEMBERED_BYTES = 8 << 10  # the longest definition that is cached
+MEANING_BYTES = 1 << 10  # the longest part of one that its policy depends on
 PROMPT_MS = 1_000  # to decide and to start take their time: within it no time was missed, whatever the job says
 
 T = TypeVar("T")
@@ -296,25 +297,29 @@ def expand(stored: bytes) -> dict[str, Any]:
     return whole
 
 
-def _remembered(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """What short definitions mean is cached; long ones are read anew, since 1,024 of those could take a GiB."""
-    cached = functools.lru_cache(maxsize=1_024)(parse)
+def _remembered(count: int, bytes_max: int) -> Callable[[Callable[[bytes], T]], Callable[[bytes], T]]:
+    """What short texts mean is cached, so many of them; long ones are read anew, since those could take a GiB."""
 
-    @functools.wraps(parse)
-    def parsed(stored: bytes) -> T:
-        return cached(stored) if len(stored) <= REMEMBERED_BYTES else parse(stored)
+    def remembering(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+        cached = functools.lru_cache(maxsize=count)(parse)
 
-    return parsed
+        @functools.wraps(parse)
+        def parsed(stored: bytes) -> T:
+            return cached(stored) if len(stored) <= bytes_max else parse(stored)
+
+        return parsed
+
+    return remembering
 
 
-@_remembered
+@_remembered(1_024, REMEMBERED_BYTES)
 def executor_of(stored: bytes) -> Mapping[str, Any]:
     """The executor object alone; shared, so it must not be changed."""
     executor: dict[str, Any] = _decode(stored)["executor"]
     return MappingProxyType(executor)
 
 
-@_remembered
+@_remembered(1_024, REMEMBERED_BYTES)
 def policy_of(stored: bytes) -> Policy:
     """What canonical bytes mean; equal policies are one object.
 
@@ -329,7 +334,7 @@ def policy_of(stored: bytes) -> Policy:
     return _meaning_of(_encode_as_is(written))
 
 
-@_remembered
+@_remembered(16_384, MEANING_BYTES)
 def _meaning_of(stored: bytes) -> Policy:
     whole = expand(stored)
     retry, misfire, overlap = whole["retry"], whole["misfire"], whole["overlap"]

@@ -32,6 +32,7 @@ from raftcron.core.model import (
 )
 from raftcron.core.placement import Tags
 from raftcron.core.rows import Rows
+from raftcron.core.staging import Staging
 from raftcron.core.vault import Secret, VaultKey
 
 MODULUS = 1 << 128
@@ -123,6 +124,7 @@ class Records:
         self.active: dict[int, dict[str, Run]] = {}  # uid -> runs that have not ended, oldest first; no parts
         self.active_parts: dict[str, dict[str, Run]] = {}  # of a divided run: its parts that have not ended
         self.divided: dict[str, tuple[str, ...]] = {}  # runs that are kept: what their parts are called
+        self.staging: Staging | None = None  # what `staged` says, as far as it has been read
         # the digest
         self.digest = 0
         self._head: tuple[int, int, int, int, int, str] | None = None

@@ -32,6 +32,7 @@ def restored(blocks: Iterable[bytes]) -> Machine:
 def held(state: State) -> dict[str, Any]:
     """All attributes of a state, orders included."""
     seen = {name: _plain(value) for name, value in vars(state).items() if not name.startswith(("touched_", "noted_"))}
+    del seen["staging"]  # read as the chunks come, or when it is needed
     seen["processes"] = {node: count for node, count in state.processes.items() if count}  # none and nought are one
     seen["calendar_jobs"] = {name: set(uids) for name, uids in state.calendar_jobs.items()}  # told in no order, as
     seen["children"] = {name: set(uids) for name, uids in state.children.items()}

@@ -193,6 +193,53 @@ def test_one_staging_at_a_time_and_for_an_hour() -> None:
     assert not machine.state.jobs
 
 
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_a_node_that_has_chunks_from_a_snapshot_swaps_in_the_same(at: int) -> None:
+    """What was read as it came is not in a snapshot: it is read again, wherever in the staging that was made."""
+    machine = Machine()
+    machine.lead()
+    machine.put("kept")
+    rows = [
+        JobRow("kept", stored(description="x")),
+        JobRow("b", stored(max_runs=2), fire_count=1),
+        JobRow("c", stored()),
+    ]
+    chunks = [msgspec.msgpack.encode([row]) for row in rows]
+    copy = Machine()
+    for number, chunk in enumerate([*chunks, b""]):
+        if number == at:
+            reader = ImageReader()
+            for block in image(machine.state):
+                reader.feed(block)
+            copy.state, copy.log = reader.finish(), list(machine.log)
+        if chunk:
+            machine.done(c.Stage("s", number, "jobs", chunk))
+    for body in machine.log[len(copy.log) :]:
+        copy.append(body)
+    assert isinstance(swap(machine, chunks), c.Done)
+    assert isinstance(copy.append(machine.log[-1]), c.Done)
+    assert copy.state.digest == machine.state.digest
+    assert copy.state.jobs == machine.state.jobs
+    assert copy.state.policies == machine.state.policies
+    assert copy.state.staging is machine.state.staging is None
+
+
+def test_what_a_restore_has_seen_is_the_newest_of_all_that_times_follow_from() -> None:
+    """A calendar that a job names counts, one that none names does not."""
+    machine = Machine()
+    machine.lead()
+    assert applied.seen(machine.state) == (0, 0)
+    for name in ("named", "other"):
+        machine.done(c.PutCalendar(name, canonical({"dates": ["2026-12-24"]}), 0))
+    machine.put("a", exclude=["named"])
+    machine.put("b")
+    machine.done(c.PutCalendar("other", canonical({"dates": ["2026-12-25"]}), 0, seen_revision=3))
+    assert applied.seen(machine.state) == (2, machine.state.jobs["b"].revision)
+    machine.done(c.PutCalendar("named", canonical({"dates": ["2026-12-25"]}), 0, seen_revision=2))
+    assert applied.seen(machine.state) == (2, machine.state.calendars["named"].revision)
+    assert applied.seen(machine.state)[1] == max(map(machine.state.revision_of, machine.state.jobs.values()))
+
+
 def test_a_staging_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """In chunks and in bytes; what cannot be read is not kept."""
     machine = Machine()

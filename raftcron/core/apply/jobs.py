@@ -250,13 +250,21 @@ def create(state: State, context: Context, command: PutJob, uid: int, policy: Po
     return job
 
 
-def replace(state: State, context: Context, job: Job, command: PutJob, paused: bool, owner: str | None) -> None:
-    """Another definition, pause or owner; what was due until now has been decided."""
+def replace(
+    state: State,
+    context: Context,
+    job: Job,
+    command: PutJob,
+    paused: bool,
+    owner: str | None,
+    policy: Policy | None = None,
+) -> None:
+    """Another definition, pause or owner; what was due until now has been decided.  `policy` as in `create`."""
     stored = command.definition
     if job.definition != stored:
         known = state.policies[job.uid]
         before = known.recurrence
-        policy = definition.policy_of(stored)
+        policy = policy or definition.policy_of(stored)
         after = policy.recurrence
         job.joined = chains.still_joined(job, known.after, policy.after, policy.join)
         job.definition = stored
@@ -264,7 +272,7 @@ def replace(state: State, context: Context, job: Job, command: PutJob, paused: b
         alerts.settle(state, context)
         state.bound_rows(job)
         give_turns(state, job.uid)
-        if anchored(before) != anchored(after):
+        if before != after and anchored(before) != anchored(after):
             job.anchor = job.last_decided if job.last_decided is not None else _whole_second(context.at)
         if not after.end_intervals:
             job.last_end = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,13 +11,13 @@ from raftcron.core.apply import alerts
 from raftcron.core.apply.context import Context, remember
 from raftcron.core.apply.decisions import count_anew, holds, take
 from raftcron.core.apply.jobs import change_delete, create, replace, set_pause, stamp
-from raftcron.core.archive import CalendarRow, GroupRow, JobRow, RouteRow, SecretRow, StagedChunk
+from raftcron.core.archive import CalendarRow, GroupRow, JobRow, SecretRow, StagedChunk
 from raftcron.core.commands import Decision, DeleteJob, Done, Outcome, PutJob, Refused, Restore, Stage
 from raftcron.core.exclusion import CALENDARS_MAX
 from raftcron.core.group import GROUPS_MAX
-from raftcron.core.image import Meanings
 from raftcron.core.instant import MAX_MS
-from raftcron.core.model import Calendar, Group, Job, Policy
+from raftcron.core.model import Calendar, Group, Job
+from raftcron.core.staging import Staging
 from raftcron.core.state import State
 from raftcron.core.vault import SECRETS_MAX, VAULT, Secret
 
@@ -47,6 +46,7 @@ def stage(state: State, context: Context, command: Stage) -> Outcome:
     chunk = StagedChunk(command.number, command.staging, context.log_index, context.at, command.kind, command.rows)
     state.staged[chunk.number] = chunk
     state.touch(chunk)
+    _read(state)
     return Done(command.staging, index=context.log_index)
 
 
@@ -55,6 +55,7 @@ def drop(state: State) -> None:
     for chunk in state.staged.values():
         state.forget(chunk)
     state.staged.clear()
+    state.staging = None
 
 
 def expire(state: State) -> None:
@@ -63,9 +64,24 @@ def expire(state: State) -> None:
         drop(state)
 
 
+def _read(state: State) -> Staging:
+    """What is staged, of which there is something: mostly it is read as it comes, so that the last entry need not."""
+    chunks = list(state.staged.values())
+    staging = state.staging
+    if staging is None or staging.name != chunks[0].staging or staging.chunks > len(chunks):
+        staging = state.staging = Staging(chunks[0].staging)
+    for chunk in chunks[staging.chunks :]:
+        staging.take(chunk)
+    return staging
+
+
 def seen(state: State) -> tuple[int, int]:
-    """What differs once a job was written, made or deleted: how many there are, and the newest revision."""
-    return len(state.jobs), max(map(state.revision_of, state.jobs.values()), default=0)
+    """What differs once a job was written, made or deleted: how many there are, and the newest revision.
+
+    Of the jobs, and of the calendars that they name.
+    """
+    newest = max((job.revision for job in state.jobs.values()), default=0)
+    return len(state.jobs), max([newest, *(state.calendars[name].revision for name in state.calendar_jobs)])
 
 
 def digest_of(chunks: list[bytes]) -> bytes:
@@ -81,13 +97,10 @@ def restore(state: State, context: Context, command: Restore) -> Outcome:
 
     What was due is decided first; what is queued of jobs that go ends `skipped: deleted`.
     """
-    chunks = list(state.staged.values())
-    if (
-        not chunks
-        or chunks[0].staging != command.staging
-        or len(chunks) != command.chunks
-        or digest_of([chunk.rows for chunk in chunks]) != command.digest
-    ):
+    if not state.staged or state.staged[0].staging != command.staging or len(state.staged) != command.chunks:
+        return GONE
+    wanted = _read(state)
+    if wanted.digest != command.digest:
         return GONE
     if seen(state) != (command.seen_jobs, command.seen_revision):
         return STALE
@@ -96,39 +109,16 @@ def restore(state: State, context: Context, command: Restore) -> Outcome:
         return Refused("invalid", "the decisions, or the time, are none that a leader made")
     if any(d.revision != state.revision_of(job) or not holds(job, d) for job, d in owed):
         return STALE
-    wanted, fault = _wanted(state, chunks)
+    fault = _set_fault(state, wanted)
     if fault is not None:
         return Refused("invalid", fault)
     return _change(state, context, command, wanted, owed)
 
 
-class _Wanted(NamedTuple):
-    """What will be there, by name; of jobs also the ids that new ones get."""
-
-    jobs: dict[str, JobRow]
-    calendars: dict[str, CalendarRow]
-    groups: dict[str, GroupRow]
-    secrets: dict[str, SecretRow]
-    routes: dict[str, RouteRow]
-    policies: dict[str, Policy]
-    uids: dict[str, int]
-
-
-def _wanted(state: State, chunks: list[StagedChunk]) -> tuple[_Wanted, str | None]:
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in archive.KINDS}
-    uids: dict[str, int] = {}
-    count = 0
-    for chunk in chunks:
-        rows = archive.staged_rows(chunk.kind, chunk.rows)
-        count += len(rows)
-        found[chunk.kind].update((row.name, row) for row in rows)
-        if chunk.kind == "jobs":
-            uids.update((row.name, place << 48 | chunk.index) for place, row in enumerate(rows))
-    of = Meanings().of_definition
-    policies = {name: of(row.definition) for name, row in found["jobs"].items()}
-    wanted = _Wanted(**found, policies=policies, uids=uids)
-    fault = archive.set_fault(policies, wanted.calendars, wanted.groups)
-    if sum(map(len, found.values())) < count:
+def _set_fault(state: State, wanted: Staging) -> str | None:
+    """Why the rows do not stand together; each by itself is right already."""
+    fault = archive.set_fault(wanted.policies, wanted.calendars, wanted.groups)
+    if wanted.names < wanted.count:
         fault = "a name stands in it twice"
     elif len(wanted.calendars) > CALENDARS_MAX or len(wanted.groups) > GROUPS_MAX:
         fault = f"at most {CALENDARS_MAX} calendars and {GROUPS_MAX} groups are kept"
@@ -136,14 +126,16 @@ def _wanted(state: State, chunks: list[StagedChunk]) -> tuple[_Wanted, str | Non
         fault = f"at most {SECRETS_MAX} secrets are kept, with those that are here"
     elif wanted.secrets and VAULT not in state.vault:
         fault = "there is no key yet that secrets could be sealed with"
-    return wanted, fault
+    return fault
 
 
 def _change(
-    state: State, context: Context, command: Restore, wanted: _Wanted, owed: list[tuple[Job, Decision]]
+    state: State, context: Context, command: Restore, wanted: Staging, owed: list[tuple[Job, Decision]]
 ) -> Outcome:
+    since, policies = state.editions_since, state.policies
     for job in state.jobs.values():
-        count_anew(state, job)
+        if job.counted_index < since or policies[job.uid].recurrence.exclude:  # nothing has changed under the others
+            count_anew(state, job)
     for job, decision in owed:
         if decision.through > job.decided_through:
             take(state, context, job, decision, None)
@@ -178,15 +170,16 @@ def said(jobs: int, calendars: int, groups: int, deleted: int) -> str:
     return f"jobs={jobs} calendars={calendars} groups={groups} deleted={deleted}"
 
 
-def _put_job(state: State, context: Context, row: JobRow, wanted: _Wanted, through: int) -> None:
+def _put_job(state: State, context: Context, row: JobRow, wanted: Staging, through: int) -> None:
     """Nothing before the restore's instant is owed, whatever the job had decided where the archive was made."""
-    written = PutJob(row.name, row.definition, max(through, context.at), paused=row.paused, owner=row.owner)
     job = state.jobs.get(row.name)
     if job is None:
+        begin = max(through, context.at)
+        written = PutJob(row.name, row.definition, begin, paused=row.paused, owner=row.owner)
         job = create(state, context, written, wanted.uids[row.name], wanted.policies[row.name])
     elif (job.definition, job.paused, job.owner) != (row.definition, row.paused, row.owner):
-        written = msgspec.structs.replace(written, decided_through=through)
-        replace(state, context, job, written, row.paused, row.owner)
+        written = PutJob(row.name, row.definition, through, paused=row.paused, owner=row.owner)
+        replace(state, context, job, written, row.paused, row.owner, wanted.policies[row.name])
     if job.paused and (job.pause_note, job.pause_until) != (row.note, row.until):
         set_pause(state, job, True, row.note, row.until)
         stamp(state, context, job)
