@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,22 @@ def test_nothing_is_applied_before_it_is_synced(stage: Stage) -> None:
     stage.core.step()
     assert stage.applied == [(2, b"\x00a")]
     assert Journal.open(Path("/"), stage.disk.crashed())[-1] == (b"\x00a", 2, 1)
+
+
+def test_the_loop_gets_its_turn_between_entries_that_take_long(stage: Stage) -> None:
+    """However few they are: each may be a chunk of a thousand jobs."""
+    clock = stage.core._time
+
+    def apply(index: int, term: int, command: bytes) -> None:
+        stage.applied.append((index, command))
+        clock.now += 2 * seam.APPLY_SECONDS  # type: ignore[attr-defined]
+
+    stage.core._host = replace(stage.core._host, apply=apply)
+    stage.append("n2", 1, (1, 0), [b"\x00a", 2, 1], [b"\x00b", 3, 1], [b"\x00c", 4, 1], commit=4)
+    for count in (1, 2, 3):
+        stage.core.step()
+        assert len(stage.applied) == count
+        assert stage.core.has_more_to_apply is (count < 3)
 
 
 def test_a_leader_sends_before_its_own_sync(stage: Stage) -> None:
