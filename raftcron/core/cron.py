@@ -6,6 +6,7 @@ plain numbers, so that croniter, which walks them (walk.py), never sees a spelli
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ def parse_cron(text: str, hash_key: str) -> CronFields:
     Raises ScheduleError for the first fault, by field and position.
     """
     texts = {part.field: part for part in split_fields(text)}
-    parsed = {field: _FieldParser(part, hash_key).parse() for field, part in texts.items()}
+    parsed = {field: _read_field(part, hash_key if "H" in part.text else "") for field, part in texts.items()}
     day_text, weekday_text = texts[DAY].text, texts[WEEKDAY].text
 
     def numbers(field: Field) -> tuple[int, ...]:
@@ -177,6 +178,16 @@ def parse_cron(text: str, hash_key: str) -> CronFields:
         day_and=day_text.startswith(("*", "?")) or weekday_text.startswith(("*", "?")),
         wildcard=any(texts[field].text.startswith("*") for field in (SECOND, MINUTE, HOUR) if field in texts),
     )
+
+
+def _read_field(part: FieldText, hash_key: str) -> _FieldParser:
+    """A field, read; those of many expressions are the same, but for hash keys, and years take much room."""
+    return _FieldParser(part, hash_key).parse() if hash_key or part.field is YEAR else _read_shared(part)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _read_shared(part: FieldText) -> _FieldParser:
+    return _FieldParser(part, "").parse()
 
 
 class _FieldParser:

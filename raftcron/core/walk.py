@@ -128,8 +128,8 @@ class Calendar:
 class Walk:
     """The wall-clock seconds that the fields allow, in both directions.
 
-    `calendar_only` keeps croniter to the time of day.  One croniter object is reused under a lock, since nodes that
-    share a process share the walk.
+    `calendar_only` keeps croniter to the time of day.  One croniter object, made when it is first needed (a time that
+    comes once a day needs none), is reused under a lock, since nodes that share a process share the walk.
     """
 
     def __init__(self, fields: CronFields, *, calendar_only: bool = False) -> None:
@@ -144,12 +144,7 @@ class Walk:
         )
         self.first_clock = (fields.hours[0] * 60 + fields.minutes[0]) * 60 + fields.seconds[0]
         self.last_clock = (fields.hours[-1] * 60 + fields.minutes[-1]) * 60 + fields.seconds[-1]
-        clock = ((SECOND, fields.seconds), (MINUTE, fields.minutes), (HOUR, fields.hours))
-        self._croniter = croniter(
-            " ".join([*(_croniter_text(field, numbers) for field, numbers in clock), "* * *"]),
-            0.0,
-            second_at_beginning=True,
-        )
+        self._croniter: croniter | None = None
         self._lock = threading.Lock()
 
     def first_from(self, wall: int) -> int | None:
@@ -203,19 +198,27 @@ class Walk:
 
     def _croniter_next(self, wall: int) -> int | None:
         with self._lock:
-            self._croniter.set_current(float(wall))
             try:
-                return int(self._croniter.get_next(float))
+                return int(self._at(wall).get_next(float))
             except CroniterBadDateError:
                 return None
 
     def _croniter_previous(self, wall: int) -> int | None:
         with self._lock:
-            self._croniter.set_current(float(wall))
             try:
-                return int(self._croniter.get_prev(float))
+                return int(self._at(wall).get_prev(float))
             except CroniterBadDateError:
                 return None
+
+    def _at(self, wall: int) -> croniter:
+        """croniter, set to an instant; for whoever holds the lock."""
+        if self._croniter is None:
+            fields = self.fields
+            clock = ((SECOND, fields.seconds), (MINUTE, fields.minutes), (HOUR, fields.hours))
+            text = " ".join([*(_croniter_text(field, numbers) for field, numbers in clock), "* * *"])
+            self._croniter = croniter(text, 0.0, second_at_beginning=True)
+        self._croniter.set_current(float(wall))
+        return self._croniter
 
 
 @functools.lru_cache(maxsize=16_384)  # a walk takes some 5 KB
