@@ -17,6 +17,7 @@ from aiohttp import web
 from raftcron.embed import LABEL, RaftCron, Run
 from raftcron.errors import ConfigurationError
 from tests.cluster.harness import ReservedPorts, eventually
+from tests.executors import applied
 
 Make = Callable[..., RaftCron]
 
@@ -96,6 +97,37 @@ async def test_declared_jobs_run_in_the_application(make: Make, ports: list[int]
             return any(run["state"] == "succeeded" and run["output_tail"] == "done" for run in runs)
 
         await eventually(ended, within=60, what="its end is recorded with what it returned")
+
+
+async def test_handlers_in_processes_are_bounded_by_the_process_slots(
+    make: Make, ports: list[int], tmp_path: Path
+) -> None:
+    """The second waits until the first has ended; how the node tells the leader which they are is nobody's tag."""
+    cron = make(process_slots=1, shutdown_grace="1s")
+    cron.handler("apart", process=True)(applied.finish_when_asked)
+    await cron.start()
+    await cron.ready()
+    async with api(ports) as ask:
+
+        async def announced() -> bool:
+            [member] = (await ask("GET", "/v1/cluster"))["members"]
+            return (member["handlers"], member["tags"]) == (["apart"], {})
+
+        await eventually(announced, within=60, what="the node shows its handler, and no tags")
+        runs = []
+        for name in ("first", "second"):
+            executor = {"type": "python", "handler": "apart", "args": str(tmp_path / name)}
+            await ask("PUT", f"/v1/jobs/{name}", {"schedule": "@manual", "executor": executor})
+            runs.append((await ask("POST", f"/v1/jobs/{name}/runs", {}))["run"])
+        assert [run["state"] for run in runs] == ["running", "queued"]
+
+        async def begun(name: str) -> bool:
+            return (tmp_path / name).exists()
+
+        await eventually(lambda: begun("first"), within=60, what="the first has begun")
+        assert (await ask("GET", f"/v1/runs/{runs[1]['id']}"))["state"] == "queued"
+        await ask("POST", f"/v1/runs/{runs[0]['id']}/cancel")
+        await eventually(lambda: begun("second"), within=60, what="the second has its slot")
 
 
 async def test_code_wins_when_it_changes_and_edits_stay_until_then(make: Make, ports: list[int]) -> None:
