@@ -34,7 +34,7 @@ async def apply(request: web.Request) -> web.Response:
         "owner": query.text("owner"),
         "dry_run": query.flag("dry_run"),
     }
-    key = given_key(request)  # of the parameters; each chunk adds what it holds
+    key = given_key(request)  # of the parameters and a body that comes as a whole; each chunk adds what it holds
 
     async def use() -> web.Response:
         try:
@@ -44,18 +44,20 @@ async def apply(request: web.Request) -> web.Response:
             raise
 
     async def apply_here() -> web.Response:
-        faults = list(query.faults)
+        faults, of_whole = list(query.faults), key
         if request.content_type == bodies.NDJSON:
             jobs = _lines(request)
         else:
             body = await bodies.read(request, bodies.BULK_BYTES_MAX, bodies.JSON)
+            of_whole = given_key(request, body)
             jobs, said = _split(body, faults)
             asked.update(said)
         _check(asked, faults)
         if asked["prune"] and principal(request).prefix:
             raise ForbiddenError("prune reaches beyond a token's prefix: use a token without one")
         jobs = _within(request, jobs)
-        found = await node.bulk.apply(jobs, asked["owner"], prune=asked["prune"], dry_run=asked["dry_run"], key=key)
+        prune, dry_run = asked["prune"], asked["dry_run"]
+        found = await node.bulk.apply(jobs, asked["owner"], prune=prune, dry_run=dry_run, key=of_whole)
         return await _answer(request, found, dry_run=asked["dry_run"])
 
     return await stream(request, use)

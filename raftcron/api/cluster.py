@@ -10,9 +10,10 @@ from raftcron import __version__
 from raftcron.api import bodies, respond
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import write
-from raftcron.api.query import Query, given_key, idempotency_key
+from raftcron.api.query import Query, idempotency_key
+from raftcron.core.commands import Done
 from raftcron.core.instant import rfc3339
-from raftcron.core.model import HANDLER_TAG, PROCESS_TAG
+from raftcron.core.model import HANDLER_TAG, PROCESS_TAG, Key
 from raftcron.ports import LogStatus, Member, Role, Standing
 from raftcron.runtime.members import no_fields
 from raftcron.runtime.small_bodies import refuse_any
@@ -27,44 +28,53 @@ async def get(request: web.Request) -> web.Response:
 
 async def add(request: web.Request) -> web.Response:
     """Await a new member: 202, or 200 where it votes already."""
-    node, body = request.app[NODE], await _body(request)
+    node, (body, key) = request.app[NODE], await _body(request)
     content = bodies.decode(body)
 
+    async def act() -> Done:
+        return _changed(node, *await node.members.add(content))
+
     async def use() -> web.Response:
-        name, index = await node.members.add(content)
-        return _changed(node, name, index)
+        return _shown(node, await node.service.once(key, act))
 
     return await write(request, body, use)
 
 
 async def remove(request: web.Request) -> web.Response:
-    node, body, name = request.app[NODE], await _body(request), request.match_info["name"]
+    node, (body, key), name = request.app[NODE], await _body(request), request.match_info["name"]
     refuse_any([])
 
+    async def act() -> Done:
+        return Done(name, web.HTTPNoContent.status_code, index=await node.members.remove(name))
+
     async def use() -> web.Response:
-        index = await node.members.remove(name)
-        return web.Response(status=web.HTTPNoContent.status_code, headers={respond.INDEX: str(index)})
+        done = await node.service.once(key, act)
+        return web.Response(status=done.status, headers=respond.written(done))
 
     return await write(request, body, use)
 
 
 async def replace(request: web.Request) -> web.Response:
     """Await an empty data directory in a member's place: 202."""
-    node, body, name = request.app[NODE], await _body(request), request.match_info["name"]
+    node, (body, key), name = request.app[NODE], await _body(request), request.match_info["name"]
     content = bodies.decode(body, may_be_empty=True)
 
-    async def use() -> web.Response:
+    async def act() -> Done:
         return _changed(node, name, await node.members.replace(name, content))
+
+    async def use() -> web.Response:
+        return _shown(node, await node.service.once(key, act))
 
     return await write(request, body, use)
 
 
 async def transfer(request: web.Request) -> web.Response:
-    node, body = request.app[NODE], await _body(request)
+    node, (body, key) = request.app[NODE], await _body(request)
     content = bodies.decode(body, may_be_empty=True)
 
     async def use() -> web.Response:
-        return respond.value({"leader": await node.members.transfer(content)})
+        done = await node.members.transfer(content, key)
+        return respond.value({"leader": node.log.status().leader}, done.status, respond.written(done))
 
     return await write(request, body, use)
 
@@ -86,12 +96,12 @@ async def drain(request: web.Request) -> web.Response:
 
 async def accept_time(request: web.Request) -> web.Response:
     """The leader's clock counts from now on, where no majority agrees on another time: 200 with the cluster."""
-    node, body = request.app[NODE], await _body(request)
+    node, (body, key) = request.app[NODE], await _body(request)
     no_fields(bodies.decode(body, may_be_empty=True))
 
     async def use() -> web.Response:
-        index = await node.service.accept_time(node.clocks)
-        return respond.value(_cluster(node), headers={respond.INDEX: str(index)})
+        done = await node.service.accept_time(node.clocks, key)
+        return respond.value(_cluster(node), done.status, respond.written(done))
 
     return await write(request, body, use)
 
@@ -116,19 +126,20 @@ def _cluster(node: NodeContext, *, with_digests: bool = True) -> dict[str, Any]:
     }
 
 
-async def _body(request: web.Request) -> bytes:
-    """An idempotency key is taken and not kept: what is asked for twice is done once by itself, or refused."""
+async def _body(request: web.Request) -> tuple[bytes, Key | None]:
     Query(request, ())
     body = await bodies.read(request, bodies.SMALL_BYTES_MAX, bodies.JSON)
-    given_key(request)
-    return body
+    return body, idempotency_key(request, body)
 
 
-def _changed(node: NodeContext, name: str, index: int) -> web.Response:
-    members = _members(node)
-    is_done = any(member["name"] == name and member["standing"] == Standing.VOTER for member in members)
-    status = web.HTTPOk.status_code if is_done else web.HTTPAccepted.status_code
-    return respond.value({"members": members}, status, {respond.INDEX: str(index)})
+def _changed(node: NodeContext, name: str, index: int) -> Done:
+    members = node.log.status().members
+    is_done = any(member.name == name and member.standing is Standing.VOTER for member in members)
+    return Done(name, (web.HTTPOk if is_done else web.HTTPAccepted).status_code, index=index)
+
+
+def _shown(node: NodeContext, done: Done) -> web.Response:
+    return respond.value({"members": _members(node)}, done.status, respond.written(done))
 
 
 def _members(node: NodeContext) -> list[dict[str, Any]]:

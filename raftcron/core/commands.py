@@ -356,10 +356,13 @@ class DeleteToken(Struct, array_like=True, frozen=True, tag=61):
 
 
 class Note(Struct, array_like=True, frozen=True, tag=62):
-    """Changes nothing: for what the audit trail has to hold though no other command says it."""
+    """Changes nothing: for what the audit trail has to hold, or under which key something was done, though no other
+    command says it.
+    """
 
     text: str
     key: Key | None = None
+    status: int = 200  # what was answered under the key
 
 
 class KeepKey(Struct, array_like=True, frozen=True, tag=63):

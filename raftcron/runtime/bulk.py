@@ -1,7 +1,8 @@
 """Many jobs in one request: in chunks, each atomic, in order; what each job met is told, and a repeat is harmless.
 
 Where a chunk ends follows from what was sent alone, so that a repeat under the same idempotency key meets the same
-chunks and only does what was not done yet.
+chunks and only does what was not done yet.  The request's own key is kept last: once it is, nothing more is written
+under it, and a repeat has to end as the first one did.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Any, Final, NamedTuple
 
 from raftcron.clock import Clock
 from raftcron.core import chains, definition, planner
-from raftcron.core.commands import ApplyJobs, Command, Decide, DeleteJob, Done, PutJob
+from raftcron.core.commands import ApplyJobs, Command, Decide, DeleteJob, Done, Note, PutJob
 from raftcron.core.model import Key
 from raftcron.errors import (
     ConflictError,
     Fault,
     InvalidError,
     RaftcronError,
+    TooManyError,
     UnavailableError,
     UnknownOutcomeError,
 )
@@ -102,22 +104,31 @@ class Bulk:
         names: set[str] = set()
         writes: list[Done] = []
         number = judged = 0
+        keys = None if key is None or dry_run else _Keys(key)
+        is_over = False
         try:
+            if keys is not None:
+                await self._service.confirm()
+                is_over = self._service.is_used(keys.of_whole())
             async for chunk in _chunks(jobs):
-                of_chunk = None if dry_run else _key_of(key, number, chunk)
+                of_chunk = None if keys is None else keys.of_chunk(chunk)
                 self._service.answered(of_chunk)  # also where no job of it is sound
                 items = await self._check(chunk, owner, names, results)
                 if dry_run:
                     self._foresee(items, owner, results)
-                elif items:
+                elif items and not is_over:
                     writes.append(await self._write(items, owner, of_chunk, results))
                 number, judged = number + 1, len(results)
             if not number and not dry_run:
                 self.judge(key)
+            if keys is not None and (over := self._service.answered(keys.of_whole())) is not None:
+                return Applied(results, over.index, True)
             if prune and all(result.status < 300 for result in results):
                 assert owner is not None, "asked for with prune"
                 results += await self._prune(owner, names, dry_run, writes)
-        except (UnavailableError, UnknownOutcomeError, ConflictError) as error:
+            if keys is not None and writes:
+                writes.append(taken(await self._proposer.propose(Note("", keys.of_whole()))))
+        except (UnavailableError, UnknownOutcomeError, ConflictError, TooManyError) as error:
             if all(done.replayed for done in writes):
                 raise
             raise UnknownOutcomeError(
@@ -129,7 +140,9 @@ class Bulk:
     def judge(self, key: Key | None) -> None:
         """For a request that says nothing: ConflictError where its key was used, by one that then said something."""
         if key is not None:
-            self._service.answered(_key_of(key, 0, []))
+            keys = _Keys(key)
+            self._service.answered(keys.of_whole())
+            self._service.answered(keys.of_chunk([]))
 
     # ---- one chunk
 
@@ -280,14 +293,24 @@ async def _chunks(jobs: AsyncIterator[Sent]) -> AsyncIterator[list[Sent]]:
         yield chunk
 
 
-def _key_of(key: Key | None, number: int, chunk: list[Sent]) -> Key | None:
-    """The key of one chunk: a repeat has to bring the same jobs in the same places."""
-    if key is None:
-        return None
-    digest = blake2b(key.body_hash, digest_size=16)
-    for sent in chunk:
-        digest.update(len(sent.raw).to_bytes(4, "little") + sent.raw)
-    return Key(f"{key.scope}\n{number}", digest.digest(), 0, 0, 0)
+class _Keys:
+    """The keys of one request's chunks, and of all it has brought so far: a repeat has to bring the same jobs."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._number = 0
+        self._all = blake2b(key.body_hash, digest_size=16)
+
+    def of_chunk(self, chunk: list[Sent]) -> Key:
+        digest = blake2b(self._key.body_hash, digest_size=16)
+        for sent in chunk:
+            digest.update(len(sent.raw).to_bytes(4, "little") + sent.raw)
+        self._all.update(digest.digest())
+        self._number += 1
+        return Key(f"{self._key.scope}\n{self._number - 1}", digest.digest(), 0, 0, 0)
+
+    def of_whole(self) -> Key:
+        return Key(self._key.scope, self._all.digest(), 0, 0, 0)
 
 
 def _has_name(body: Any) -> bool:

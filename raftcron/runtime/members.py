@@ -10,13 +10,17 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from raftcron.config.kinds import ADDRESS, TEXT_NAME, Address
+from raftcron.core.apply.context import replay
+from raftcron.core.commands import Done
 from raftcron.core.fields import kind_of
 from raftcron.core.instant import shown
+from raftcron.core.model import Key
 from raftcron.errors import ConflictError, Fault, NotFoundError, UnavailableError
 from raftcron.ports import Log, Member, Standing
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.reads import Reads
 from raftcron.runtime.small_bodies import fields_of, refuse_any
+from raftcron.runtime.writes import taken
 
 
 class Addresses(NamedTuple):
@@ -41,7 +45,7 @@ class Members:
         machine: Machine,
         reads: Reads,
         lease_left: Callable[[str], float],
-        note: Callable[[str], Awaitable[Any]],
+        note: Callable[[str, Key | None], Awaitable[Done]],
     ) -> None:
         self._node = node
         self._log = log
@@ -68,7 +72,7 @@ class Members:
         await self._reads.confirm()
         if self._member(name) is None:
             self._wait_for_lease(name)
-            await self._note(f"member {name} to be added")
+            await self._note(f"member {name} to be added", None)
         return name, await self._log.add(name, addresses.raft, addresses.http, self._lives(name))
 
     async def remove(self, name: str) -> int:
@@ -81,7 +85,7 @@ class Members:
         if name == self._node and self._has_other_voters():
             await self._log.transfer()
             raise UnavailableError(f"{name} has handed over the lead, so that it can go; nothing was changed yet")
-        await self._note(f"member {name} to be removed")
+        await self._note(f"member {name} to be removed", None)
         return await self._log.remove(name)
 
     async def replace(self, name: str, body: Any) -> int:
@@ -101,26 +105,34 @@ class Members:
                 )
             self._wait_for_lease(name)
         if member.standing is not Standing.AWAITED or fields:
-            await self._note(f"member {name} to be replaced")
+            await self._note(f"member {name} to be replaced", None)
         return await self._log.replace(name, addresses.raft, addresses.http or None, self._lives(name))
 
-    async def transfer(self, body: Any) -> str | None:
-        """Hand over the lead; body `{to}`, which may be left out.  Who leads now, None while it is not known."""
+    async def transfer(self, body: Any, key: Key | None) -> Done:
+        """Hand over the lead; body `{to}`, which may be left out.
+
+        The key is kept before, since then this node can keep none: it counts as soon as another lead has begun.
+        """
         fields, faults = fields_of(body, ("to",))
         to = fields.get("to")
         if to is not None and not isinstance(to, str):
             faults.append(Fault("/to", f"must be a member's name, not {kind_of(to)}"))
         refuse_any(faults)
         await self._reads.confirm()
+        kept = replay(self._machine.state, key)
+        if kept is not None and taken(kept).index < self._machine.state.lead_index:
+            return taken(kept)
         if to == self._node:
-            return self._node
+            if key is None:
+                return Done(index=self._machine.state.index)
+            return await self._note(f"{to} leads already", key)
         if to is not None and self._found(to).standing is not Standing.VOTER:
             raise ConflictError(f"{to} does not vote yet, so it cannot lead: wait until it has caught up")
         if not self._has_other_voters():
             raise ConflictError(f"{self._node} is the only voter: there is nobody to hand over to")
-        await self._note(f"lead to be handed over by {self._node}")
+        done = await self._note(f"lead to be handed over by {self._node}", key)
         await self._log.transfer(to)
-        return self._log.status().leader
+        return done
 
     # ---- details
 

@@ -221,16 +221,18 @@ class Service(Writes):
 
     # ---- the time, which is no job but is written the same way
 
-    async def accept_time(self, clocks: Clocks) -> int:
-        """An operator says that this leader's clock is right; the index at which cluster time follows it.
+    async def accept_time(self, clocks: Clocks, key: Key | None) -> Done:
+        """An operator says that this leader's clock is right; cluster time follows it from the index on.
 
         Raises ConflictError where a majority of the voters agrees on another time.
         """
         await self._reads.confirm()
-        clocks.accept()
-        said = Note(f"the clock of {self._node} is accepted")
-        taken(await self._proposer.propose(said, asking.get()))  # at its time, so that a restart need not ask again
-        return self._machine.state.index
+        done = self.answered(key)
+        if done is None:
+            clocks.accept()
+            said = Note(f"the clock of {self._node} is accepted", key)
+            done = taken(await self._proposer.propose(said, asking.get()))  # at its time: a restart need not ask again
+        return done
 
     # ---- details
 

@@ -6,14 +6,22 @@ is judged in `apply` at the entry's place in the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from raftcron.core import planner
 from raftcron.core.apply.context import replay
 from raftcron.core.commands import Command, Decide, Done, Note, Place, Refused
 from raftcron.core.model import AlertRoute, Calendar, Group, Job, Key
-from raftcron.errors import ConflictError, NotFoundError, RaftcronError, RevisionError, TooManyError
+from raftcron.errors import (
+    ConflictError,
+    NotFoundError,
+    RaftcronError,
+    RevisionError,
+    TooManyError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.origin import asking
@@ -69,6 +77,37 @@ class Writes:
         finally:
             del self._running[key.scope]
 
+    async def once(self, key: Key | None, act: Callable[[], Awaitable[Done]]) -> Done:
+        """For what is changed by no command: `act`, unless it was done before under this key, which is kept after it.
+
+        Raises UnknownOutcomeError where it was done and its key could not be kept: then a repeat is judged anew.
+        """
+        if key is None:
+            return await act()
+        self._check_running(key)
+        self._running[key.scope] = key.body_hash
+        try:
+            await self._reads.confirm()
+            replayed = replay(self._machine.state, key)
+            if replayed is not None:
+                return taken(replayed)
+            done = await act()
+            try:
+                return taken(await self._proposer.propose(Note("", key, done.status)))
+            except UnavailableError as error:
+                raise UnknownOutcomeError(
+                    f"it was done, but its Idempotency-Key is not kept: {error.detail}"
+                ) from error
+        finally:
+            del self._running[key.scope]
+
+    def is_used(self, key: Key) -> bool:
+        """Whether something was done under this key, with whichever body.  Raises TooManyError."""
+        try:
+            return self.answered(key) is not None
+        except ConflictError:
+            return True
+
     def answered(self, key: Key | None) -> Done | None:
         """What was answered when this key was used before, None where it was not.
 
@@ -122,9 +161,9 @@ class Writes:
         """A quorum confirms that what this node sees is what the cluster has."""
         await self._reads.confirm()
 
-    async def note(self, text: str) -> Done:
+    async def note(self, text: str, key: Key | None = None) -> Done:
         """What the audit trail has to hold though no command says it."""
-        return taken(await self.write(None, lambda: Note(text)))
+        return taken(await self.write(key, lambda: Note(text, key)))
 
     def place(self) -> Place:
         return Place(self._node, self._machine.incarnation)

@@ -179,7 +179,7 @@ async def test_changes_need_a_quorum(three: Bench) -> None:
 async def test_an_unknown_outcome_is_said(three: Bench) -> None:
     """504, as of any write; looking at the members tells."""
 
-    async def noted(text: str) -> None:
+    async def noted(text: str, key: object) -> None:
         """So that the answer below is that of the change itself."""
 
     three.n1.context.members._note = noted

@@ -39,4 +39,4 @@ def record(state: State, context: Context, origin: Origin, command: Command, don
 
 def note(state: State, context: Context, command: Note) -> Outcome:
     """Nothing changes; that it was said is recorded."""
-    return remember(state, context, command.key, command.text, 200)
+    return remember(state, context, command.key, command.text, command.status)

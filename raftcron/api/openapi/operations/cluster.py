@@ -22,16 +22,13 @@ from raftcron.api.openapi.operations.parts import (
 )
 from raftcron.api.openapi.taken import TEXT
 
-UNKEPT = tuple(status for status in WRITE if status != 429)  # a key is taken and not kept
-UNKEPT_MAKE = tuple(status for status in UNKEPT if status != 404)
-
 
 def of_cluster(
     id_: str,
     summary: str,
     body: Body | None,
     answers: Mapping[int, Answer],
-    problems: tuple[int, ...] = UNKEPT,
+    problems: tuple[int, ...] = WRITE,
     **more: Any,
 ) -> Operation:
     return Operation(
@@ -63,24 +60,24 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "addMember",
         "Await a new member",
         json_body("MemberBody", {"fourth": {"name": "n4", "raft": "127.0.0.1:7204", "http": "127.0.0.1:7104"}}),
-        {200: one("Members", "it votes already"), 202: one("Members", "it is awaited, or learns")},
-        UNKEPT_MAKE,
+        {200: one("Members", "it votes already", WRITTEN), 202: one("Members", "it is awaited, or learns", WRITTEN)},
+        MAKE,
     ),
     ("DELETE", "/v1/cluster/members/{name}"): of_cluster(
-        "removeMember", "Remove a member", None, {204: Answer("it belongs no more")}, name="n3"
+        "removeMember", "Remove a member", None, {204: Answer("it belongs no more", headers=WRITTEN)}, name="n3"
     ),
     ("POST", "/v1/cluster/members/{name}/replace"): of_cluster(
         "replaceMember",
         "Await an empty data directory in a member's place",
         json_body("ReplaceBody", {"same_address": {}}, is_required=False),
-        {202: one("Members", "it is awaited")},
+        {202: one("Members", "it is awaited", WRITTEN)},
         name="n3",
     ),
     ("POST", "/v1/cluster/transfer"): of_cluster(
         "transferLead",
         "Hand over the lead",
         json_body("TransferBody", {"to_n2": {"to": "n2"}}, is_required=False),
-        {200: one("Leader", "who leads now")},
+        {200: one("Leader", "who leads now", WRITTEN)},
     ),
     ("POST", "/v1/cluster/drain"): of_cluster(
         "drainNode",
@@ -93,8 +90,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "acceptTime",
         "The leader's clock counts from now on, where no majority agrees on another time",
         json_body("NothingBody", {"now": {}}, is_required=False),
-        {200: one("Cluster", "the cluster")},
-        UNKEPT_MAKE,
+        {200: one("Cluster", "the cluster", WRITTEN)},
+        MAKE,
     ),
     ("GET", "/v1/events"): Operation(
         id="events",
