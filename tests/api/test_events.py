@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ import pytest
 
 from raftcron.api import events
 from raftcron.client.events import Event, Parser
+from raftcron.core.codec import encode_entry
+from raftcron.core.commands import Entry, PutJob
 from tests.api.bench import START_WALL, Bench
 
 
@@ -44,6 +47,12 @@ async def watching(bench: Bench, on: str = "n1", after: str | None = None, query
         async with asyncio.timeout(60):
             await response.content.readuntil(b"\n\n")  # it is open: what comes now is seen
         yield stream
+
+
+def dropped(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Why readers were dropped, as the log has it."""
+    marks = (record.getMessage().partition("event_reader_dropped reason=") for record in caplog.records)
+    return [reason for _, mark, reason in marks if mark]
 
 
 def told(found: list[Event]) -> list[tuple[str, Any, Any]]:
@@ -155,8 +164,11 @@ async def test_streams_are_bounded(one: Bench, monkeypatch: pytest.MonkeyPatch) 
         assert int(answer.headers["Retry-After"]) >= 1
 
 
-async def test_a_reader_that_takes_nothing_is_dropped(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It costs the node neither memory nor a place for ever."""
+async def test_a_reader_that_takes_nothing_is_dropped(
+    one: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs the node neither memory nor a place for ever; the log says why, and the others go on."""
+    caplog.set_level(logging.INFO, events.__name__)
     monkeypatch.setattr(events, "SLOW_SECONDS", 0.2)
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little lies between the two
@@ -166,9 +178,9 @@ async def test_a_reader_that_takes_nothing_is_dropped(one: Bench, monkeypatch: p
     await reader.readuntil(b"raftcron\n\n")
     streams = one.n1.runner.app[events._STREAMS]
     assert len(streams) == 1
-    async with asyncio.timeout(110):
+    async with asyncio.timeout(110), watching(one, query="?job=last") as other:
         place = 0
-        while streams:
+        while len(streams) > 1:
             place += 1
             await one.put(f"job-{place}", description="x" * 10)
             body = {
@@ -178,7 +190,32 @@ async def test_a_reader_that_takes_nothing_is_dropped(one: Bench, monkeypatch: p
                 ]
             }
             await one.ask("POST", "/v1/jobs:apply", body)
+        assert dropped(caplog) == ["it took nothing for 0.2 s"]
+        await one.put("last")
+        assert told(await other.take(1)) == [("job", "last", "created")]
     writer.close()
+
+
+async def test_a_reader_that_falls_behind_is_told_so_in_its_stream(
+    one: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its stream ends with the reason and the oldest event there is, rather than with a hole; the log says so, too."""
+    caplog.set_level(logging.INFO, events.__name__)
+    machine, held = one.n1.machine, one.n1.context.events
+    held._kept = 5
+    async with watching(one) as stream:
+        await one.put("a")
+        assert told(await stream.take(1)) == [("job", "a", "created")]
+        for place in range(12):  # no turn of the loop between them in which they could be read
+            command = PutJob(f"job-{place}", machine.state.jobs["a"].definition, 0)
+            machine.apply(machine.state.index + 1, encode_entry(Entry(machine.epoch, 1_800_000_000_000, command)))
+            machine.applied(machine.state.index)
+        reason = f"it read too slowly: the oldest event held is {held.oldest} now"
+        assert await stream.take(1) == [Event(None, "dropped", {"reason": reason})]
+        assert await stream.response.content.read() == b""
+    assert dropped(caplog) == [reason]
+    async with watching(one, after=held.oldest.split(".")[0] + ".0") as again:
+        assert told(await again.take(1)) == [("job", "job-8", "created")]
 
 
 async def test_a_quiet_stream_gives_signs_of_life(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
