@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from raftcron.cli.printing import print_list, printed
+from raftcron.cli.printing import is_table, print_list, print_one, printed
 from raftcron.cli.remote import client, path, reading, remote
 from raftcron.cli.root import PREFIX, Noun
 from raftcron.errors import InvalidError, RaftcronError
@@ -52,9 +52,10 @@ def list_(limit: int, addr: Sequence[str], output: str) -> None:
 @click.option(
     "--file", type=click.Path(path_type=Path), help="Check a saved answer of GET /v1/audit instead of a node."
 )
+@printed
 @reading
 @remote
-def verify(receipt: Path | None, file: Path | None, addr: Sequence[str]) -> None:
+def verify(receipt: Path | None, file: Path | None, addr: Sequence[str], output: str) -> None:
     """Check the chain of hashes from the oldest item that is kept to the newest."""
     from raftcron.core.audit import faults
 
@@ -72,6 +73,9 @@ def verify(receipt: Path | None, file: Path | None, addr: Sequence[str]) -> None
         f"the newest has the hash {chain.head.hex()}",
         err=True,
     )
+    if not is_table(output):
+        told = {"items": len(trail.items), "count": chain.count, "dropped": chain.dropped, "head": chain.head.hex()}
+        print_one(told, output, "head")
 
 
 class _Trail(NamedTuple):

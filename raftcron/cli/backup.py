@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from raftcron.cli.printing import print_one, printed
+from raftcron.cli.printing import is_table, print_one, printed
 from raftcron.cli.remote import client, path, remote
 from raftcron.cli.root import PREFIX
 from raftcron.errors import InvalidError
@@ -23,8 +23,9 @@ RESTORE_SECONDS = 600.0  # until its answer; a million jobs take minutes
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@printed
 @remote
-def backup(file: Path, addr: Sequence[str]) -> None:
+def backup(file: Path, addr: Sequence[str], output: str) -> None:
     """Save all jobs, calendars, groups and sealed secrets in FILE, as of one moment.
 
     FILE is replaced once the whole archive has come and is right; only its owner may read it.
@@ -51,6 +52,8 @@ def backup(file: Path, addr: Sequence[str]) -> None:
         beside.unlink(missing_ok=True)
     said = ", ".join(f"{count} {kind}" for kind, count in head.counts.items())
     click.echo(f"{PREFIX}saved {file}: {said}, as of index {head.index}", err=True)
+    if not is_table(output):
+        print_one({"file": str(file), **head.counts, "index": head.index}, output, "file")
 
 
 @click.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from raftcron.cli.complete import node_names
-from raftcron.cli.printing import is_table, print_list, print_one, printed
+from raftcron.cli.printing import is_table, print_done, print_list, print_one, printed
 from raftcron.cli.remote import client, path, remote
 from raftcron.cli.root import PREFIX, Noun
 from raftcron.errors import ConfigurationError, ConflictError, RaftcronError, UnavailableError
@@ -94,11 +94,13 @@ def add(addr: Sequence[str], output: str, name: str, raft: str, http: str | None
 
 @cluster.command()
 @click.argument("name", shell_complete=node_names)
+@printed
 @remote
-def remove(addr: Sequence[str], name: str) -> None:
+def remove(addr: Sequence[str], output: str, name: str) -> None:
     """Remove a member for good; a leader hands over first."""
     client(addr).request("DELETE", path("cluster", "members", name))
     _say(f"{name}: removed. It ends by itself; under this name only an empty data directory can be added again")
+    print_done(name, "removed", output)
 
 
 @cluster.command()

@@ -12,7 +12,7 @@ import click
 from raftcron.cli.complete import job_names
 from raftcron.cli.edit import draft
 from raftcron.cli.files import Jobs, documents_of, jobs_of, json_of
-from raftcron.cli.printing import is_table, print_list, print_one, printed, progress, say
+from raftcron.cli.printing import is_table, print_done, print_list, print_one, printed, progress, say
 from raftcron.cli.remote import awaitable, client, path, print_run, reading, remote
 from raftcron.cli.root import Noun
 from raftcron.core.definition import SERVER_SET
@@ -164,8 +164,9 @@ def _tell(results: Sequence[Applied], output: str, dry_run: bool, jobs: Jobs) ->
 
 @job.command()
 @named
+@printed
 @remote
-def edit(addr: Sequence[str], name: str) -> None:
+def edit(addr: Sequence[str], output: str, name: str) -> None:
     """Open a job in $EDITOR, and put what comes back; somebody else's change meanwhile is refused, not undone.
 
     On a terminal the editor opens again where the job is not valid.  What could not be written is kept in a file.
@@ -186,8 +187,8 @@ def edit(addr: Sequence[str], name: str) -> None:
                 body = _one_job(text, name)
                 if body is None or body == shown:
                     say(f"{name}: nothing was changed")
-                    return
-                nodes.put_job(name, body, if_match=found["revision"])
+                    break
+                found = nodes.put_job(name, body, if_match=found["revision"])
             except InvalidError as error:
                 if text == before or not sys.stdin.isatty():  # who leaves it as it is has given up
                     raise
@@ -195,7 +196,9 @@ def edit(addr: Sequence[str], name: str) -> None:
                 head = f"# {error.detail}\n{faults}# Mend it; an empty file, or leaving it as it is, gives up.\n"
             else:
                 say(f"{name}: written")
-                return
+                break
+    if not is_table(output):
+        print_one(found, output, "name")
 
 
 def _one_job(text: str, name: str) -> dict[str, Any] | None:
@@ -227,11 +230,13 @@ def clone(addr: Sequence[str], output: str, name: str, copy: str) -> None:
 @job.command()
 @named
 @click.option("--cancel-running", is_flag=True, help="Cancel its runs too.")
+@printed
 @remote
-def delete(addr: Sequence[str], name: str, cancel_running: bool) -> None:
+def delete(addr: Sequence[str], output: str, name: str, cancel_running: bool) -> None:
     """Delete a job; no start commits after the answer."""
     client(addr).request("DELETE", path("jobs", name), query={"cancel_running": "1" if cancel_running else None})
     click.echo(f"{name}: deleted", err=True)
+    print_done(name, "deleted", output)
 
 
 @job.command()

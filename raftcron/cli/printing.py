@@ -107,6 +107,12 @@ def print_one(item: Mapping[str, Any], output: str, key: str) -> None:
             click.echo(f"{(name if place == 0 else '').ljust(width)}{GAP}{shown}".rstrip())
 
 
+def print_done(name: str, result: str, output: str) -> None:
+    """Print what became of a thing that is answered for by nothing but words: to people those say it."""
+    if not is_table(output):
+        print_one({"name": name, "result": result}, output, "name")
+
+
 def print_data(value: Any, output: str) -> None:
     """Print a JSON value as JSON or YAML."""
     if output == "yaml":

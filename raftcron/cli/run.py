@@ -64,15 +64,22 @@ def _as_row(one: Mapping[str, Any]) -> Mapping[str, Any]:
 @identified
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt.  [default: the newest]")
+@printed
 @reading
 @remote
-def logs(addr: Sequence[str], run_id: str, follow: bool, attempt: int | None) -> None:
+def logs(addr: Sequence[str], output: str, run_id: str, follow: bool, attempt: int | None) -> None:
     """Print the whole output of a run, from the node where it ran, to stdout.
 
-    With -f it goes on across retries, and through another node where the one that was asked ends.
+    With -f it goes on across retries, and through another node where the one that was asked ends.  -o json and yaml
+    hold it as text, once all of it has come.
     """
     nodes = client(addr)
-    write_output(nodes.output(run_id, follow=follow, attempt=attempt))
+    pieces = nodes.output(run_id, follow=follow, attempt=attempt)
+    if is_table(output):
+        write_output(pieces)
+    else:
+        text = b"".join(pieces).decode(errors="replace")
+        print_one({"id": run_id, "attempt": attempt, "output": text}, output, "id")
     if follow and (ended := nodes.get_run(run_id))["state"] != "succeeded":
         say(f"run {run_id}: {how_it_ended(cast('dict[str, Any]', ended))}")
 

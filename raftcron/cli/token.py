@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from raftcron.cli.complete import thing_names
-from raftcron.cli.printing import is_table, print_list, print_one, printed
+from raftcron.cli.printing import is_table, print_done, print_list, print_one, printed
 from raftcron.cli.remote import client, reading, remote
 from raftcron.cli.root import PREFIX, Noun
 
@@ -96,8 +96,10 @@ def list_(addr: Sequence[str], output: str) -> None:
 
 @token.command()
 @click.argument("name", shell_complete=thing_names("tokens"))
+@printed
 @remote
-def revoke(name: str, addr: Sequence[str]) -> None:
+def revoke(name: str, addr: Sequence[str], output: str) -> None:
     """What shows this token is refused from now on."""
     client(addr).delete_thing("tokens", name)
     click.echo(f"{PREFIX}token {name!r} is revoked", err=True)
+    print_done(name, "revoked", output)
