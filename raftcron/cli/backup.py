@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from raftcron.cli.printing import is_table, print_one, printed
+from raftcron.cli.printing import is_table, print_one, printed, sending
 from raftcron.cli.remote import client, path, remote
 from raftcron.cli.root import PREFIX
 from raftcron.errors import InvalidError
@@ -75,14 +75,8 @@ def restore(file: Path, dry_run: bool, is_sure: bool, addr: Sequence[str], outpu
         click.confirm(f"All jobs, calendars and groups that are not in {file} will be deleted. Go on?", abort=True)
     nodes = client(addr, RESTORE_SECONDS)
     query: dict[str, Any] = {"dry_run": True} if dry_run else {}
-    with _bar("sending", len(content)) as bar:
-
-        def told(sent: int) -> None:
-            bar.update(sent - bar.pos)
-            if sent == len(content):
-                bar.label = "putting in place"  # the node checks, stages and swaps in all of it before it answers
-                bar.render_progress()
-
+    # The node checks, stages and swaps in all of it before it answers.
+    with sending(len(content), "sending", "putting in place") as told:
         body = Upload(content, told)
         answer = nodes.request("POST", path("restore"), body, query=query, headers={"Content-Type": BACKUP}).body
     for name in answer["missing_secrets"]:

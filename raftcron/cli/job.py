@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
@@ -12,7 +13,7 @@ import click
 from raftcron.cli.complete import job_names
 from raftcron.cli.edit import draft
 from raftcron.cli.files import Jobs, documents_of, jobs_of, json_of
-from raftcron.cli.printing import is_table, print_done, print_list, print_one, printed, progress, say
+from raftcron.cli.printing import is_table, print_done, print_list, print_one, printed, progress, say, sending
 from raftcron.cli.remote import awaitable, client, path, print_run, reading, remote
 from raftcron.cli.root import Noun
 from raftcron.core.definition import SERVER_SET
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 OWNER: Final = "raftcron job apply"  # of what is pruned, unless --owner says another
 PART: Final = 2_000  # jobs of one request, so that there is something to see while many are sent
+PRUNE_SECONDS: Final = 600.0  # until the answer of one request for any number of jobs
 
 COLUMNS: Final = {
     "NAME": "name",
@@ -121,22 +123,36 @@ def apply(addr: Sequence[str], output: str, source: str, owner: str | None, prun
     found = jobs_of(source)
     jobs = found.bodies
     owner = owner or (OWNER if prune else None)
-    nodes = client(addr)
-    parts = [jobs[at : at + PART] for at in range(0, len(jobs), PART)] or [[]]
-    if prune and len(parts) > 1:
-        parts = [jobs]  # what is not sent is deleted: all of it has to be one request
     results: list[Applied] = []
-    with progress(parts, f"{len(jobs)} jobs") as bar:
-        for part in bar:
-            results += _applied(nodes, part, owner, prune, dry_run)
+    if prune:
+        results = _applied(partial(_pruned, client(addr, PRUNE_SECONDS), jobs, owner, dry_run))
+    else:
+        nodes = client(addr)
+        parts = [jobs[at : at + PART] for at in range(0, len(jobs), PART)] or [[]]
+        with progress(parts, f"{len(jobs)} jobs") as bar:
+            for part in bar:
+                results += _applied(partial(nodes.apply_jobs, part, owner=owner, dry_run=dry_run))
     _tell(results, output, dry_run, found)
 
 
-def _applied(
-    nodes: Client, jobs: Sequence[Mapping[str, Any]], owner: str | None, prune: bool, dry_run: bool
-) -> list[Applied]:
+def _pruned(nodes: Client, jobs: Sequence[Mapping[str, Any]], owner: str | None, dry_run: bool) -> list[Applied]:
+    """Apply in one request, since what is not in it is deleted; the node writes what it has read, and deletes last."""
+    import msgspec
+
+    from raftcron.client.api import NDJSON
+    from raftcron.client.sync import Upload
+
+    content = b"".join(msgspec.json.encode(job) + b"\n" for job in jobs)
+    query = {"owner": owner, "prune": True, "dry_run": dry_run or None}
+    then = "looking for what is left out" if dry_run else "deleting what is left out"
+    with sending(len(content), f"{len(jobs)} jobs", then) as told:
+        sent = nodes.request("POST", "/v1/jobs:apply", Upload(content, told), query, {"Content-Type": NDJSON})
+    return cast("list[Applied]", sent.body["results"])
+
+
+def _applied(send: Callable[[], list[Applied]]) -> list[Applied]:
     try:
-        return nodes.apply_jobs(jobs, owner=owner, prune=prune, dry_run=dry_run)
+        return send()
     except InvalidError as error:
         if not error.results:
             raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -20,6 +22,7 @@ LONG_CELL: Final = 24  # an instant; longer cells are shortened to it before a c
 LEAST_CELL: Final = 8  # a column is made no narrower to fit the terminal
 LEAST_TEXT: Final = 40  # characters a line of what is wrapped
 GAP: Final = "  "
+TICK_SECONDS: Final = 1.0  # between two signs of life of a bar that waits
 
 # States and verdicts in the colours that people expect; only a terminal shows them.
 COLOURS: Final = {
@@ -133,6 +136,43 @@ def say(text: str) -> None:
 def progress(items: Sequence[Any], label: str) -> Any:
     """A bar on stderr while these are worked on; on no terminal nothing but the label, once."""
     return click.progressbar(items, label=label, file=sys.stderr, hidden=not sys.stderr.isatty())
+
+
+@contextlib.contextmanager
+def sending(length: int, label: str, then: str) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr while one long request is sent; what it gives is told how many of its `length` bytes are.
+
+    Once all are, it names what is waited for, `then`, and counts the seconds until the answer.
+    """
+    is_seen = sys.stderr.isatty()
+    lock, is_answered = threading.Lock(), threading.Event()
+    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=not is_seen) as bar:
+
+        def told(sent: int) -> None:
+            with lock:
+                bar.label = label if sent < length else then
+                bar.finished = False
+                bar.make_step(sent - bar.pos)  # back to the beginning where it is sent again
+                bar.render_progress()
+
+        def tick() -> None:
+            seconds = 0.0
+            while not is_answered.wait(TICK_SECONDS):
+                with lock:
+                    seconds = seconds + TICK_SECONDS if bar.label != label else 0.0
+                    if seconds:
+                        bar.label = f"{then}, {seconds:.0f} s"
+                        bar.render_progress()
+
+        ticker = threading.Thread(target=tick, daemon=True)
+        if is_seen:
+            ticker.start()
+        try:
+            yield told
+        finally:
+            is_answered.set()
+            if is_seen:
+                ticker.join()
 
 
 def terminal_width() -> int | None:

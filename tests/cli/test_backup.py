@@ -44,7 +44,10 @@ async def test_a_backup_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
     result = await ask(server, "backup", str(file))
     assert result.exit_code == 0, result.output
     assert "1 groups, as of index 7" in result.stderr
+    assert result.stdout == ""
     assert file.read_bytes() == ARCHIVE
+    result = await ask(server, "backup", str(file), "-o", "json")
+    assert json.loads(result.stdout) == {"file": str(file), "groups": 1, "index": 7}
     assert file.stat().st_mode & 0o777 == 0o600
     await server.close()
     server = await served(ARCHIVE[:-1], [])

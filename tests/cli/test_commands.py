@@ -7,13 +7,15 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from raftcron.cli import main
 from tests.cli.conftest import StandIn, call
 
 JOB = {
@@ -199,7 +201,22 @@ async def test_edit_puts_back_what_the_editor_leaves(node: StandIn, tmp_path: Pa
     node.answers(200, JOB)
     result = await call("job", "edit", "backup-db", addr=node.address, EDITOR="true")
     assert "nothing was changed" in result.stderr
+    assert result.stdout == ""
     assert len(node.asked) == 3
+
+
+async def test_an_edited_job_is_printed_as_it_stands_now(node: StandIn, tmp_path: Path) -> None:
+    """As data: what the write was answered, or what is there where nothing was changed."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i "s/: UTC/: Europe\\/Paris/" "$1"\n')
+    editor.chmod(0o755)
+    node.answers(200, JOB)
+    node.answers(200, JOB | {"timezone": "Europe/Paris", "revision": 4})
+    result = await call("job", "edit", "backup-db", "-o", "json", addr=node.address, EDITOR=str(editor))
+    assert json.loads(result.stdout) == JOB | {"timezone": "Europe/Paris", "revision": 4}
+    node.answers(200, JOB)
+    result = await call("job", "edit", "backup-db", "-o", "json", addr=node.address, EDITOR="true")
+    assert json.loads(result.stdout) == JOB
 
 
 async def test_a_clone_is_paused(node: StandIn) -> None:
@@ -296,6 +313,61 @@ async def test_a_followed_run_prints_its_output(node: StandIn) -> None:
     assert (result.exit_code, result.stdout) == (7, "line 1\nline 2\n")
     assert "run r1: failed" in result.stderr
     assert node.asked[1][:2] == ("GET", "/v1/runs/r1/output?follow=1")
+
+
+@pytest.mark.parametrize(
+    ("command", "result"),
+    [
+        (("job", "delete", "x"), "deleted"),
+        (("cluster", "remove", "x"), "removed"),
+        (("token", "revoke", "x"), "revoked"),
+    ],
+)
+async def test_what_has_no_answer_is_told_as_data(node: StandIn, command: tuple[str, ...], result: str) -> None:
+    """Which thing it was, and what became of it; to people the words on stderr say that."""
+    for more, printed in (
+        ((), ""),
+        (("-o", "wide"), ""),
+        (("-o", "name"), "x\n"),
+        (("-o", "yaml"), f"name: x\nresult: {result}\n"),
+        (("-o", "json"), json.dumps({"name": "x", "result": result}, indent=2) + "\n"),
+    ):
+        node.answers(204)
+        done = await call(*command, *more, addr=node.address)
+        assert (done.exit_code, done.stdout) == (0, printed), done.stderr
+        assert result in done.stderr
+    node.refuses(404, "not_found", "there is none")
+    refused = await call(*command, "-o", "json", addr=node.address)
+    assert (refused.exit_code, refused.stdout) == (3, "")
+
+
+def test_every_command_that_tells_of_something_takes_o() -> None:
+    """All but those that go on until they are ended, and what a shell reads."""
+    lacking = {path for path, command in commands(main) if all(one.name != "output" for one in command.params)}
+    assert lacking == {"dev", "server", "completion"}
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+async def test_run_logs_as_data(node: StandIn) -> None:
+    """The output as text, also where it is none, and whose it is."""
+    node.answers(200, "gr\u00fc\u00dfe\n")
+    result = await call("run", "logs", "r1", "--attempt", "2", "-o", "json", addr=node.address)
+    assert json.loads(result.stdout) == {"id": "r1", "attempt": 2, "output": "gr\u00fc\u00dfe\n"}
+    node.answers(200, "more")
+    node.answers(200, RUN | {"state": "failed"})
+    result = await call("run", "logs", "-f", "r1", "-o", "yaml", addr=node.address)
+    assert result.stdout == "id: r1\nattempt: null\noutput: more\n"
+    assert "run r1: failed" in result.stderr
 
 
 async def test_run_logs(node: StandIn) -> None:
@@ -508,9 +580,7 @@ async def test_stale_reads_ask_no_leader(node: StandIn) -> None:
         ("run", "list"), ("run", "get", "x"), ("run", "logs", "x"), ("audit", "list"), ("token", "list"),
     ):  # fmt: skip
         node.answers(200, {"items": [], "next_cursor": None, "verdict": "not_due", "message": "no"})
-        result = await call(*command, "--stale", "-o", "json", addr=node.address) if command[1] != "logs" else (
-            await call(*command, "--stale", addr=node.address)
-        )  # fmt: skip
+        result = await call(*command, "--stale", "-o", "json", addr=node.address)
         assert result.exit_code == 0, result.stderr
         assert "consistency=stale" in node.asked[-1][1], command
 

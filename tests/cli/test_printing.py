@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raftcron.cli import printing
+from raftcron.cli import main, printing
+from raftcron.cli.root import Failure
 from tests.cli.conftest import StandIn, call
 
 RUN = {
@@ -126,3 +131,64 @@ async def test_data_is_data_in_each_form(node: StandIn) -> None:
     """json and yaml hold the answer itself."""
     node.answers(200, JOB)
     assert json.loads((await call("job", "get", "a", "-o", "json", addr=node.address)).stdout) == JOB
+
+
+# ---- bars ------------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """What stderr is where somebody watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+    async def shows(self, text: str) -> None:
+        async with asyncio.timeout(30):
+            while text not in self.getvalue():
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"), [((), "deleting what is left out"), (("--dry-run",), "looking for what is left out")]
+)
+async def test_a_bar_moves_while_what_is_left_out_is_deleted(
+    node: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: tuple[str, ...], words: str
+) -> None:
+    """While the node works and has not answered yet: the seconds pass."""
+    terminal, file = Terminal(), tmp_path / "jobs.json"
+    file.write_text('[{"name": "a"}, {"name": "b"}]')
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(printing, "TICK_SECONDS", 0.3)
+    node.holds()
+    line = ["job", "apply", "-f", str(file), "--prune", *more, "--addr", node.address]
+    applying = asyncio.create_task(asyncio.to_thread(main, line, standalone_mode=False))
+    await node.held.wait()
+    for seconds in (1, 2):
+        await terminal.shows(f"{words}, {seconds} s")
+    assert node.asked[0][2] == [{"name": "a"}, {"name": "b"}]
+    node.lets_go()
+    with pytest.raises(Failure):
+        await applying
+
+
+def test_a_bar_goes_back_where_all_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node may have to be asked: the bar shows what that one has got."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with printing.sending(100, "sending", "waiting") as told:
+        for sent, label, percent in (
+            (50, "sending", 50),
+            (100, "waiting", 100),
+            (0, "sending", 0),
+            (30, "sending", 30),
+        ):
+            told(sent)
+            last = terminal.getvalue().rpartition("\r")[2]
+            assert label in last
+            assert f" {percent}%" in last
+
+
+def test_a_bar_that_nobody_sees_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
+    with printing.sending(0, "sending", "waiting") as told:
+        told(0)
+    assert written.getvalue() == ""

@@ -34,7 +34,24 @@ def saved(folder: Path, content: Any) -> str:
 
 
 async def test_a_whole_trail_is_whole(tmp_path: Path) -> None:
-    assert (await call("audit", "verify", "--file", saved(tmp_path, answer(3)))).exit_code == 0
+    result = await call("audit", "verify", "--file", saved(tmp_path, answer(3)))
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+async def test_what_was_verified_is_printed_as_data(tmp_path: Path) -> None:
+    """It holds what a receipt does; of a trail that is not whole nothing is printed."""
+    trail = answer(3)
+    file = saved(tmp_path, trail)
+    result = await call("audit", "verify", "--file", file, "-o", "json")
+    head = trail["chain"]["head"]
+    assert json.loads(result.stdout) == {"items": 3, "count": 3, "dropped": 0, "head": head}
+    receipt = tmp_path / "receipt"
+    receipt.write_text(result.stdout)
+    again = await call("audit", "verify", "--file", file, "--receipt", str(receipt), "-o", "name")
+    assert (again.exit_code, again.stdout) == (0, head + "\n")
+    trail["items"][1]["summary"] = "something else"
+    broken = await call("audit", "verify", "--file", saved(tmp_path, trail), "-o", "json")
+    assert (broken.exit_code, broken.stdout) == (1, "")
 
 
 @pytest.mark.parametrize("field", ["principal", "summary", "at", "remote"])
