@@ -13,6 +13,7 @@ import calendar
 import functools
 import importlib.resources
 import io
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from zoneinfo import ZoneInfo
 from raftcron.core.cron import CronFields
 from raftcron.core.exclusion import Exclusion, exclusion_of
 from raftcron.core.model import Calendar, Job, Policy
-from raftcron.core.schedule import AtSchedule, CronSchedule, EverySchedule, Schedule
+from raftcron.core.schedule import AtSchedule, CronSchedule, EverySchedule, Schedule, ScheduleError
 from raftcron.core.times import schedules_of
 
 PART_DAYS = 200  # of a span, counted at once: about 2 ms; with exclusions a twentieth of it, for 1 to 6
@@ -47,7 +48,7 @@ class Account(NamedTuple):
     through: int
 
     def parts(self) -> Iterator[int]:
-        """The number of times, part by part: each takes some milliseconds at most."""
+        """The number of times, part by part: each takes some milliseconds at most.  Raises ScheduleError."""
         step = self._step_ms()
         for after in range(self.after, self.through, step):
             yield count(
@@ -364,9 +365,12 @@ def _seconds(offset: timedelta | None) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _zone(name: str) -> ZoneInfo:
-    """A zone of the tzdata package; the machine's own files are never looked at."""
-    data = importlib.resources.files("tzdata.zoneinfo").joinpath(*name.split("/")).read_bytes()
-    return ZoneInfo.from_file(io.BytesIO(data), key=name)
+    """A zone of the tzdata package; the machine's own files are never looked at.  ScheduleError if it has lost it."""
+    try:
+        data = importlib.resources.files("tzdata.zoneinfo").joinpath(*name.split("/")).read_bytes()
+        return ZoneInfo.from_file(io.BytesIO(data), key=name)
+    except (OSError, ValueError, LookupError, struct.error) as error:
+        raise ScheduleError(f"the file of the time zone {name!r} cannot be read: {error!r}") from error
 
 
 # ---- which days --------------------------------------------------------------------------------------------------

@@ -354,6 +354,12 @@ def _is_hashed(text: str, timezone: str) -> bool:
 
 
 def _unknown_zone(said: str, similar: str | None) -> ScheduleError:
+    if said == similar:
+        return ScheduleError(
+            f"the file of the time zone {said!r} is missing or damaged in tz data {TZDATA_VERSION}",
+            None,
+            "install the package tzdata anew on this node",
+        )
     return ScheduleError(
         f"the time zone {said[:60]!r} is not known to tz data {TZDATA_VERSION}",
         None,

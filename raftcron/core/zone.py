@@ -174,8 +174,12 @@ def zone_names() -> frozenset[str]:
 
 
 def known_zone(name: str) -> bool:
-    """Whether the pinned tz data holds a zone of exactly this name."""
-    return name in zone_names()
+    """Whether this node has the zone of exactly this name from the pinned tz data, listed and readable."""
+    try:
+        zone(name)
+    except KeyError:
+        return False
+    return True
 
 
 def similar_zone(name: str) -> str | None:
@@ -185,13 +189,23 @@ def similar_zone(name: str) -> str | None:
 
 
 def zone_data(name: str) -> bytes:
-    """The TZif file of a known zone.  KeyError for a name that zone_names() does not hold."""
+    """The TZif file of a zone.  KeyError for a name that zone_names() does not hold, or whose file is missing."""
     if name not in zone_names():
         raise KeyError(name)
-    return importlib.resources.files("tzdata.zoneinfo").joinpath(*name.split("/")).read_bytes()
+    try:
+        return importlib.resources.files("tzdata.zoneinfo").joinpath(*name.split("/")).read_bytes()
+    except OSError as error:  # a broken installation
+        raise KeyError(name) from error
 
 
 @functools.lru_cache(maxsize=1024)  # there are some 600 names
 def zone(name: str) -> Zone:
-    """The zone of this name; equal names give the same object.  KeyError if the pinned tz data does not know it."""
-    return Zone(name, zone_data(name))
+    """The zone of this name; equal names give the same object.
+
+    KeyError if the pinned tz data does not know it, or this installation has lost or damaged its file.
+    """
+    data = zone_data(name)
+    try:
+        return Zone(name, data)
+    except (ValueError, LookupError, struct.error) as error:
+        raise KeyError(name) from error

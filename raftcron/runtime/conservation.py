@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from raftcron.core.ledger import account
+from raftcron.core.ledger import Account, account
 from raftcron.core.model import Job
 from raftcron.core.schedule import ScheduleError
 from raftcron.runtime.clocks import TrustedTime
@@ -94,22 +94,29 @@ class Conservation:
             return None  # the leader reckons with others
         policy = state.policy(job.uid)
         decided = job.fired + job.skipped  # before the first turn that is given up: of one index with the account
-        try:
-            asked = account(job, policy, state.calendars, state.editions_since)
-        except ScheduleError:
-            asked = None
         overdue_since = self._overdue_since(job)
-        if asked is None or asked.parts_count > PARTS_MAX:
+        try:
+            owed = await self._owed(account(job, policy, state.calendars, state.editions_since))
+        except ScheduleError:  # this node cannot read it
+            owed = None
+        if owed is None:
             self.left_out += 1
             return None if overdue_since is None else Finding(0, overdue_since)
-        owed = 0
-        for part in asked.parts():
-            owed += part
-            await asyncio.sleep(0)
         self.checked += 1
         if decided == owed and overdue_since is None:
             return None
         return Finding(decided - owed, overdue_since)
+
+    @staticmethod
+    async def _owed(asked: Account | None) -> int | None:
+        """What a job owed; None if it cannot be told, or would take too long."""
+        if asked is None or asked.parts_count > PARTS_MAX:
+            return None
+        owed = 0
+        for part in asked.parts():
+            owed += part
+            await asyncio.sleep(0)
+        return owed
 
     def _overdue_since(self, job: Job) -> int | None:
         """When the first undecided time of a job was due, if that is too long ago."""

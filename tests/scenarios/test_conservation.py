@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import logging
+from collections.abc import Iterator
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raftcron.core import definition, ledger, planner
+from raftcron.core import definition, ledger, planner, schedule, zone
 from raftcron.core.commands import Decision
 from raftcron.core.model import Job, Policy
 from raftcron.core.timeline import Group, Timeline
@@ -159,3 +163,70 @@ def test_a_long_span_is_counted_part_by_part() -> None:
             asked.schedules, asked.after, asked.through, asked.anchor, start_at=asked.start_at, end_at=asked.end_at
         )
         assert sum(parts) == whole > 0
+
+
+# ---- a broken installation -------------------------------------------------------------------------------------------
+
+CACHES = (zone.zone, schedule._is_hashed, schedule._parse, ledger._zone)
+
+
+@pytest.fixture
+def zone_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The zones' files: the package lists all of them, and has UTC and Pacific/Chatham."""
+    real, directory = importlib.resources.files, tmp_path / "zoneinfo"
+    for name in ("UTC", "Pacific/Chatham"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(zone.zone_data(name))
+
+    def files(package: str) -> Traversable:
+        return directory if package == "tzdata.zoneinfo" else real(package)
+
+    monkeypatch.setattr(importlib.resources, "files", files)
+    for cache in CACHES:
+        cache.cache_clear()
+    yield directory
+    for cache in CACHES:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize("data", [None, b"", b"TZif2" + bytes(60)], ids=["missing", "empty", "damaged"])
+def test_a_zone_whose_file_is_not_there_pauses_its_jobs_and_ends_no_watch(zone_files: Path, data: bytes | None) -> None:
+    """With a note that says what to mend; other jobs go on."""
+    if data is None:
+        (zone_files / "Pacific/Chatham").unlink()
+    else:
+        (zone_files / "Pacific/Chatham").write_bytes(data)
+
+    async def act(scene: Scene) -> None:
+        found = watch(scene)
+        await scene.put("lost", schedule="* * * * * *", timezone="Pacific/Chatham")
+        await scene.put("well", schedule="* * * * * *")
+        await found.step()
+        assert found.left_out == 1
+        await scene.seconds(3)
+        await found.step()
+        job = scene.leader.machine.state.jobs["lost"]
+        assert job.paused
+        assert "'Pacific/Chatham'" in job.pause_note
+        assert "install the package tzdata anew" in job.pause_note
+        assert not scene.leader.machine.state.jobs["well"].paused
+        assert (found.difference, found.overdue) == (0, 0)
+
+    play(act)
+
+
+def test_a_zone_whose_file_vanishes_from_a_running_node_is_not_recounted(zone_files: Path) -> None:
+    """The node reckons with what it has read and goes on; the watch leaves the job out."""
+
+    async def act(scene: Scene) -> None:
+        found = watch(scene)
+        await scene.put("there", schedule="* * * * * *", timezone="Pacific/Chatham")
+        await scene.seconds(2)
+        (zone_files / "Pacific/Chatham").unlink()
+        await found.step()
+        assert (found.checked, found.left_out) == (0, 1)
+        await scene.seconds(2)
+        assert not scene.leader.machine.state.jobs["there"].paused
+        assert len(scene.rows("there")) >= 3
+
+    play(act)
