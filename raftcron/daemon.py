@@ -126,7 +126,7 @@ class Daemon:
         self.service: Service | None = None  # what writes go through, once HTTP is served
 
     def _judge(self, spec: Mapping[str, Any]) -> list[str]:
-        return [finding.fault.pointer for finding in self._registry.validate(spec)]
+        return [fault.pointer for fault in self._registry.validate(spec)]
 
     def fail(self, error: BaseException) -> None:
         """End the process: it must not guess and must not go on."""

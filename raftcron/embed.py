@@ -263,10 +263,8 @@ class RaftCron:
         registry, faults = Registry.installed(), list[Fault]()
         for name, body in self._jobs.items():
             judge = ScheduleJudge(name, int(SystemClock().wall() * 1000), body, None, {})
-            checked = definition.check(
-                body, name, judge, lambda spec: ([one.fault for one in registry.validate(spec)], [])
-            )
-            for fault in dict.fromkeys([*checked.faults, *judge.faults, *checked.not_yet]):
+            checked = definition.check(body, name, judge, registry.validate)
+            for fault in dict.fromkeys([*checked.faults, *judge.faults]):
                 faults.append(Fault(f"/{name}{fault.pointer}", fault.message))
         if faults:
             lines = "".join(f"\n  {fault.pointer} {fault.message}" for fault in faults)

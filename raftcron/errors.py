@@ -2,7 +2,6 @@
 
     RaftcronError
     |- InvalidError            422  what was asked makes no sense; every fault is named
-    |  |- NotYetSupportedError 422  a field that this version does not build yet
     |- MalformedError          400  not readable at all
     |- UnauthorizedError       401
     |- ForbiddenError          403
@@ -59,10 +58,6 @@ class InvalidError(RaftcronError):
 
     code, title, http_status, exit_code = "invalid", "The request is not valid", 422, 2
     results: tuple[Any, ...] = ()
-
-
-class NotYetSupportedError(InvalidError):
-    code, title = "not_yet_supported", "This version does not support that yet"
 
 
 class MalformedError(RaftcronError):

@@ -28,10 +28,6 @@ MEANINGS: Final = {
         "The body, a parameter or a file makes no sense; `errors` names every fault, each with a JSON pointer.",
         "Mend what is named. `raftcron job apply` tells file and line; `--dry-run` looks before it writes.",
     ),
-    "not_yet_supported": (
-        "A field that this version does not build has a value other than its default.",
-        "Leave the field out, or use a version that has it.",
-    ),
     "malformed": (
         "The request cannot be read at all: no JSON, no UTF-8, a header that is none, a body that is late.",
         "Mend the client that sent it.",

@@ -38,8 +38,6 @@ class SettingOption(click.Option):
 def _help_row(row: Setting) -> tuple[str, str]:
     facts = [f"default {row.shown_default}"] + ([row.shown_range] if row.shown_range else [])
     text = f"{row.help}  [{row.variable}; {'; '.join(facts)}]"
-    if row.is_later:
-        text += "  Not built yet."
     return (row.variable if row.is_secret else f"{row.flag} {row.kind.metavar}".strip()), text
 
 

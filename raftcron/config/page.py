@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftcron.config.table import SETTINGS, Setting
+from raftcron.config.table import SETTINGS
 
 
 def page() -> str:
@@ -30,14 +30,9 @@ def page() -> str:
         for row in SETTINGS:
             if row.section == section:
                 flag = "" if row.is_secret else f"`{row.flag}{' ' if row.kind.metavar else ''}{row.kind.metavar}`"
-                cells = (flag, f"`{row.variable}`", row.shown_default, row.shown_range, row_help(row))
+                cells = (flag, f"`{row.variable}`", row.shown_default, row.shown_range, row.help)
                 lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def row_help(row: Setting) -> str:
-    """The row's sentence, with what is to be known about it."""
-    return row.help + (" Not built yet: refused at any other value." if row.is_later else "")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,6 @@ class Setting:
     high: int | None = None
     rule: str = ""  # what the range cannot say
     default_text: str = ""  # where the default is derived
-    is_later: bool = False  # in the table, not built yet: refused at any value but its default
     is_secret: bool = False  # environment only: command lines and files get around
 
     @property

@@ -20,7 +20,7 @@ import msgspec
 
 from raftcron.core.cron import uses_hash
 from raftcron.core.fields import CHECKS, NAME_RULE, Walk, escape, kind_of, name_fault, near
-from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339, shown
+from raftcron.core.instant import format_duration, parse_duration, parse_rfc3339
 from raftcron.core.model import AT_LEAST_ONCE, AT_MOST_ONCE, HANDLER_TAG, PROCESS_TAG, UNLIMITED, Policy, Recurrence
 from raftcron.errors import Fault
 
@@ -77,10 +77,6 @@ DEFAULTS: Mapping[str, Any] = {
     "alerts": [],
 }
 
-# Fields of the contract that this release does not build: they are refused at any value but the default.
-NOT_YET: Mapping[str, frozenset[str]] = {}
-NOT_YET_WHOLE: frozenset[str] = frozenset()
-
 _EVERY = re.compile(r"@every\s+(?P<interval>\S+)(?:\s+from\s+(?P<from>\S+))?", re.ASCII | re.IGNORECASE)
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
@@ -89,11 +85,10 @@ _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What a walk over a body found: `written` is sound where both lists of faults are empty."""
+    """What a walk over a body found: `written` is sound where there are no faults."""
 
     written: dict[str, Any]
     faults: tuple[Fault, ...]
-    not_yet: tuple[Fault, ...]
     paused: bool | None
     owner: str | None
 
@@ -105,7 +100,7 @@ OF_EXECUTOR = ("type", "async", "handler")  # and of an executor object on these
 RECURRENCE = frozenset({"schedule", "timezone", "hash_key", "dst", "exclude", "jitter", "start_at", "end_at"})
 
 ScheduleCheck = Callable[[str, str], str | None]  # (text, timezone) -> what is wrong
-ExecutorCheck = Callable[[Mapping[str, Any]], tuple[list[Fault], list[Fault]]]  # object -> (faults, not yet supported)
+ExecutorCheck = Callable[[Mapping[str, Any]], Iterable[Fault]]  # pointers are relative to the object
 
 
 def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_executor: ExecutorCheck) -> Checked:
@@ -116,7 +111,7 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
     walk = Walk()
     if not isinstance(body, dict):
         walk.fault("", f"must be an object, not {kind_of(body)}")
-        return Checked({}, tuple(walk.faults), (), None, None)
+        return Checked({}, tuple(walk.faults), None, None)
     if "name" in body:
         said = body["name"]
         problem = name_fault(said)
@@ -142,17 +137,15 @@ def check(body: Any, name: str | None, check_schedule: ScheduleCheck, check_exec
     _check_fields(walk, written)
     _check_spans(walk, written)
     _check_placement(walk, written)
-    _check_not_yet(walk, written)
     if "executor" in written:
         if not isinstance(written["executor"], dict):
             walk.fault("/executor", f"must be an object, not {kind_of(written['executor'])}")
         else:
-            faults, not_yet = check_executor(written["executor"])
+            faults = check_executor(written["executor"])
             walk.faults.extend(Fault("/executor" + pointer, message) for pointer, message in faults)
-            walk.not_yet.extend(Fault("/executor" + pointer, message) for pointer, message in not_yet)
     if "schedule" in written:
         _check_schedules(walk, written, check_schedule)
-    return Checked(written, tuple(walk.faults), tuple(walk.not_yet), paused, owner)
+    return Checked(written, tuple(walk.faults), paused, owner)
 
 
 def sound(written: Mapping[str, Any], faults: Iterable[Fault]) -> dict[str, Any]:
@@ -234,36 +227,6 @@ def _check_placement(walk: Walk, written: Mapping[str, Any]) -> None:
     if isinstance(said, dict) and said.get("on") == "all" and said.get("shards") is not None:
         text = "a broadcast (`on: all`) has one part for each node: leave it out, or use another `on`"
         walk.fault("/placement/shards", text)
-
-
-def _check_not_yet(walk: Walk, written: Mapping[str, Any]) -> None:
-    def refuse(pointer: str, default: Any) -> None:
-        if any(fault.pointer == pointer or fault.pointer.startswith(pointer + "/") for fault in walk.faults):
-            return  # it makes no sense at all
-        walk.not_yet.append(
-            Fault(pointer, f"is not supported yet at any value but its default, {shown(default)}: leave it out")
-        )
-
-    for key in sorted(NOT_YET_WHOLE & written.keys()):
-        if not _same(written[key], DEFAULTS[key]):
-            refuse(f"/{key}", DEFAULTS[key])
-    for key, inner_keys in NOT_YET.items():
-        said = written.get(key)
-        for inner in sorted(inner_keys & said.keys()) if isinstance(said, dict) else ():
-            if not _same(written[key][inner], DEFAULTS[key][inner]):
-                refuse(f"/{key}/{inner}", DEFAULTS[key][inner])
-
-
-def _same(value: Any, default: Any) -> bool:
-    """Equality that knows durations ("60s" is "1m") and tells true from 1."""
-    if value == default and isinstance(value, bool) == isinstance(default, bool):
-        return True
-    if isinstance(default, str) and default[:1].isdigit():
-        try:
-            return parse_duration(value) == parse_duration(default)
-        except (ValueError, TypeError):
-            return False
-    return False
 
 
 def canonical(written: Mapping[str, Any]) -> bytes:

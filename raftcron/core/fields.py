@@ -1,4 +1,4 @@
-"""What each field of a job may hold, one check a field; which of them this release builds is said in definition.py."""
+"""What each field of a job may hold, one check a field; what fields there are, and their defaults: definition.py."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ class Walk:
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
-        self.not_yet: list[Fault] = []
 
     def fault(self, pointer: str, message: str) -> None:
         self.faults.append(Fault(pointer, message))

@@ -21,13 +21,13 @@ from yarl import URL
 
 import raftcron
 from raftcron.clock import Clock
+from raftcron.errors import Fault
 from raftcron.executors.addresses import AddressRules
 from raftcron.executors.context import args_text, headers
 from raftcron.executors.http_spec import ANSWER_BYTES, DEFAULT_METHOD, StatusSet, validate
 from raftcron.executors.output import WHOLE_BYTES, Capture, Shelf, Tail, output_name
 from raftcron.executors.registry import Surroundings, unsent
 from raftcron.executors.signature import signed
-from raftcron.executors.validation import Finding
 from raftcron.ports import Attempt, Control, Ending
 
 CONNECTIONS_PER_HOST = 100  # those beyond it wait, and ask the gate when it is their turn
@@ -91,7 +91,7 @@ class HttpExecutor:
         return cls(surroundings.clock, surroundings.addresses, surroundings.trust, surroundings.answers)
 
     @staticmethod
-    def validate(spec: Mapping[str, Any]) -> list[Finding]:
+    def validate(spec: Mapping[str, Any]) -> list[Fault]:
         return validate(spec)
 
     async def close(self) -> None:

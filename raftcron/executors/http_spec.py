@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from yarl import URL
 
 from raftcron.core.vault import REFERENCE
+from raftcron.errors import Fault
 from raftcron.executors.addresses import BY_DEFAULT, AddressRules, is_address
 from raftcron.executors.signature import key_of
-from raftcron.executors.validation import Finding, Findings, has_control, json_type, pointer
+from raftcron.executors.validation import Findings, has_control, json_type, pointer
 
 FIELDS = {"type", "method", "url", "headers", "body", "expect_status", "expect_body", "secret", "async"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -67,7 +68,7 @@ class StatusSet:
         return self.text
 
 
-def validate(spec: Mapping[str, Any], rules: AddressRules = BY_DEFAULT) -> list[Finding]:
+def validate(spec: Mapping[str, Any], rules: AddressRules = BY_DEFAULT) -> list[Fault]:
     """Every fault of an http executor object; pointers are relative to it."""
     findings = Findings()
     findings.unknown_fields(spec, FIELDS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from raftcron.errors import Fault
 from raftcron.executors.registry import Surroundings
-from raftcron.executors.validation import Finding, Findings
+from raftcron.executors.validation import Findings
 from raftcron.ports import Attempt, Control, Ending
 
 
@@ -18,7 +19,7 @@ class NoopExecutor:
         return cls()
 
     @staticmethod
-    def validate(spec: Mapping[str, Any]) -> list[Finding]:
+    def validate(spec: Mapping[str, Any]) -> list[Fault]:
         findings = Findings()
         findings.unknown_fields(spec, {"type"})
         return findings.items

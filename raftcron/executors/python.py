@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from raftcron.clock import Clock
+from raftcron.errors import Fault
 from raftcron.executors.context import environment
 from raftcron.executors.handlers import Handler, Handlers, Run
 from raftcron.executors.host import SECRETS
@@ -26,7 +27,7 @@ from raftcron.executors.output import TAIL_BYTES, output_name
 from raftcron.executors.registry import Surroundings, unsent
 from raftcron.executors.spawned import carry_out
 from raftcron.executors.spawner import Spawner, SpawnRequest
-from raftcron.executors.validation import Finding, Findings
+from raftcron.executors.validation import Findings
 from raftcron.ports import Attempt, Control, Ending
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class PythonExecutor:
         return cls(surroundings.handlers, surroundings.spawner, surroundings.clock)
 
     @staticmethod
-    def validate(spec: Mapping[str, Any]) -> list[Finding]:
+    def validate(spec: Mapping[str, Any]) -> list[Fault]:
         """Whether somebody has the handler is not asked: nodes come and go."""
         findings = Findings()
         findings.unknown_fields(spec, FIELDS)

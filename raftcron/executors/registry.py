@@ -14,7 +14,7 @@ from raftcron.clock import Clock, SystemClock
 from raftcron.errors import ConfigurationError, Fault
 from raftcron.executors.addresses import BY_DEFAULT, AddressRules
 from raftcron.executors.output import Shelf
-from raftcron.executors.validation import Finding, Findings, json_type
+from raftcron.executors.validation import Findings, json_type
 from raftcron.ports import Attempt, Control, Ending
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ class ExecutorKind(Protocol):
     def create(cls, surroundings: Surroundings) -> Self: ...
 
     @staticmethod
-    def validate(spec: Mapping[str, Any]) -> list[Finding]: ...
+    def validate(spec: Mapping[str, Any]) -> list[Fault]: ...
 
     async def run(self, attempt: Attempt, control: Control) -> Ending: ...
 
     async def close(self) -> None: ...
 
 
-Judge = Callable[[Mapping[str, Any]], list[Finding]]  # as `ExecutorKind.validate`
+Judge = Callable[[Mapping[str, Any]], list[Fault]]  # as `ExecutorKind.validate`
 
 
 class Registry:
@@ -109,7 +109,7 @@ class Registry:
             self._kinds[name] = cast("type[ExecutorKind]", loaded)
         return self._kinds[name]
 
-    def validate(self, spec: Any) -> list[Finding]:
+    def validate(self, spec: Any) -> list[Fault]:
         """Every fault of a job's executor object; pointers are relative to it.  ConfigurationError as in `kind`."""
         findings = Findings()
         if not isinstance(spec, Mapping):
@@ -124,13 +124,13 @@ class Registry:
             findings.invalid("/type", f"unknown executor type {spec['type']!r}; one of {', '.join(self.types)}")
         return findings.items
 
-    def _judged(self, spec: Mapping[str, Any]) -> list[Finding]:
+    def _judged(self, spec: Mapping[str, Any]) -> list[Fault]:
         name = spec["type"]
         judge = self._judges.get(name) or self.kind(name).validate
         if name in BUILT_IN:
             return judge(spec)
         try:
-            return [Finding(Fault(str(fault[0]), str(fault[1])), code) for fault, code in judge(spec)]
+            return [Fault(str(where), str(message)) for where, message in judge(spec)]
         except Exception as error:  # the rim of code that others have written
             log.exception("validation_failed type=%s", name)
             raise ConfigurationError(f"the executor type {name!r} cannot judge this: {error!r}") from error

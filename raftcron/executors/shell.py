@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from raftcron.config.kinds import MIB, SIZE
+from raftcron.errors import Fault
 from raftcron.executors.context import OF_THE_USER, environment
 from raftcron.executors.output import output_name
 from raftcron.executors.registry import Surroundings
 from raftcron.executors.spawned import carry_out
 from raftcron.executors.spawner import SpawnRequest
-from raftcron.executors.validation import Finding, Findings, json_type, pointer
+from raftcron.executors.validation import Findings, json_type, pointer
 from raftcron.ports import Attempt, Control, Ending
 
 FIELDS = {"type", "command", "cwd", "env", "stdin", "user", "group", "memory_limit"}
@@ -78,7 +79,7 @@ class ShellExecutor:
         )
 
     @staticmethod
-    def validate(spec: Mapping[str, Any]) -> list[Finding]:
+    def validate(spec: Mapping[str, Any]) -> list[Fault]:
         findings = Findings()
         findings.unknown_fields(spec, FIELDS)
         _check_command(findings, spec.get("command"))

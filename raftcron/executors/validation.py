@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from raftcron.core.vault import REFERENCE
 from raftcron.errors import Fault
 
-Code = Literal["invalid", "not_yet_supported"]
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class Finding(NamedTuple):
-    """A fault, and whether it makes no sense at all or is only not built yet."""
-
-    fault: Fault
-    code: Code
 
 
 def pointer(*parts: str | int) -> str:
@@ -30,13 +21,10 @@ class Findings:
     """The list in the making."""
 
     def __init__(self) -> None:
-        self.items: list[Finding] = []
+        self.items: list[Fault] = []
 
     def invalid(self, where: str, message: str) -> None:
-        self.items.append(Finding(Fault(where, message), "invalid"))
-
-    def not_yet(self, where: str, message: str) -> None:
-        self.items.append(Finding(Fault(where, message), "not_yet_supported"))
+        self.items.append(Fault(where, message))
 
     def unknown_fields(self, spec: Mapping[str, Any], known: Collection[str]) -> None:
         for name in spec:

@@ -15,7 +15,7 @@ from raftcron.runtime.small_bodies import counted
 from raftcron.runtime.views import instant
 from raftcron.runtime.writes import Precondition, Writes, taken
 
-JudgeExecutor = Callable[[Mapping[str, Any]], tuple[list[Fault], list[Fault]]]
+JudgeExecutor = Callable[[Mapping[str, Any]], list[Fault]]
 
 
 class AlertRoutes:
@@ -71,6 +71,6 @@ def url_faults(listed: Any, judge: JudgeExecutor) -> list[Fault]:
     for place, item in enumerate(listed if isinstance(listed, list) else []):
         url = item.get("url") if isinstance(item, dict) else None
         if isinstance(url, str) and not url.startswith("${secret:"):  # nobody knows yet what that will be
-            faults, _ = judge({"type": "http", "url": url})
+            faults = judge({"type": "http", "url": url})
             found += [Fault(f"/alerts/{place}{fault.pointer}", fault.message) for fault in faults]
     return found

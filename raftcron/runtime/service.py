@@ -38,7 +38,6 @@ from raftcron.errors import (
     ForbiddenError,
     InvalidError,
     NotFoundError,
-    NotYetSupportedError,
     RevisionError,
     TooLargeError,
     UnavailableError,
@@ -334,7 +333,6 @@ class Service(Writes):
         faults = dict.fromkeys([*checked.faults, *judge.faults, *self._group_faults(checked.written.get("group"))])
         if name is not None and (problem := name_fault(name)) is not None:
             faults = {Fault("/name", f"of the path: {problem}"): None, **faults}
-        not_yet = dict.fromkeys(checked.not_yet)
         sound = definition.sound(checked.written, faults)  # what rests on more than the body is judged of the rest
         faults |= dict.fromkeys(url_faults(sound.get("alerts"), self.judge_executor))
         policy = definition.policy_of(definition.canonical({**definition.STAND_INS, **sound}))
@@ -349,16 +347,7 @@ class Service(Writes):
             fault = never_fires(policy, name or _name_in(body), now, calendars)
             faults |= {} if fault is None else {fault: None}
         if faults:
-            raise InvalidError(
-                f"the job has {counted(len(faults))}; nothing was written",
-                (*faults, *(fault for fault in not_yet if fault not in faults)),
-            )
-        if not_yet:
-            raise NotYetSupportedError(
-                f"the job asks for {counted(len(not_yet), 'thing')} that this version does not build yet; "
-                "nothing was written",
-                tuple(not_yet),
-            )
+            raise InvalidError(f"the job has {counted(len(faults))}; nothing was written", tuple(faults))
         return checked
 
     def _group_faults(self, group: Any) -> list[Fault]:
@@ -368,16 +357,12 @@ class Service(Writes):
         hint = near(group, groups) or "; PUT it to /v1/groups first"
         return [Fault("/group", f"there is no group {group!r}{hint}")]
 
-    def judge_executor(self, spec: Mapping[str, Any]) -> tuple[list[Fault], list[Fault]]:
-        """What is wrong with an executor object, and what of it this release does not build."""
+    def judge_executor(self, spec: Mapping[str, Any]) -> list[Fault]:
+        """What is wrong with an executor object."""
         try:
-            findings = self._registry.validate(plain(spec))
+            return self._registry.validate(plain(spec))
         except ConfigurationError as error:
-            return [Fault("/type", error.detail)], []
-        return (
-            [finding.fault for finding in findings if finding.code == "invalid"],
-            [finding.fault for finding in findings if finding.code != "invalid"],
-        )
+            return [Fault("/type", error.detail)]
 
     def times(self, job: Job) -> Times:
         """Raises ConflictError where this node cannot tell them."""

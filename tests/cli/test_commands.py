@@ -469,7 +469,7 @@ async def test_cluster_status(node: StandIn) -> None:
         (410, "gone", 3),
         (412, "revision", 4),
         (413, "too_large", 2),
-        (422, "not_yet_supported", 2),
+        (422, "invalid", 2),
         (429, "too_many", 5),
         (503, "unavailable", 5),
         (504, "unknown_outcome", 5),

@@ -26,7 +26,6 @@ MAP = {
     "too_large": ("TooLargeError", 413, 2),
     "media_type": ("MediaTypeError", 415, 2),
     "invalid": ("InvalidError", 422, 2),
-    "not_yet_supported": ("NotYetSupportedError", 422, 2),
     "too_many": ("TooManyError", 429, 5),
     "unavailable": ("UnavailableError", 503, 5),
     "unknown_outcome": ("UnknownOutcomeError", 504, 5),

@@ -42,9 +42,9 @@ class EchoExecutor:
         """Holds nothing."""
 
 
-def faults(spec: Any) -> dict[str, str]:
-    """Pointer and code of all that is wrong."""
-    return {finding.fault.pointer: finding.code for finding in Registry().validate(spec)}
+def faults(spec: Any) -> set[str]:
+    """Pointers to all that is wrong."""
+    return {fault.pointer for fault in Registry().validate(spec)}
 
 
 async def test_a_third_party_executor_by_entry_point() -> None:
@@ -53,7 +53,7 @@ async def test_a_third_party_executor_by_entry_point() -> None:
     registry = Registry([EntryPoint("echo", value, GROUP), EntryPoint("noop", value, GROUP)])
     assert registry.types == ["echo", "http", "noop", "python", "shell"]
     assert registry.kind("noop") is NoopExecutor
-    assert [item.fault.pointer for item in registry.validate({"type": "echo", "says": 1})] == ["/says"]
+    assert [fault.pointer for fault in registry.validate({"type": "echo", "says": 1})] == ["/says"]
     executors = registry.executors(Surroundings())
     ending = await executors.run(make_attempt({"type": "echo", "say": "hi"}), HandControl())
     assert ending.output_tail == b"hi"
@@ -103,8 +103,8 @@ async def test_a_type_that_is_not_here_is_named() -> None:
         Registry([EntryPoint("fax", "no_such_module:Fax", GROUP)]).kind("fax")
     ending = await Registry().executors(Surroundings()).run(make_attempt({"type": "fax"}), HandControl())
     assert (ending.state, ending.error_kind) == ("failed", "not_allowed")
-    assert faults({"type": "fax"}) == {"/type": "invalid"}
-    assert faults({"type": "python", "handler": "f", "args": {"a": 1}}) == {}
+    assert faults({"type": "fax"}) == {"/type"}
+    assert faults({"type": "python", "handler": "f", "args": {"a": 1}}) == set()
 
 
 async def test_installed_types_include_the_built_in_ones() -> None:
@@ -117,7 +117,7 @@ async def test_noop_asks_the_gate_and_succeeds() -> None:
     noop = NoopExecutor.create(Surroundings())
     assert await noop.run(make_attempt({"type": "noop"}), HandControl()) == Ending("succeeded")
     assert (await noop.run(make_attempt({"type": "noop"}), HandControl(None))).state == "not_started"
-    assert faults({"type": "noop", "sleep": 1}) == {"/sleep": "invalid"}
+    assert faults({"type": "noop", "sleep": 1}) == {"/sleep"}
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ async def test_noop_asks_the_gate_and_succeeds() -> None:
 )
 def test_good_objects_have_no_fault(spec: dict[str, Any]) -> None:
     """What api.md shows, and null for what may be left out."""
-    assert faults(spec) == {}
+    assert faults(spec) == set()
 
 
 @pytest.mark.parametrize("spec", [None, [], "http", 5, {}, {"type": None}, {"type": ["http"]}, {"type": {}}])
 def test_what_is_no_executor_object_is_refused(spec: Any) -> None:
     """One fault, no exception."""
-    assert list(faults(spec).values()) == ["invalid"]
+    assert len(faults(spec)) == 1
 
 
 def test_every_fault_of_an_http_object_is_named() -> None:
@@ -171,21 +171,21 @@ def test_every_fault_of_an_http_object_is_named() -> None:
         "time~out": 1,
     }
     assert faults(spec) == {
-        "/method": "invalid",
-        "/url": "invalid",
-        "/headers/Bad Name": "invalid",
-        "/headers/X-A": "invalid",
-        "/headers/x-a": "invalid",
-        "/headers/X~1~0": "invalid",
-        "/headers/raftcron-job": "invalid",
-        "/headers/Content-Length": "invalid",
-        "/body": "invalid",
-        "/expect_status": "invalid",
-        "/expect_body": "invalid",
-        "/secret": "invalid",
-        "/async": "invalid",
-        "/retries": "invalid",
-        "/time~0out": "invalid",
+        "/method",
+        "/url",
+        "/headers/Bad Name",
+        "/headers/X-A",
+        "/headers/x-a",
+        "/headers/X~1~0",
+        "/headers/raftcron-job",
+        "/headers/Content-Length",
+        "/body",
+        "/expect_status",
+        "/expect_body",
+        "/secret",
+        "/async",
+        "/retries",
+        "/time~0out",
     }
 
 
@@ -200,14 +200,14 @@ def test_every_fault_of_an_http_object_is_named() -> None:
 )  # fmt: skip
 def test_a_url_that_cannot_be_called_is_refused(url: Any) -> None:
     """When the job is written, not when it is due."""
-    assert faults({"type": "http", "url": url}) == {"/url": "invalid"}
+    assert faults({"type": "http", "url": url}) == {"/url"}
 
 
 def test_a_body_that_cannot_come_is_not_expected() -> None:
     """HEAD has none, and every body holds an empty text."""
-    assert faults(HTTP | {"expect_body": "ok", "method": "HEAD"}) == {"/expect_body": "invalid"}
-    assert faults(HTTP | {"expect_body": ""}) == {"/expect_body": "invalid"}
-    assert faults(HTTP | {"expect_body": "ok", "method": "GET"}) == {}
+    assert faults(HTTP | {"expect_body": "ok", "method": "HEAD"}) == {"/expect_body"}
+    assert faults(HTTP | {"expect_body": ""}) == {"/expect_body"}
+    assert faults(HTTP | {"expect_body": "ok", "method": "GET"}) == set()
 
 
 def test_every_fault_of_a_shell_object_is_named() -> None:
@@ -224,26 +224,26 @@ def test_every_fault_of_a_shell_object_is_named() -> None:
         "shell": "/bin/bash",
     }
     assert faults(spec) == {
-        "/command/0": "invalid",
-        "/command/1": "invalid",
-        "/command/2": "invalid",
-        "/command/3": "invalid",
-        "/command/4": "invalid",
-        "/command/5": "invalid",
-        "/cwd": "invalid",
-        "/env/1A": "invalid",
-        "/env/B": "invalid",
-        "/env/C": "invalid",
-        "/env/RAFTCRON_JOB": "invalid",
-        "/env/D=E": "invalid",
-        "/stdin": "invalid",
-        "/user": "invalid",
-        "/group": "invalid",
-        "/memory_limit": "invalid",
-        "/shell": "invalid",
+        "/command/0",
+        "/command/1",
+        "/command/2",
+        "/command/3",
+        "/command/4",
+        "/command/5",
+        "/cwd",
+        "/env/1A",
+        "/env/B",
+        "/env/C",
+        "/env/RAFTCRON_JOB",
+        "/env/D=E",
+        "/stdin",
+        "/user",
+        "/group",
+        "/memory_limit",
+        "/shell",
     }
     for command in (None, "", " \n", [], {}, 5, ["x"] * 2000):
-        assert set(faults({"type": "shell", "command": command})) == {"/command"}
+        assert faults({"type": "shell", "command": command}) == {"/command"}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_every_fault_of_a_shell_object_is_named() -> None:
 )
 def test_every_fault_of_a_python_object_is_named(spec: dict[str, Any], pointers: set[str]) -> None:
     """A handler that no node has is none: the application may come later."""
-    assert set(faults({"type": "python"} | spec)) == pointers
+    assert faults({"type": "python"} | spec) == pointers
 
 
 JSON = st.recursive(

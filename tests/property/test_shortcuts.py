@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from raftcron.core import definition, judge
 from raftcron.core.instant import MAX_MS, parse_rfc3339
 from raftcron.core.schedule import parse
+from raftcron.errors import Fault
 from raftcron.executors import http_spec
 from raftcron.executors.addresses import BY_DEFAULT, AddressRules
-from raftcron.executors.validation import Finding, Findings
+from raftcron.executors.validation import Findings
 
 NOW = parse_rfc3339("2026-06-01T12:00:00Z")
 TEXTS = [
@@ -109,7 +110,7 @@ def test_a_usual_address_is_judged_as_each_other_is(url: Any, is_strict: bool) -
 
 
 def test_an_address_that_is_refused_is_so_wherever_it_points() -> None:
-    found: list[list[Finding]] = [
+    found: list[list[Fault]] = [
         http_spec.validate({"type": "http", "url": f"http://169.254.169.254/{path}"}) for path in ("", "a", "a/b")
     ]
     assert all(found)

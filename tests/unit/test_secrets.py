@@ -163,7 +163,7 @@ async def resolver(hand: Hand, directory: Path | None = None) -> tuple[Resolver,
             machine=Held(hand),
             vault=vault,
             directory=directory,
-            judge=lambda spec: [finding.fault.pointer for finding in registry.validate(spec)],
+            judge=lambda spec: [fault.pointer for fault in registry.validate(spec)],
         ),
         vault,
     )

@@ -11,7 +11,7 @@ from raftcron.core import alerts, exclusion, fields, group, route
 from raftcron.core.access import ROLES
 from raftcron.core.apply.jobs import SKIPS_MAX
 from raftcron.core.apply.remote import CONCLUSIONS
-from raftcron.core.definition import DEFAULTS, NOT_YET_WHOLE, SCHEDULES_MAX, SERVER_SET
+from raftcron.core.definition import DEFAULTS, SCHEDULES_MAX, SERVER_SET
 from raftcron.core.explain import MAX_NEXT
 from raftcron.core.fields import CHECKS
 from raftcron.core.vault import SECRET_BYTES_MAX
@@ -43,8 +43,6 @@ def job_fields() -> dict[str, Schema]:
     for key, default in DEFAULTS.items():
         if key == "alerts":
             found[key] = {**_alerts(), "default": default}
-        elif key in NOT_YET_WHOLE:
-            found[key] = {"const": default, "default": default, "description": "not built yet"}
         elif isinstance(default, dict) and key != "labels":
             inner = {name: _with_default(f"/{key}/{name}", value) for name, value in default.items()}
             found[key] = {**strict(inner), "default": default}

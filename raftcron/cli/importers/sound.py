@@ -31,11 +31,8 @@ def sound(found: Imported, now_ms: int) -> Imported:
 
 
 def _faults(job: Mapping[str, Any], registry: Registry, now_ms: int) -> list[Fault]:
-    def judge_executor(spec: Mapping[str, Any]) -> tuple[list[Fault], list[Fault]]:
-        return [finding.fault for finding in registry.validate(spec) if finding.code == "invalid"], []
-
     judge = ScheduleJudge(job["name"], now_ms, job, None, {})
-    checked = definition.check(job, None, judge, judge_executor)
+    checked = definition.check(job, None, judge, registry.validate)
     return list(dict.fromkeys([*checked.faults, *judge.faults]))
 
 
