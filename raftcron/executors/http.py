@@ -24,7 +24,7 @@ from raftcron.clock import Clock
 from raftcron.errors import Fault
 from raftcron.executors.addresses import AddressRules
 from raftcron.executors.context import args_text, headers
-from raftcron.executors.http_spec import ANSWER_BYTES, DEFAULT_METHOD, StatusSet, validate
+from raftcron.executors.http_spec import ANSWER_BYTES, DEFAULT_METHOD, READ_BYTES, StatusSet, validate
 from raftcron.executors.output import WHOLE_BYTES, Capture, Shelf, Tail, output_name
 from raftcron.executors.registry import Surroundings, unsent
 from raftcron.executors.signature import signed
@@ -165,7 +165,13 @@ class HttpExecutor:
         async with response:
             answer = await _read(response)
             self._keep(attempt, answer)
-            return _judge(spec, response.status, answer)
+            ending = _judge(spec, response.status, answer)
+            if ending.state == "failed" and not await _ends(response, READ_BYTES - len(answer)):
+                text = f"{ending.error}; and the answer does not end within {READ_BYTES >> 20} MiB"
+                ending = ending._replace(proven=False, error=text, error_kind="broken")
+            if not response.content.at_eof():
+                response.close()
+            return ending
 
     def _keep(self, attempt: Attempt, answer: bytes) -> None:
         """What does not fit into the tail goes to a file; 64 KiB at most, which the system takes at once."""
@@ -210,16 +216,23 @@ class HttpExecutor:
 async def _read(response: ClientResponse) -> bytes:
     """The answer's body, at most its first 64 KiB."""
     body = bytearray()
-    async for chunk in response.content.iter_any():
+    while len(body) < ANSWER_BYTES and (chunk := await response.content.readany()):
         body += chunk[: ANSWER_BYTES - len(body)]
-        if len(body) >= ANSWER_BYTES:
-            response.close()
-            break
     return bytes(body)
 
 
+async def _ends(response: ClientResponse, bytes_max: int) -> bool:
+    """Whether the answer ends within about so many further bytes, which are thrown away."""
+    while bytes_max > 0:
+        chunk = await response.content.readany()
+        if not chunk:
+            return True
+        bytes_max -= len(chunk)
+    return False
+
+
 def _judge(spec: Mapping[str, Any], code: int, body: bytes) -> Ending:
-    """What a complete answer means; but for a target that goes on by itself, the attempt is certainly over."""
+    """What an answer means that has come to its end, or whose first 64 KiB say that it is well."""
     tail = Tail()
     tail.add(body)
     end = Ending("failed", status_code=code, output_tail=tail.value())

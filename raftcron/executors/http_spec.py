@@ -25,7 +25,8 @@ URL_BYTES = 8 << 10
 BODY_BYTES = 1 << 20
 HEADERS = 100
 HEADER_BYTES = 8 << 10
-ANSWER_BYTES = 64 << 10  # an answer is read this far; one that goes on is cut, and what was read counts
+ANSWER_BYTES = 64 << 10  # of an answer count, and are kept
+READ_BYTES = 1 << 20  # so far an answer that is a failure is read in search of its end, which proves it
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _STATUS = re.compile(r"\s*([1-9][0-9]{2})\s*(?:-\s*([1-9][0-9]{2})\s*)?")

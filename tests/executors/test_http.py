@@ -33,6 +33,9 @@ from tests.raft.certificates import Authority
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+LONG_BYTES = 200 << 10  # more than is kept of an answer, less than is read of a failure
+
+
 class StillClock(SystemClock):
     def wall(self) -> float:
         return 1_800_000_000.9
@@ -59,13 +62,15 @@ class Receiver:
             case ["slow"]:
                 await self.release.wait()
                 return web.Response()
-            case ["endless"]:
-                response = web.StreamResponse()
+            case ["endless", *code]:
+                response = web.StreamResponse(status=int("".join(code) or 200))
                 await response.prepare(request)
                 with contextlib.suppress(ConnectionError):
                     while True:
                         await response.write(b"x" * 10_000)
                 return response
+            case ["long", code]:
+                return web.Response(status=int(code), body=b"x" * LONG_BYTES)
             case ["cookie"]:
                 reply = web.Response()
                 reply.set_cookie("session", "1")
@@ -252,7 +257,7 @@ async def test_a_name_that_does_not_resolve_is_a_proven_failure(
         ("/status/200", "wer 20", None),
         ("/status/200", "answer 201", "body"),
         ("/status/500", "answer", "status"),
-        ("/endless", "y", "body"),
+        ("/long/200", "y", "body"),
     ],
 )
 async def test_an_expected_body_is_looked_for(
@@ -387,6 +392,57 @@ async def test_an_endless_answer_is_cut(executor: HttpExecutor, receiver: Receiv
     """Its status counts, a tail is kept, the connection is closed."""
     ending = await call(executor, receiver.url + "/endless")
     assert (ending.state, ending.status_code, len(ending.output_tail)) == ("succeeded", 200, 4096)
+
+
+async def test_a_long_failure_is_read_to_its_end(executor: HttpExecutor, receiver: Receiver) -> None:
+    """Its end proves that the attempt is over, whatever its length; and the connection is kept."""
+    for _ in range(2):
+        ending = await call(executor, receiver.url + "/long/500")
+        assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "status")
+        assert (ending.status_code, ending.output_tail) == (500, b"x" * 4096)
+    assert len(set(receiver.ports)) == 1
+
+
+@pytest.mark.parametrize(("path", "changes"), [("/endless/500", {}), ("/endless", {"expect_body": "y"})])
+async def test_a_failure_without_an_end_is_not_proven(
+    executor: HttpExecutor, receiver: Receiver, path: str, changes: dict[str, str]
+) -> None:
+    """The receiver may still be at work: as with a connection that breaks, only `retry.on: broken` tries again."""
+    ending = await call(executor, receiver.url + path, **changes)
+    assert (ending.state, ending.proven, ending.error_kind) == ("failed", False, "broken")
+    assert ending.status_code == (500 if path.endswith("500") else 200)
+    assert ending.error is not None
+    assert ending.error.endswith("and the answer does not end within 1 MiB")
+
+
+async def test_a_failure_that_breaks_off_is_not_proven(executor: HttpExecutor) -> None:
+    """Also where what counts of the answer has come before."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 204800\r\n\r\n" + b"x" * (100 << 10))
+        await writer.drain()
+
+    async with raw_server(serve) as url:
+        ending = await call(executor, url)
+    assert (ending.state, ending.proven, ending.error_kind) == ("failed", False, "broken")
+
+
+async def test_a_failure_that_falls_silent_times_out(executor: HttpExecutor) -> None:
+    """The time-out bounds the search for the end, too."""
+    asleep = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 204800\r\n\r\n" + b"x" * (100 << 10))
+        await asleep.wait()
+
+    async with raw_server(serve) as url:
+        ending = await HttpExecutor.run(
+            executor, make_attempt({"type": "http", "url": url}, timeout_seconds=0.3), HandControl()
+        )
+        asleep.set()
+    assert (ending.state, ending.proven, ending.error_kind) == ("timed_out", False, "timeout")
 
 
 async def test_a_closed_gate_sends_nothing(executor: HttpExecutor, receiver: Receiver) -> None:
