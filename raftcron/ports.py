@@ -216,6 +216,9 @@ class Control(Protocol):
     async def stopped(self) -> str:
         """Returns, once, when the attempt has to stop early: `cancelled`, `shutdown` or `lease`."""
 
+    async def overdue(self) -> None:
+        """Returns when the grace of this node's shutdown is over: whatever `kill_after` is left, end it at once."""
+
 
 class Executor(Protocol):
     """Runs attempts of one executor type.  Never raises for what user code or a receiver does."""

@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 FIELDS = {"type", "handler", "args"}
 ARGS_BYTES = 64 << 10
-PATIENCE_SECONDS = 5.0  # for a coroutine that was cancelled; then its end is not waited for any more
+PATIENCE_SECONDS = 4.0  # for a coroutine that was cancelled; then its end is not waited for any more.  Shorter than
+#                         what a node that stops waits beyond its grace, so that there it is still reported
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -125,7 +126,12 @@ class _Call:
     async def _stop(self, reason: str, attempt: Attempt) -> Ending | None:
         """It has been asked: wait, cancel, wait; how it ended, None if nobody saw that."""
         if reason != "lease":
-            await asyncio.wait({self._outcome}, timeout=attempt.kill_after_seconds)
+            overdue: asyncio.Future[Any] = asyncio.ensure_future(self._control.overdue())
+            first: set[asyncio.Future[Any]] = {self._outcome, overdue}
+            try:
+                await asyncio.wait(first, timeout=attempt.kill_after_seconds, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                overdue.cancel()
         if not self._outcome.done() and self._handler.is_async:
             self._over_there(self._cancel)
             await asyncio.wait({self._outcome}, timeout=PATIENCE_SECONDS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Coroutine
+from typing import Any
 
 from raftcron.executors.registry import unsent
 from raftcron.executors.spawner import Reason, Spawner, SpawnRequest, SpawnResult
@@ -22,6 +24,8 @@ async def carry_out(spawner: Spawner, request: SpawnRequest, attempt: Attempt, c
                 return unsent(reason)
             kill_after = 0.0 if reason == "lease" else attempt.kill_after_seconds
             spawner.stop_run(request.request_id, _reason(reason), kill_after)
+            await _either(running, control.overdue())
+            spawner.stop_run(request.request_id, _reason(reason), 0.0)  # the earliest kill counts; none if it is over
         result = await running
     except ValueError as error:  # too large to be sent
         return Ending("failed", error=str(error), error_kind="spawn")
@@ -29,6 +33,15 @@ async def carry_out(spawner: Spawner, request: SpawnRequest, attempt: Attempt, c
         running.cancel()
         stopped.cancel()
     return _ending(result, attempt)
+
+
+async def _either(running: asyncio.Future[Any], other: Coroutine[Any, Any, None]) -> None:
+    """Wait until one of them is over."""
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(other)
+    try:
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
 
 
 def _reason(asked: str) -> Reason:

@@ -92,6 +92,9 @@ class Running:
             self._stop = asyncio.get_running_loop().create_future()
         return await asyncio.shield(self._stop)
 
+    async def overdue(self) -> None:
+        await self._worker.overdue.wait()
+
     def stop(self, reason: str) -> None:
         """Tell the attempt to stop early; the first reason stands."""
         if self._stop_reason is None:
@@ -128,6 +131,7 @@ class Worker:
         self._licensed = asyncio.Event()
         self._lease_timer: asyncio.TimerHandle | None = None
         self._is_draining = False
+        self.overdue = asyncio.Event()  # the grace of the shutdown is over
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -360,6 +364,8 @@ class Worker:
     async def drain(self, grace_seconds: float) -> None:
         """Take no new runs, give running ones the grace, of which the last `kill_after` is for being stopped.
 
+        The grace bounds `kill_after` also where it is the longer one, or where it has begun before: what is left at
+        the end of the grace is killed.
         Returns when nothing runs here any more, or when what does not end has had time enough: a lease will tell.
         """
         self._is_draining = True
@@ -369,6 +375,7 @@ class Worker:
             loop.call_later(max(0.0, grace_seconds - running.kill_after_seconds), running.stop, STOP_SHUTDOWN)
             for running in map(self._running.__getitem__, self._tasks)
         ]
+        timers.append(loop.call_later(grace_seconds, self.overdue.set))
         try:
             await asyncio.wait_for(self.idle.wait(), grace_seconds + STUCK_SECONDS)
         except TimeoutError:

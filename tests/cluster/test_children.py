@@ -154,3 +154,19 @@ async def test_a_node_that_is_told_to_end_gives_its_commands_their_grace(tmp_pat
         }
         assert (found["quick"]["state"], found["quick"]["output_tail"]) == ("succeeded", "begun\nwhole\n")
         assert (found["deaf"]["state"], found["deaf"]["error_kind"]) == ("lost", "shutdown")
+
+
+async def test_the_grace_of_a_node_bounds_what_its_commands_are_given_to_end(tmp_path: Path) -> None:
+    """However long the job's kill_after: killed when the grace is over, and recorded with the reason by that node."""
+    extra = ("--shutdown-grace", "2s", *LEASE)
+    async with Cluster(tmp_path, allow_shell=True, extra=extra) as cluster:
+        await cluster.start()
+        executor = {"type": "shell", "command": watched(tmp_path)}
+        await cluster.put_job("n1", "deaf", schedule="@manual", executor=executor, kill_after="10m")
+        (await cluster.request("n1", "POST", "/v1/jobs/deaf/runs", body={})).expect(202)
+        started = await where_it_runs(cluster, "deaf")
+        await two_more(tmp_path / "pids", 0, 60)
+        assert await cluster.stop(started["node"]) == {started["node"]: 0}
+        assert all(map(is_gone, pids(tmp_path / "pids")))
+        run = (await cluster.request(cluster.alive[0], "GET", f"/v1/runs/{started['id']}")).expect(200).json
+        assert (run["state"], run["error_kind"], run["exit_code"]) == ("lost", "shutdown", 137), run

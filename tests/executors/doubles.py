@@ -27,6 +27,7 @@ class HandControl:
         self.licence_seconds = licence_seconds
         self.asked_count = 0
         self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.grace_over = asyncio.Event()
 
     def may_start(self) -> float | None:
         self.asked_count += 1
@@ -34,6 +35,9 @@ class HandControl:
 
     async def stopped(self) -> str:
         return await asyncio.shield(self._stop)
+
+    async def overdue(self) -> None:
+        await self.grace_over.wait()
 
     def stop(self, reason: str) -> None:
         self._stop.set_result(reason)

@@ -205,7 +205,7 @@ async def test_a_handler_is_asked_to_stop_and_may_clean_up(application: Applicat
 
 
 async def test_a_coroutine_is_cancelled_after_kill_after(application: Application) -> None:
-    """And at once where the lease has ended; then its end is proven, too."""
+    """And at once where the lease has ended, or the grace of a node that stops; then its end is proven, too."""
     begun = cancelled = 0
 
     async def handler(run: Run) -> None:
@@ -217,14 +217,16 @@ async def test_a_coroutine_is_cancelled_after_kill_after(application: Applicatio
             cancelled += 1
             raise
 
-    for place, (reason, kill_after) in enumerate((("cancelled", 0.05), ("lease", 60.0))):
+    for place, (reason, kill_after) in enumerate((("cancelled", 0.05), ("lease", 60.0), ("shutdown", 60.0))):
         control = HandControl()
         running = asyncio.create_task(run(application, handler, control, kill_after_seconds=kill_after))
         await eventually(lambda place=place: begun > place)
         control.stop(reason)
+        if reason == "shutdown":
+            control.grace_over.set()
         ending = await running
         assert (ending.proven, ending.error_kind) == (True, reason)
-    assert cancelled == 2
+    assert cancelled == 3
 
 
 async def test_a_thread_that_does_not_end_is_an_unproven_end_that_says_so(application: Application) -> None:

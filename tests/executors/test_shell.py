@@ -182,6 +182,31 @@ async def test_a_stop_before_the_spawner_is_there_starts_nothing(tmp_path: Path,
     assert control.asked_count == 0
 
 
+@pytest.mark.parametrize("why", ["shutdown", "cancelled", "timeout"])
+async def test_nothing_outlasts_the_grace_of_a_node_that_stops(shell: ShellExecutor, tmp_path: Path, why: str) -> None:
+    """Whatever stopped it before, and however long its own kill_after."""
+    deaf, told = tmp_path / "deaf", tmp_path / "told"
+    command = f"trap 'touch {told}' TERM; touch {deaf}; while :; do sleep 0.01; done"
+
+    async def stop_twice(timeout_seconds: float) -> Ending:
+        control = HandControl()
+        running = asyncio.create_task(
+            run(shell, command, control, timeout_seconds=timeout_seconds, kill_after_seconds=600.0)
+        )
+        await eventually(lambda: deaf.exists() or running.done())
+        if why != "timeout":
+            control.stop(why)
+        await eventually(lambda: told.exists() or running.done())
+        if why == "timeout":
+            control.stop("shutdown")
+        assert running.done() == (not told.exists())
+        control.grace_over.set()
+        return await running
+
+    ending = await struck(stop_twice, told.exists, 0.3 if why == "timeout" else 50.0)
+    assert (ending.error_kind, ending.exit_code, ending.proven) == (why, 137, True)
+
+
 async def test_a_lost_spawner_is_an_unproven_failure(shell: ShellExecutor, spawner: Spawner) -> None:
     """Nobody saw how the command ended."""
     marker = uuid.uuid4().hex

@@ -172,6 +172,9 @@ class _Open:
     async def stopped(self) -> str:
         return await asyncio.get_running_loop().create_future()
 
+    async def overdue(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
 
 def heartbeats_without_a_round(self: Any, clock: Any, times: Any, read_index: Any) -> None:
     """LeaseKeeper, but a heartbeat is answered without a round of a majority."""
