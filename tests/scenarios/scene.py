@@ -10,12 +10,12 @@ from typing import Any
 
 from raftcron.core import definition
 from raftcron.core.commands import Announce, DeleteJob, Done, PutJob
-from raftcron.core.model import Job, Run
+from raftcron.core.model import HISTORY_BYTES_KEPT, Job, Run
 from raftcron.core.planner import settle
 from raftcron.executors.registry import Registry
 from raftcron.runtime.catch_up import CatchUp
 from raftcron.runtime.clocks import Clocks, TrustedTime
-from raftcron.runtime.leases import LeaseKeeper, LeaseTimes
+from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.presence import Presence
 from raftcron.runtime.proposer import Proposer
@@ -30,6 +30,7 @@ from raftcron.testing.memory_log import MemoryCluster, MemoryLog
 from raftcron.testing.scripted_executor import ScriptedExecutor
 from raftcron.testing.virtual_time import START_WALL, VirtualClock, VirtualLoop, run_virtual
 from raftcron.testing.wall_time import WallTime
+from tests.scenarios.commands import CommandExecutor, StageLoop
 
 START_MS = int(START_WALL * 1000)
 TIMES = LeaseTimes(10.0, 2.0)
@@ -77,18 +78,23 @@ class Scene:
         slots: int = 100,
         tags: dict[str, dict[str, str]] | None = None,
         catch_up_rate: float = 50.0,
+        history_total: int = HISTORY_BYTES_KEPT,
         is_agreed: bool = False,
+        commands: bool = False,
         offsets: Mapping[str, float] | None = None,
     ) -> None:
-        """`offsets` are by how many seconds the wall clocks of nodes are wrong as they begin."""
+        """`offsets` are by how many seconds the wall clocks of nodes are wrong as they begin; with `commands` whatever
+        runs is a command of a spawner, else a script."""
         self.loop = loop
         self.is_agreed = is_agreed
+        self.commands = commands
         self.is_synchronised = False  # what kernels say of their clocks
         self.offsets = dict(offsets or {})
         self.cluster = MemoryCluster()
         self.slots = slots
         self.tags = tags or {}
         self.catch_up_rate = catch_up_rate
+        self.history_total = history_total
         self.secrets_dir: Path | None = None
         self._lives = 0
         self.actors = [self.enter(f"n{number + 1}") for number in range(nodes)]
@@ -100,12 +106,13 @@ class Scene:
         clock = VirtualClock(self.loop)
         clock.wall_offset = self.offsets.get(name, 0.0)
         time = TrustedTime(clock, lambda: machine.state.cluster_time) if self.is_agreed else WallTime(clock)
-        machine = Machine(name, time)
+        machine = Machine(name, time, self.history_total)
         log = self.cluster.join(name, machine, incarnation)
         proposer = Proposer(log, machine, time)
         leases = LeaseKeeper(clock, TIMES, log.read_index)
         reports = Reports(node=name, machine=machine, log=log, proposer=proposer)
-        executor = ScriptedExecutor()
+        lease_grace_seconds = TIMES.lease_seconds / 2 - TIMES.margin_seconds
+        executor = CommandExecutor(name, self.loop, clock, lease_grace_seconds) if self.commands else ScriptedExecutor()
         vault = Vault(machine=machine, proposer=proposer, secret=b"of this scene", entropy=bytes)
         worker = Worker(
             node=name,
@@ -139,6 +146,11 @@ class Scene:
         )
         actor: Actor
 
+        def licensed(held: License) -> None:
+            if isinstance(executor, CommandExecutor):
+                executor.licensed(held)
+            worker.licensed(held)
+
         def fatal(error: BaseException) -> None:
             actor.fatal = actor.fatal or error
 
@@ -160,7 +172,7 @@ class Scene:
             keeper=leases,
             clock=clock,
             times=TIMES,
-            licensed=worker.licensed,
+            licensed=licensed,
             fatal=fatal,
         )
         service = Service(
@@ -226,12 +238,25 @@ class Scene:
         self.cluster.logs.pop(name)
         for task in [*actor.tasks, *actor.worker._tasks.values(), *([actor.leading] if actor.leading else [])]:
             task.cancel()
+        if isinstance(actor.executor, CommandExecutor):
+            actor.executor.die()
 
     def reborn(self, name: str, incarnation: int) -> Actor:
         """The node's next life."""
         actor = self.enter(name, incarnation)
         self.names[name] = actor
         return actor
+
+    async def stop(self, name: str, grace_seconds: float) -> None:
+        """SIGTERM: the node's shipped drain of its worker beside the hand-over, then its end; as node.py has it."""
+        actor = self.names[name]
+        actor.scheduler.assigner.is_draining = True
+        if self.cluster.leader == name:
+            await actor.log.transfer()
+        await actor.worker.drain(grace_seconds)
+        while actor.reports.open_count or actor.machine.state.on_node.get(name):
+            await asyncio.sleep(0.1)
+        self.die(name)
 
     # ---- what happens on it
 
@@ -290,7 +315,7 @@ class Scene:
 
 def play(act: Callable[[Scene], Awaitable[None]], **stage: Any) -> None:
     """Play one act on a fresh stage; n1 leads and both nodes are announced."""
-    loop = VirtualLoop()
+    loop = StageLoop()
 
     async def perform() -> None:
         scene = Scene(loop, **stage)

@@ -6,16 +6,23 @@
     pause a ["note" until 30s]          resume a [catch_up]         delete a [cancel_running]
     kill n1 | elect n2 | reborn n1      cut | heal                  edit a {"overlap": {"policy": "allow"}}
     group g 2                           a cap of two runs at once   drain n2                 no new runs there
-    backfill a -60s 0s                  retry a 10s
+    backfill a -60s 0s                  retry a 10s                 a is deaf                (a command: to SIGTERM)
+    run a [allow] key k                 new or again?               stop n1 20s              SIGTERM, with that grace
+    a is taken over                     its target says 202         finish a 10s failed [late] | hear a 10s
+    clock n1 30s                        its clock is so wrong       accept-time
     runs a                              all rows, oldest first      job a                    counters
     starts a | stops a                  what executors were told    catch-up                 how much is owed
+    signals a                           what commands were sent     why a 10s                the verdict on a time
+    time                                who leads, what time it trusts, whether it decides
 
-A story begins with comment lines, the first of which says what is true, and perhaps `stage {"slots": 2}`.  After each
-block the times owed are counted anew from the calendar, and all nodes that live stand at one digest.
+A story begins with comment lines, the first of which says what is true, and perhaps `stage {"slots": 2}`, or
+`stage {"commands": true}`: what runs is a command of the shipped spawner.  After each block the times owed are counted
+anew from the calendar, and all nodes that live stand at one digest.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,13 +33,15 @@ from typing import Any
 from raftcron.core.commands import Drain
 from raftcron.core.instant import rfc3339
 from raftcron.core.ledger import owed
-from raftcron.core.model import CAUSE_SCHEDULE, ON_A_NODE, Run
+from raftcron.core.model import CAUSE_SCHEDULE, ON_A_NODE, Key, Run
 from raftcron.errors import RaftcronError
 from raftcron.ports import Ending
 from raftcron.runtime.groups import Groups
 from raftcron.runtime.requests import Requests, Span
+from raftcron.runtime.why import why
 from raftcron.runtime.writes import Precondition
 from raftcron.testing.scripted_executor import Script
+from tests.scenarios.commands import DEAF, CommandExecutor
 from tests.scenarios.scene import START_MS, Scene, play
 
 STORIES = Path(__file__).with_name("stories")
@@ -104,7 +113,9 @@ class Teller:
             (r"pause (\S+)(?: \"(.*)\")?(?: until (\S+)s)?", self.pause),
             (r"resume (\S+)( catch_up)?", self.resume),
             (r"skip (\S+) (\d+)", self.skip),
-            (r"run (\S+)( allow)?", self.run),
+            (r"run (\S+)( allow)?(?: key (\S+))?", self.run),
+            (r"finish (\S+) (\S+) (succeeded|failed)( late)?", self.finish),
+            (r"hear (\S+) (\S+)", self.hear),
             (r"cancel (\S+) (\S+)", self.cancel),
             (r"group (\S+) (\d+)", self.group),
             (r"backfill (\S+) (\S+)s (\S+)s", self.backfill),
@@ -113,9 +124,14 @@ class Teller:
             (r"wait (\S+)s", self.wait),
             (r"(\S+) takes (\S+)s(?: and (fails|times out|breaks))?", self.takes),
             (r"(\S+) hangs", self.hangs),
+            (r"(\S+) is deaf", self.is_deaf),
+            (r"(\S+) is taken over", self.is_taken_over),
             (r"(\S+) lingers", self.lingers),
             (r"(\S+) (fails|times out|breaks|succeeds)", self.ends),
             (r"kill (\S+)", self.kill),
+            (r"stop (\S+) (\S+)s", self.stop),
+            (r"clock (\S+) (\S+)s", self.clock),
+            (r"accept-time", self.accept),
             (r"elect (\S+)", self.elect),
             (r"reborn (\S+)", self.reborn),
             (r"(cut|heal)", self.quorum),
@@ -124,7 +140,11 @@ class Teller:
             (r"catch-up", self.catch_up),
             (r"starts (\S+)", self.starts),
             (r"stops (\S+)", self.stops),
+            (r"signals (\S+)", self.signals),
+            (r"why (\S+) (\S+)s", self.why),
+            (r"time", self.time),
         ]
+        self.stopping: list[asyncio.Task[None]] = []
         self.lives = dict.fromkeys(scene.names, 1)
 
     async def do(self, command: str) -> list[str]:
@@ -180,12 +200,26 @@ class Teller:
     async def skip(self, name: str, count: str) -> None:
         await self.service.skip_next(name, {"count": int(count)}, ANY, None)
 
-    async def run(self, name: str, allow: str | None) -> None:
-        await self.requests.run(name, {"overlap": "allow"} if allow else None, None)
+    async def run(self, name: str, allow: str | None, key: str | None) -> list[str] | None:
+        body = {"overlap": "allow"} if allow else None
+        scope = None if key is None else Key(f"POST {name} {key}", repr(body).encode(), 0, 0, 0)
+        done = await self.requests.run(name, body, scope)
+        if key is None:
+            return None
+        return [f"{'again' if done.replayed else 'new'} {self._label_of(done.subject)}"]
+
+    async def finish(self, name: str, label: str, state: str, late: str | None) -> None:
+        """`late`: with the token of the attempt before the newest."""
+        run = self.row(name, label)
+        token = run.fencing_token - 1 if late else run.fencing_token
+        await self.requests.conclude(run.id, {"token": str(token), "state": state}, None)
+
+    async def hear(self, name: str, label: str) -> None:
+        run = self.row(name, label)
+        await self.requests.hear(run.id, {"token": str(run.fencing_token)}, None)
 
     async def cancel(self, name: str, label: str) -> None:
-        [run] = [row for row in self.rows(name) if self.label(row) == label]
-        await self.requests.cancel(run.id, None)
+        await self.requests.cancel(self.row(name, label).id, None)
 
     async def group(self, name: str, most: str) -> None:
         groups = Groups(machine=self.scene.leader.machine, writes=self.service)
@@ -196,8 +230,7 @@ class Teller:
         await self.requests.backfill(name, span, None)
 
     async def retry(self, name: str, label: str) -> None:
-        [run] = [row for row in self.rows(name) if self.label(row) == label]
-        await self.requests.rerun(run.id, None, None)
+        await self.requests.rerun(self.row(name, label).id, None, None)
 
     async def drain(self, node: str) -> None:
         await self.scene.leader.proposer.propose(Drain(node, True))
@@ -214,6 +247,12 @@ class Teller:
     async def lingers(self, name: str) -> None:
         self._script(name, Script(None, stop_seconds=25.0))
 
+    async def is_deaf(self, name: str) -> None:
+        self._script(name, DEAF)
+
+    async def is_taken_over(self, name: str) -> None:
+        self._script(name, Script(0.0, Ending("taken_over", status_code=202)))
+
     async def ends(self, name: str, ending: str) -> None:
         self._script(name, Script(0.0, ENDINGS[ending]))
 
@@ -223,6 +262,15 @@ class Teller:
 
     async def kill(self, node: str) -> None:
         self.scene.die(node)
+
+    async def stop(self, node: str, grace: str) -> None:
+        self.stopping.append(asyncio.ensure_future(self.scene.stop(node, float(grace))))
+
+    async def clock(self, node: str, seconds: str) -> None:
+        self.scene.names[node].clock.wall_offset = float(seconds)
+
+    async def accept(self) -> None:
+        self.scene.leader.clocks.accept()
 
     async def elect(self, node: str) -> None:
         self.scene.elect(node)
@@ -274,6 +322,32 @@ class Teller:
             for attempt, reason in actor.executor.stopped
             if attempt.job == name
         ] or ["none"]
+
+    async def signals(self, name: str) -> list[str]:
+        return [
+            f"{self._label_of(run)} on {actor.name}: {signal} at {at(ms)}"
+            for actor in self.scene.actors
+            if isinstance(actor.executor, CommandExecutor)
+            for run, ms, signal in actor.executor.signals
+            if self.scene.leader.machine.state.runs[run].job == name
+        ] or ["none"]
+
+    async def why(self, name: str, second: str) -> list[str]:
+        leader = self.scene.leader
+        job = leader.machine.state.jobs[name]
+        when = BEGIN_MS + int(float(second) * 1000)
+        answer = await why(leader.machine.state, leader.machine.timeline, job, when, leader.now_ms())
+        return [answer.verdict + (f" ({answer.reason})" if answer.reason else "")]
+
+    async def time(self) -> list[str]:
+        leader = self.scene.leader
+        words = f"{leader.name} leads, trusts {at(leader.now_ms())}"
+        words += ", untrusted" if leader.clocks.is_untrusted else ""
+        return [words + ("" if leader.time.may_decide else ", holds")]
+
+    def row(self, name: str, label: str) -> Run:
+        [run] = [row for row in self.rows(name) if self.label(row) == label]
+        return run
 
     def line(self, run: Run) -> str:
         """One row in words."""
