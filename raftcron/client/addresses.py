@@ -17,16 +17,20 @@ class Addresses:
 
     def __init__(self, named: Sequence[str]) -> None:
         """InvalidError: one is not `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`, or there is none."""
-        self._order = list(dict.fromkeys(base(address) for address in named))
-        if not self._order:
+        self._named = tuple(dict.fromkeys(base(address) for address in named))
+        if not self._named:
             raise InvalidError("no address of a node is given: name at least one as http://HOST:PORT")
-        self._scheme = urlsplit(self._order[0]).scheme
+        self._scheme = urlsplit(self._named[0]).scheme
+        self._order = list(self._named)
         self._by_name: dict[str, str] = {}
+        self._silent: set[str] = set()
 
     def round(self, leader: str | None = None) -> list[str]:
-        """Each once: the leader's, where it is known, then in the order in which they have served."""
+        """Each once: the leader's, where it is known and answers, then in the order in which they have served."""
         at = None if leader is None else self._by_name.get(leader)
-        return self._order.copy() if at is None else [at, *(one for one in self._order if one != at)]
+        if at is None or at in self._silent:
+            return self._order.copy()
+        return [at, *(one for one in self._order if one != at)]
 
     def knows(self, leader: str) -> bool:
         """Whether the cluster has told where this node is."""
@@ -34,19 +38,31 @@ class Addresses:
 
     def served(self, address: str) -> None:
         """This one answered: it is asked first from now on."""
-        self._order.remove(address)
-        self._order.insert(0, address)
+        self._silent.discard(address)
+        if address in self._order:
+            self._order.remove(address)
+            self._order.insert(0, address)
+
+    def failed(self, address: str) -> None:
+        """No answer came from this one: it is asked last from now on, even if it leads, until it answers again."""
+        if address in self._order:
+            self._silent.add(address)
+            self._order.remove(address)
+            self._order.append(address)
 
     def learn(self, members: Iterable[Mapping[str, Any]]) -> None:
-        """What `/v1/cluster` says of its members; what it says that cannot be an address is passed over."""
+        """All that `/v1/cluster` says of its members; what cannot be an address of this scheme is passed over."""
+        self._by_name = {}
         for member in members:
             try:
-                address = base(f"{self._scheme}://{member['http']}" if "://" not in member["http"] else member["http"])
+                address = base(member["http"] if "://" in member["http"] else f"{self._scheme}://{member['http']}")
             except (InvalidError, KeyError, TypeError):
                 continue
-            self._by_name[str(member["name"])] = address
-            if address not in self._order and len(self._order) < LEARNED_MAX:
-                self._order.append(address)
+            if urlsplit(address).scheme == self._scheme and len(self._by_name) < LEARNED_MAX:
+                self._by_name[str(member["name"])] = address
+        known = dict.fromkeys((*self._named, *self._by_name.values()))
+        self._order = list(dict.fromkeys((*(one for one in self._order if one in known), *known)))
+        self._silent.intersection_update(known)
 
 
 def base(address: str) -> str:

@@ -13,11 +13,15 @@ from raftcron.client.addresses import Addresses
 from raftcron.client.answers import Answer, error_of
 from raftcron.errors import RaftcronError, UnavailableError, UnknownOutcomeError
 
+READS: Final = frozenset({"GET", "HEAD"})
+
 FIRST_PAUSE_SECONDS: Final = 0.05  # between two rounds over all nodes; doubled each time
 LONGEST_PAUSE_SECONDS: Final = 2.0
 
-NOT_WRITTEN: Final = frozenset({502, 503})  # certainly nothing was written: the next node may do better
-UNKNOWN: Final = 504
+NOT_WRITTEN: Final = 503  # certainly: the next node may do better
+UNKNOWN: Final = frozenset({502, 504})  # a node says 504; 502 is a proxy whose connection to it may have broken
+MISSING: Final = 404
+TO_REPEAT: Final = frozenset({409, 429})  # where they say when: the first try is under way, or there are too many
 
 
 class Request(NamedTuple):
@@ -29,8 +33,17 @@ class Request(NamedTuple):
 
     @property
     def may_repeat(self) -> bool:
-        """Whether twice does no more than once; on what changes the members no key is kept."""
-        return self.method == "GET" or (self.has_key and not self.target.startswith("/v1/cluster/"))
+        """Whether twice does no more than once."""
+        return self.is_read or self.has_key
+
+    @property
+    def is_read(self) -> bool:
+        return self.method in READS
+
+    @property
+    def removes_member(self) -> bool:
+        """Its key is kept only behind it: a repeat may find that nobody is there any more."""
+        return self.method == "DELETE" and self.target.startswith("/v1/cluster/members/")
 
 
 class Try(NamedTuple):
@@ -66,10 +79,12 @@ def course(
     """Ask until there is an answer that stands; each node once at least, and on for `patience_seconds`.
 
     Raises the error that the answer stands for; UnavailableError: no node could be reached, or none had a leader, so
-    nothing was written; UnknownOutcomeError: it was sent, broke off, and repeating it is not safe or did not help.
+    nothing was written; UnknownOutcomeError: it was sent, no answer told what came of it, and repeating it is not safe
+    or did not help.
     """
     deadline = now() + patience_seconds
     pause = FIRST_PAUSE_SECONDS
+    doubt: UnknownOutcomeError | None = None  # once there is one, no "not written" of another try speaks for all
     while True:
         refusals: list[str] = []
         last: RaftcronError | None = None
@@ -78,31 +93,43 @@ def course(
             outcome = yield Try(address)
             assert outcome is not None
             if isinstance(outcome, NotSent):
+                addresses.failed(address)
                 refusals.append(f"{address}: {outcome.why}")
                 continue
             if isinstance(outcome, Broken):
-                last = UnknownOutcomeError(
-                    f"{request.method} {request.target} at {address} broke off: {outcome.why}; look, then repeat"
-                )
-                if not request.may_repeat:
-                    raise last
+                addresses.failed(address)
+                unknown = f"{request.method} {request.target} at {address} broke off: {outcome.why}"
+            else:
+                addresses.served(address)
+                unknown = error_of(outcome).detail if outcome.status in UNKNOWN else ""
+            if unknown and request.is_read:
+                last = UnavailableError(unknown)
                 continue
-            addresses.served(address)
+            if unknown:
+                doubt = UnknownOutcomeError(f"{unknown}; look, then repeat")
+                if not request.may_repeat:
+                    raise doubt
+                continue
+            assert isinstance(outcome, Answer)
             wait = outcome.retry_after_seconds
-            if outcome.status in NOT_WRITTEN or (outcome.status == UNKNOWN and request.may_repeat):
+            if outcome.status == NOT_WRITTEN:
                 last = error_of(outcome)
                 asked_to_wait = max(asked_to_wait, wait or 0.0)
                 continue
-            if outcome.status in (409, 429) and wait is not None and now() + wait <= deadline:
-                yield Wait(wait)  # the first try of a repeated one is still under way, or there are too many
+            if outcome.status in TO_REPEAT and wait is not None:
                 last, asked_to_wait = error_of(outcome), 0.0
+                if now() + wait > deadline:
+                    raise doubt or last
+                yield Wait(wait)
                 break
+            if outcome.status == MISSING and doubt is not None and request.removes_member:
+                return Answer(204, outcome.headers, None)
             if outcome.status >= 300:
                 raise error_of(outcome)
             return outcome
         seconds = max(pause, asked_to_wait)
         if now() + seconds > deadline:
-            raise last or UnavailableError(
+            raise doubt or last or UnavailableError(
                 f"no node can be reached: {'; '.join(refusals)}; is one running there? (--addr)"
             )
         yield Wait(seconds)

@@ -19,7 +19,16 @@ from raftcron.errors import (
 A, B, C = (f"http://127.0.0.1:{port}" for port in (7101, 7102, 7103))
 READ = Request("GET", "/v1/jobs/x", has_key=False)
 KEYED = Request("POST", "/v1/jobs", has_key=True)
-MEMBERS = Request("POST", "/v1/cluster/members", has_key=True)
+BARE = Request("POST", "/v1/jobs", has_key=False)
+CLUSTER = [
+    Request("POST", "/v1/cluster/members", has_key=True),
+    Request("DELETE", "/v1/cluster/members/n3", has_key=True),
+    Request("POST", "/v1/cluster/members/n3/replace", has_key=True),
+    Request("POST", "/v1/cluster/transfer", has_key=True),
+    Request("POST", "/v1/cluster/drain", has_key=True),
+    Request("POST", "/v1/cluster/accept-time", has_key=True),
+]
+DOUBTS = [Answer(502, {}, None), Answer(504, {}, {"code": "unknown_outcome", "detail": "said unknown_outcome"})]
 OK = Answer(200, {}, {"name": "x"})
 
 Outcome = Answer | NotSent | Broken
@@ -97,21 +106,87 @@ def test_a_node_that_asks_to_wait_is_heeded() -> None:
     assert hand.at == 6.0
 
 
-@pytest.mark.parametrize("outcome", [Broken("reset"), refused(504, "unknown_outcome")])
-def test_a_keyed_write_whose_outcome_is_not_known_is_asked_again(outcome: Outcome) -> None:
-    """The key makes twice do no more than once."""
+@pytest.mark.parametrize("outcome", [Broken("reset"), *DOUBTS])
+@pytest.mark.parametrize("request_", [KEYED, *CLUSTER])
+def test_a_keyed_write_whose_outcome_is_not_known_is_asked_again(request_: Request, outcome: Outcome) -> None:
+    """The key makes twice do no more than once, of what changes the cluster too."""
     hand = Hand({A: [outcome], B: [OK], C: [OK]})
-    assert hand.play(KEYED) == OK
+    assert hand.play(request_) == OK
     assert hand.tried == [A, B]
 
 
-@pytest.mark.parametrize("outcome", [Broken("reset"), refused(504, "unknown_outcome")])
+@pytest.mark.parametrize("outcome", [Broken("reset"), *DOUBTS])
 def test_what_may_not_be_repeated_ends_with_the_doubt(outcome: Outcome) -> None:
     """No other node is asked."""
     hand = Hand({A: [outcome], B: [OK], C: [OK]})
     with pytest.raises(UnknownOutcomeError):
-        hand.play(MEMBERS)
+        hand.play(BARE)
     assert hand.tried == [A]
+
+
+@pytest.mark.parametrize("outcome", [Broken("reset"), *DOUBTS])
+@pytest.mark.parametrize(
+    "after",
+    [NotSent("refused"), refused(503, "unavailable"), refused(409, "conflict", "60")],
+    ids=["unreached", "not written", "under way"],
+)
+def test_a_doubt_outlives_what_other_nodes_say(outcome: Outcome, after: Outcome) -> None:
+    """The first try may have been written, though every later one certainly was not, or is told to wait for it."""
+    hand = Hand({A: [outcome, after], B: [after], C: [after]})
+    with pytest.raises(UnknownOutcomeError):
+        hand.play(KEYED, patience=5.0)
+
+
+@pytest.mark.parametrize("outcome", [Broken("reset"), *DOUBTS])
+def test_a_read_is_never_in_doubt(outcome: Outcome) -> None:
+    """It writes nothing: another node is asked, and what remains is that none could answer."""
+    assert Hand({A: [outcome], B: [OK], C: [OK]}).play(READ) == OK
+    with pytest.raises(UnavailableError):
+        Hand({one: [outcome] for one in (A, B, C)}).play(READ)
+
+
+def test_a_member_that_is_gone_when_its_removal_is_repeated_was_removed() -> None:
+    """The key of a removal is kept behind it: where the leader dies between both, the repeat finds no member."""
+    missing = refused(404, "not_found")
+    remove, job = CLUSTER[1], Request("DELETE", "/v1/jobs/x", has_key=True)
+    assert Hand({A: [Broken("reset")], B: [missing], C: [OK]}).play(remove) == Answer(204, {}, None)
+    for request, first in ((remove, missing), (remove, refused(503, "unavailable")), (job, Broken("reset"))):
+        with pytest.raises(NotFoundError):
+            Hand({A: [first], B: [missing], C: [OK]}).play(request)
+
+
+def test_a_leader_that_cannot_be_reached_is_asked_last() -> None:
+    """Until it answers again: where its address is one for other networks, not every write has to wait for it."""
+    addresses = Addresses([A, B])
+    addresses.learn([{"name": "n3", "http": C.removeprefix("http://")}])
+    hand = Hand({A: [OK], B: [NotSent("refused")], C: [NotSent("timed out"), OK]}, addresses)
+    for _ in range(2):
+        hand.play(KEYED, leader="n3")
+    assert hand.tried == [C, A, A]
+    hand.script[A] = [NotSent("refused")]
+    for _ in range(2):
+        hand.play(KEYED, leader="n3")
+    assert hand.tried[3:] == [A, B, C, C]
+
+
+def test_members_that_have_left_are_forgotten() -> None:
+    """What the caller named stays; of the rest only those of now are kept, so that their number has a bound."""
+    addresses = Addresses([A])
+    for port in range(8000, 8100):
+        addresses.learn([{"name": f"n{port}", "http": f"127.0.0.1:{port}"}])
+    assert addresses.round() == [A, "http://127.0.0.1:8099"]
+    addresses.learn([{"name": f"n{port}", "http": f"127.0.0.1:{port}"} for port in range(8000, 8100)])
+    for name in ("n8000", "n8099"):
+        for address in addresses.round(name):
+            addresses.served(address)
+    assert len(addresses.round()) == 17
+
+
+def test_no_member_is_asked_without_the_encryption_that_was_named() -> None:
+    """A token that was to travel under TLS does so to every node."""
+    addresses = Addresses(["https://127.0.0.1:7101"])
+    addresses.learn([{"name": "n2", "http": "127.0.0.1:7102"}, {"name": "n3", "http": C}])
+    assert addresses.round() == ["https://127.0.0.1:7101", "https://127.0.0.1:7102"]
 
 
 def test_a_repeat_waits_for_the_first_try() -> None:
