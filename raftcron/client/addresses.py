@@ -32,7 +32,7 @@ class Addresses:
             return self._order.copy()
         return [at, *(one for one in self._order if one != at)]
 
-    def knows(self, leader: str) -> bool:
+    def knows(self, leader: str | None) -> bool:
         """Whether the cluster has told where this node is."""
         return leader in self._by_name
 

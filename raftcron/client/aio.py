@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from types import TracebackType
@@ -17,10 +18,12 @@ from raftcron.client.answers import MAX_ANSWER_BYTES, Answer, error_of, read
 from raftcron.client.course import Broken, NotSent, Request, Try, Wait, course
 from raftcron.client.sync import (
     CHUNK_BYTES,
+    CONNECT_SECONDS,
     KEY,
     PATIENCE_SECONDS,
     STREAM_SECONDS,
     TIMEOUT_SECONDS,
+    patient,
     prepared,
     trusting,
     why,
@@ -46,11 +49,13 @@ class AsyncClient(AsyncApi):
         """InvalidError: one of the addresses is none."""
         self._addresses = Addresses(addresses)
         self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=timeout_seconds)
+        self._timeout_seconds = timeout_seconds
+        self._connect_seconds = min(timeout_seconds, CONNECT_SECONDS)
         self._patience_seconds = patience_seconds
         self._tls: ssl.SSLContext | bool = trusting(ca, certificate) or True
         self._discover = discover
         self._leader: str | None = None
+        self._sought: str | None = None
         self._clock = SystemClock()
         self._session: aiohttp.ClientSession | None = None
 
@@ -79,8 +84,9 @@ class AsyncClient(AsyncApi):
         sent, payload = prepared(method, self._headers, body, headers)
         asked = Request(method, target_of(path, query), has_key=KEY in sent)
         answer = await self._run(asked, payload, sent, self._patience_seconds)
-        self._leader = answer.headers.get("raftcron-leader", self._leader)
-        if self._discover and self._leader is not None and not self._addresses.knows(self._leader):
+        self._leader = leader = answer.headers.get("raftcron-leader", self._leader)
+        if self._discover and leader not in (None, self._sought) and not self._addresses.knows(leader):
+            self._sought = leader
             await self._learn()
         return answer
 
@@ -94,16 +100,18 @@ class AsyncClient(AsyncApi):
         target = target_of(path, query)
         refusals: list[str] = []
         last: RaftcronError | None = None
-        timeout = aiohttp.ClientTimeout(sock_connect=STREAM_SECONDS, sock_read=STREAM_SECONDS)
+        timeout = aiohttp.ClientTimeout(sock_connect=self._connect_seconds, sock_read=STREAM_SECONDS)
         for address in self._addresses.round():
             try:
                 response = await self._open().get(
                     URL(address + target, encoded=True),
                     headers=self._headers | dict(headers or {}),
                     timeout=timeout,
+                    allow_redirects=False,
                     ssl=self._tls,
                 )
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (_BrokenError, aiohttp.ClientError, OSError, TimeoutError) as error:
+                self._addresses.failed(address)
                 refusals.append(f"{address}: {why(error)}")
                 continue
             async with response:
@@ -130,7 +138,9 @@ class AsyncClient(AsyncApi):
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(
+                middlewares=(_once,), auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
         return self._session
 
     async def _run(self, asked: Request, payload: bytes | None, headers: Mapping[str, str], patience: float) -> Answer:
@@ -152,13 +162,14 @@ class AsyncClient(AsyncApi):
     async def _exchange(
         self, step: Try, asked: Request, payload: bytes | None, headers: Mapping[str, str]
     ) -> Answer | NotSent | Broken:
+        total = patient(self._timeout_seconds, payload)
         try:
             async with self._open().request(
                 asked.method,
                 URL(step.address + asked.target, encoded=True),
-                data=payload,
+                data=payload and io.BytesIO(payload),  # sent in pieces, with turns for others between them
                 headers=headers,
-                timeout=self._timeout,
+                timeout=aiohttp.ClientTimeout(total=total, sock_connect=self._connect_seconds),
                 allow_redirects=False,
                 ssl=self._tls,
             ) as response:
@@ -167,16 +178,30 @@ class AsyncClient(AsyncApi):
             return NotSent(why(error))
         except aiohttp.ConnectionTimeoutError as error:
             return NotSent(why(error))
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (_BrokenError, aiohttp.ClientError, OSError, TimeoutError) as error:
             return Broken(why(error))
 
     async def _learn(self) -> None:
-        """Ask once where the others are; that it fails costs nothing but a longer way."""
+        """Ask where the others are, once for each new leader; that it fails costs nothing but a longer way."""
         try:
             found = await self._run(Request("GET", "/v1/cluster", has_key=False), None, self._headers, 0.0)
             self._addresses.learn(found.body["members"])
         except (RaftcronError, KeyError, TypeError):
-            self._discover = False
+            return
+
+
+class _BrokenError(Exception):
+    """The connection broke after it stood; its text is why."""
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """aiohttp would send a PUT or DELETE again when a kept connection breaks, and tell of the second try alone."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientError, OSError) as error:
+        raise _BrokenError(why(error)) from error
 
 
 async def _answer(address: str, response: aiohttp.ClientResponse) -> Answer:

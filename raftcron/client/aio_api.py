@@ -319,12 +319,13 @@ class AsyncApi(ABC):
         body = {} if to is None else {"to": to}
         return cast(dict[str, Any], (await self.request("POST", path("cluster", "transfer"), body)).body)
 
-    async def drain(self, node: str) -> dict[str, Any]:
-        """Have a node take no new runs, and give the lead away."""
-        return cast(dict[str, Any], (await self.request("POST", path("cluster", "drain"), {"node": node})).body)
+    async def drain(self, node: str, *, undo: bool = False) -> dict[str, Any]:
+        """Have a node take no new runs, and give the lead away; with `undo` take runs again."""
+        body = {"node": node, "drain": not undo}
+        return cast(dict[str, Any], (await self.request("POST", path("cluster", "drain"), body)).body)
 
     async def accept_time(self) -> dict[str, Any]:
-        """Have a node that holds for want of a trusted time take its own clock."""
+        """Have the leader, where it holds for want of a trusted time, take its own clock: look at that clock first."""
         return cast(dict[str, Any], (await self.request("POST", path("cluster", "accept-time"), {})).body)
 
     async def events(self, after: str | None = None) -> AsyncIterator[Event]:
@@ -353,9 +354,10 @@ class AsyncApi(ABC):
         """A checked archive of jobs, calendars, groups and all that a restore brings back, in pieces."""
         return self.stream(path("backup"))
 
-    async def restore(self, archive: bytes) -> dict[str, Any]:
-        """Put an archive in the place of what is there: all or nothing."""
-        answer = await self.request("POST", path("restore"), archive, headers={"Content-Type": BACKUP})
+    async def restore(self, archive: bytes, *, dry_run: bool = False) -> dict[str, Any]:
+        """Put an archive in the place of what is there: all or nothing; with `dry_run` say what that would do."""
+        query: Query = {"dry_run": dry_run or None}
+        answer = await self.request("POST", path("restore"), archive, query, {"Content-Type": BACKUP})
         return cast(dict[str, Any], answer.body)
 
     def audit(self, limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
@@ -381,7 +383,10 @@ class AsyncApi(ABC):
         await self.request("DELETE", path(kind, name))
 
     async def create_token(self, name: str, role: str, prefix: str | None = None) -> dict[str, Any]:
-        """A new token; the answer is the only one that ever shows it."""
+        """A new token; the answer is the only one that ever shows it, as `token`.
+
+        None there: that answer was lost on its way; delete the token, and make another.
+        """
         body = {"name": name, "role": role} | ({} if prefix is None else {"prefix": prefix})
         return cast(dict[str, Any], (await self.request("POST", path("tokens"), body)).body)
 

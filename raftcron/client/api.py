@@ -314,12 +314,13 @@ class Api(ABC):
         body = {} if to is None else {"to": to}
         return cast(dict[str, Any], self.request("POST", path("cluster", "transfer"), body).body)
 
-    def drain(self, node: str) -> dict[str, Any]:
-        """Have a node take no new runs, and give the lead away."""
-        return cast(dict[str, Any], self.request("POST", path("cluster", "drain"), {"node": node}).body)
+    def drain(self, node: str, *, undo: bool = False) -> dict[str, Any]:
+        """Have a node take no new runs, and give the lead away; with `undo` take runs again."""
+        body = {"node": node, "drain": not undo}
+        return cast(dict[str, Any], self.request("POST", path("cluster", "drain"), body).body)
 
     def accept_time(self) -> dict[str, Any]:
-        """Have a node that holds for want of a trusted time take its own clock."""
+        """Have the leader, where it holds for want of a trusted time, take its own clock: look at that clock first."""
         return cast(dict[str, Any], self.request("POST", path("cluster", "accept-time"), {}).body)
 
     def events(self, after: str | None = None) -> Iterator[Event]:
@@ -348,9 +349,10 @@ class Api(ABC):
         """A checked archive of jobs, calendars, groups and all that a restore brings back, in pieces."""
         return self.stream(path("backup"))
 
-    def restore(self, archive: bytes) -> dict[str, Any]:
-        """Put an archive in the place of what is there: all or nothing."""
-        answer = self.request("POST", path("restore"), archive, headers={"Content-Type": BACKUP})
+    def restore(self, archive: bytes, *, dry_run: bool = False) -> dict[str, Any]:
+        """Put an archive in the place of what is there: all or nothing; with `dry_run` say what that would do."""
+        query: Query = {"dry_run": dry_run or None}
+        answer = self.request("POST", path("restore"), archive, query, {"Content-Type": BACKUP})
         return cast(dict[str, Any], answer.body)
 
     def audit(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
@@ -376,7 +378,10 @@ class Api(ABC):
         self.request("DELETE", path(kind, name))
 
     def create_token(self, name: str, role: str, prefix: str | None = None) -> dict[str, Any]:
-        """A new token; the answer is the only one that ever shows it."""
+        """A new token; the answer is the only one that ever shows it, as `token`.
+
+        None there: that answer was lost on its way; delete the token, and make another.
+        """
         body = {"name": name, "role": role} | ({} if prefix is None else {"prefix": prefix})
         return cast(dict[str, Any], self.request("POST", path("tokens"), body).body)
 

@@ -129,8 +129,10 @@ def course(
             return outcome
         seconds = max(pause, asked_to_wait)
         if now() + seconds > deadline:
-            raise doubt or last or UnavailableError(
-                f"no node can be reached: {'; '.join(refusals)}; is one running there? (--addr)"
+            raise (
+                doubt
+                or last
+                or UnavailableError(f"no node can be reached: {'; '.join(refusals)}; is one running there? (--addr)")
             )
         yield Wait(seconds)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 from raftcron.client.addresses import DEFAULT_ADDRESSES, Addresses
 from raftcron.client.answers import MAX_ANSWER_BYTES, Answer, error_of, read
 from raftcron.client.api import Api, Query, target_of
-from raftcron.client.course import Broken, NotSent, Request, Try, Wait, course
+from raftcron.client.course import READS, Broken, NotSent, Request, Try, Wait, course
 from raftcron.clock import SystemClock
 from raftcron.errors import RaftcronError, UnavailableError
 
 TIMEOUT_SECONDS: Final = 15.0  # above the 10 s after which a node answers 504 itself
+CONNECT_SECONDS: Final = 5.0  # of them at most, until a node takes the connection
+BYTES_A_SECOND: Final = 256 << 10  # by which a node reads, writes and answers a long body, at the least
 PATIENCE_SECONDS: Final = 10.0  # how long a request goes on trying
 STREAM_SECONDS: Final = 60.0  # without a byte: nodes send something each 15 s
 CHUNK_BYTES: Final = 64 << 10
@@ -49,9 +51,9 @@ class Client(Api):
     """See raftcron.client.  Not for use by several threads at once.
 
     `addresses`: `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`; `timeout_seconds`: for one exchange with one
-    node; `patience_seconds`: how long a request goes on from node to node (0: each once); `ca`: a file of certificates
-    to trust instead of the system's; `certificate`: a file with a certificate and its key, to show; `discover`: ask the
-    cluster once where its other members are.
+    node, and a second more for each 256 KiB that are sent; `patience_seconds`: how long a request goes on from node to
+    node (0: each once); `ca`: a file of certificates to trust instead of the system's; `certificate`: a file with a
+    certificate and its key, to show; `discover`: ask the cluster where its other members are.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Client(Api):
         self._tls = trusting(ca, certificate)
         self._discover = discover
         self._leader: str | None = None
+        self._sought: str | None = None
         self._clock = SystemClock()
         self._kept: tuple[str, http.client.HTTPConnection] | None = None
 
@@ -107,8 +110,9 @@ class Client(Api):
             sent, payload = prepared(method, self._headers, body, headers)
         asked = Request(method, target_of(path, query), has_key=KEY in sent)
         answer = self._run(asked, payload, sent, self._patience_seconds)
-        self._leader = answer.headers.get("raftcron-leader", self._leader)
-        if self._discover and self._leader is not None and not self._addresses.knows(self._leader):
+        self._leader = leader = answer.headers.get("raftcron-leader", self._leader)
+        if self._discover and leader not in (None, self._sought) and not self._addresses.knows(leader):
+            self._sought = leader
             self._learn()
         return answer
 
@@ -123,12 +127,15 @@ class Client(Api):
         refusals: list[str] = []
         last: RaftcronError | None = None
         for address in self._addresses.round():
-            connection = self._connection(address, STREAM_SECONDS)
+            connection = self._connection(address)
             with closing(connection):
                 try:
+                    connection.connect()
+                    connection.sock.settimeout(STREAM_SECONDS)
                     connection.request("GET", target, headers=self._headers | dict(headers or {}))
                     response = connection.getresponse()
                 except (OSError, http.client.HTTPException) as error:
+                    self._addresses.failed(address)
                     refusals.append(f"{address}: {why(error)}")
                     continue
                 if response.status >= 300:
@@ -177,7 +184,7 @@ class Client(Api):
         is_fresh = kept is None or kept[0] != step.address
         if kept is not None and is_fresh:
             kept[1].close()
-        connection = self._connection(step.address, self._timeout_seconds) if is_fresh or kept is None else kept[1]
+        connection = self._connection(step.address) if is_fresh or kept is None else kept[1]
         if is_fresh:
             try:
                 connection.connect()
@@ -187,6 +194,7 @@ class Client(Api):
         try:
             if isinstance(payload, Upload):
                 payload.seek(0)
+            connection.sock.settimeout(patient(self._timeout_seconds, payload))
             connection.request(asked.method, asked.target, body=payload, headers=dict(headers))
             response = connection.getresponse()
             answer = _answer(step.address, response)
@@ -204,19 +212,19 @@ class Client(Api):
             self._kept = (step.address, connection)
         return answer
 
-    def _connection(self, address: str, timeout: float) -> http.client.HTTPConnection:
-        parts = urlsplit(address)
+    def _connection(self, address: str) -> http.client.HTTPConnection:
+        parts, timeout = urlsplit(address), min(self._timeout_seconds, CONNECT_SECONDS)
         if parts.scheme == "https":
             return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=self._tls)
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
 
     def _learn(self) -> None:
-        """Ask once where the others are; that it fails costs nothing but a longer way."""
+        """Ask where the others are, once for each new leader; that it fails costs nothing but a longer way."""
         try:
             found = self._run(Request("GET", "/v1/cluster", has_key=False), None, self._headers, 0.0)
             self._addresses.learn(found.body["members"])
         except (RaftcronError, KeyError, TypeError):
-            self._discover = False
+            return
 
 
 def trusting(ca: str | None, certificate: str | None) -> ssl.SSLContext | None:
@@ -232,14 +240,23 @@ def trusting(ca: str | None, certificate: str | None) -> ssl.SSLContext | None:
 def prepared(
     method: str, common: Mapping[str, str], body: Any, headers: Mapping[str, str] | None
 ) -> tuple[dict[str, str], bytes | None]:
-    """Headers and bytes of a request; a write gets an idempotency key of its own, unless it has one."""
-    sent = dict(common) | dict(headers or {})
-    if method != "GET":
+    """Headers and bytes of a request; a write gets an idempotency key of its own, unless it has one.
+
+    Each name is given in one form, whatever the caller's: names that differ in case only would be sent twice.
+    """
+    sent = dict(common) | {name.title(): value for name, value in (headers or {}).items()}
+    if method not in READS:
         sent.setdefault(KEY, secrets.token_hex(16))
     if body is None or isinstance(body, bytes):
         return sent, body
     sent.setdefault("Content-Type", "application/json")
     return sent, json.dumps(body, ensure_ascii=False).encode()
+
+
+def patient(timeout_seconds: float, payload: Payload) -> float:
+    """How long an exchange may take that sends so much."""
+    size = len(payload.getbuffer()) if isinstance(payload, Upload) else len(payload or b"")
+    return timeout_seconds + size / BYTES_A_SECOND
 
 
 def _answer(address: str, response: http.client.HTTPResponse) -> Answer:

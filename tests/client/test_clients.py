@@ -15,7 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from raftcron.client import AsyncClient, Client, Event
-from raftcron.errors import GoneError, InvalidError, UnavailableError
+from raftcron.client.sync import BYTES_A_SECOND, Upload, patient
+from raftcron.errors import GoneError, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ class Nodes:
 @pytest.fixture
 async def node() -> AsyncIterator[Nodes]:
     nodes = Nodes()
-    app = web.Application()
+    app = web.Application(client_max_size=64 << 20)
     app.router.add_route("*", "/{tail:.*}", nodes.handle)
     async with TestServer(app) as server:
         nodes.address = f"http://127.0.0.1:{server.port}"
@@ -100,6 +101,47 @@ async def test_a_write_carries_token_type_and_a_key_of_its_own(call: Any, node: 
     assert len({one["Idempotency-Key"] for one in headers}) == 2
     assert {sent[1] for sent in node.asked} == {"/v1/jobs/a%20b"}
     assert json.loads(node.asked[0][2]) == {"schedule": "@daily"}
+
+
+@BOTH
+async def test_a_key_of_the_callers_is_the_only_one(call: Any, node: Nodes) -> None:
+    """However it writes the header's name."""
+    node.say("POST", "/v1/jobs", {"name": "a"}, 201)
+    await call(lambda client: client.request("POST", "/v1/jobs", {}, headers={"idempotency-key": "mine"}), node)
+    names = [name.lower() for name in node.asked[0][3]]
+    assert names.count("idempotency-key") == 1
+    assert node.asked[0][3]["Idempotency-Key"] == "mine"
+
+
+@BOTH
+async def test_no_redirect_is_followed(call: Any, node: Nodes) -> None:
+    """Nodes send none: whoever does would get the token."""
+    node.say("GET", "/v1/backup", None, 307, Location="/elsewhere")
+    node.say("GET", "/elsewhere", None)
+
+    def read(client: Any) -> Any:
+        pieces = client.backup()
+        return pieces if hasattr(pieces, "__aiter__") else list(pieces)
+
+    with pytest.raises(RaftcronError, match="307"):
+        await call(read, node)
+    assert [sent[1] for sent in node.asked] == ["/v1/backup"]
+
+
+@BOTH
+async def test_whoever_has_a_large_body_may_take_longer(call: Any, node: Nodes) -> None:
+    """By its size, whether it comes as bytes or is told of as it goes."""
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.5)
+        return web.json_response({"results": []})
+
+    node.answers["POST", "/v1/jobs:apply"] = [slow]
+    jobs = [{"name": "a", "description": "x" * (30 * BYTES_A_SECOND)}]
+    assert await call(lambda client: client.apply_jobs(jobs), node, timeout_seconds=0.2, patience_seconds=0) == []
+    with pytest.raises(UnknownOutcomeError):
+        await call(lambda client: client.apply_jobs([]), node, timeout_seconds=0.2, patience_seconds=0)
+    assert patient(1.0, Upload(bytes(BYTES_A_SECOND), lambda _: None)) == patient(1.0, bytes(BYTES_A_SECOND)) == 2.0
 
 
 @BOTH
@@ -293,6 +335,21 @@ async def test_nothing_there(call: Any, node: Nodes) -> None:
     node.address = "http://127.0.0.1:1"
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1: .*refused"):
         await call(lambda client: client.cluster(), node, patience_seconds=0)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_the_members_are_asked_for_once_a_leader(kind: Any, node: Nodes) -> None:
+    """Where the answer was no help, the next leader is a reason to ask again, and nothing else is."""
+    for leader in ("n2", "n2", "n3", "n3"):
+        node.say("GET", "/v1/whoami", {}, **{"Raftcron-Leader": leader})
+    node.say("GET", "/v1/cluster", {"code": "unavailable"}, 503)
+    node.say("GET", "/v1/cluster", {"members": []})
+    client = kind([node.address], patience_seconds=0)
+    for _ in range(4):
+        await (client.whoami() if kind is AsyncClient else asyncio.to_thread(client.whoami))
+    await (client.close() if kind is AsyncClient else asyncio.to_thread(client.close))
+    w, c = "/v1/whoami", "/v1/cluster"
+    assert [sent[1] for sent in node.asked] == [w, c, w, w, c, w]
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
