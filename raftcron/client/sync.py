@@ -7,6 +7,7 @@ import io
 import json
 import os
 import secrets
+import select
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -181,16 +182,16 @@ class Client(Api):
         self, step: Try, asked: Request, payload: Payload, headers: Mapping[str, str]
     ) -> Answer | NotSent | Broken:
         kept, self._kept = self._kept, None
-        is_fresh = kept is None or kept[0] != step.address
-        if kept is not None and is_fresh:
+        if kept is not None and (kept[0] != step.address or has_ended(kept[1])):
             kept[1].close()
-        connection = self._connection(step.address) if is_fresh or kept is None else kept[1]
-        if is_fresh:
-            try:
+            kept = None
+        connection = self._connection(step.address) if kept is None else kept[1]
+        try:
+            if kept is None:
                 connection.connect()
-            except OSError as error:
-                connection.close()
-                return NotSent(why(error))
+        except OSError as error:
+            connection.close()
+            return NotSent(why(error))
         try:
             if isinstance(payload, Upload):
                 payload.seek(0)
@@ -200,8 +201,6 @@ class Client(Api):
             answer = _answer(step.address, response)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            if not is_fresh and asked.may_repeat:  # the node may give up a kept connection at any time
-                return self._exchange(step, asked, payload, headers)
             return Broken(why(error))
         except RaftcronError:
             connection.close()
@@ -251,6 +250,18 @@ def prepared(
         return sent, body
     sent.setdefault("Content-Type", "application/json")
     return sent, json.dumps(body, ensure_ascii=False).encode()
+
+
+def has_ended(connection: http.client.HTTPConnection) -> bool:
+    """Whether the node has given up a kept connection, as it may at any time: then nothing is sent there any more.
+
+    Nothing else can have come, since each answer is read to its end.
+    """
+    if connection.sock is None:
+        return True
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def patient(timeout_seconds: float, payload: Payload) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import runpy
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from raftcron.client import AsyncClient, Client, Event
-from raftcron.client.sync import BYTES_A_SECOND, Upload, patient
+from raftcron.client.sync import BYTES_A_SECOND, Upload, has_ended, patient
 from raftcron.errors import GoneError, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,27 @@ async def test_a_key_of_the_callers_is_the_only_one(call: Any, node: Nodes) -> N
     names = [name.lower() for name in node.asked[0][3]]
     assert names.count("idempotency-key") == 1
     assert node.asked[0][3]["Idempotency-Key"] == "mine"
+
+
+async def test_nothing_is_sent_on_a_connection_that_the_node_has_given_up(node: Nodes) -> None:
+    """It would break under the request, and leave a write in doubt for nothing."""
+
+    async def answer_and_close(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        asyncio.get_running_loop().call_later(0.02, request.transport.close)
+        return web.json_response({"name": "a"})
+
+    node.answers["POST", "/v1/jobs"] = [answer_and_close]
+
+    def twice(client: Client) -> None:
+        client.create_job({})
+        assert client._kept is not None
+        while not has_ended(client._kept[1]):
+            time.sleep(0.001)
+        client.create_job({})
+
+    await sync(twice, node, patience_seconds=0)
+    assert len(node.asked) == 2
 
 
 @BOTH

@@ -9,17 +9,20 @@ from typing import Any, NoReturn
 import pytest
 
 from raftcron.client import AsyncClient, Client
+from raftcron.errors import UnknownOutcomeError
 from tests.api.bench import GOOD, Bench, bench
 
 
 @pytest.fixture
 async def three() -> AsyncIterator[Bench]:
-    async with bench(3) as made:
+    async with bench(3, hold_seconds=0.3) as made:
         yield made
 
 
 class Death:
-    """n1, which leads, dies at one of its proposals, before or behind its commit; then n2 leads."""
+    """n1, which leads, dies at one of its proposals, before or behind its commit; then n2 leads, unless nobody does."""
+
+    successor: str | None = "n2"
 
     def __init__(self, made: Bench, at: int, *, is_committed: bool) -> None:
         self.made = made
@@ -47,13 +50,21 @@ class Death:
         for connection in list(runner._server.connections):
             assert connection.transport is not None
             connection.transport.abort()
-        self.made.cluster.elect("n2")
+        if self.successor is None:
+            self.made.cluster.depose()
+        else:
+            self.made.cluster.elect(self.successor)
         raise asyncio.CancelledError
 
 
-async def sync(made: Bench, act: Callable[[Any], Any], at: int, *, is_committed: bool) -> Any:
+def named(made: Bench, options: dict[str, Any]) -> list[str]:
+    """One address is enough, unless the client may not ask for the others."""
+    return [made.n1.url] if options.get("discover", True) else [node.url for node in made.nodes.values()]
+
+
+async def sync(made: Bench, act: Callable[[Any], Any], at: int, *, is_committed: bool, **options: Any) -> Any:
     def run() -> Any:
-        with Client([made.n1.url]) as client:
+        with Client(named(made, options), **options) as client:
             client.whoami()  # it learns where the others are
             death = Death(made, at, is_committed=is_committed)
             found = act(client)
@@ -63,8 +74,8 @@ async def sync(made: Bench, act: Callable[[Any], Any], at: int, *, is_committed:
     return await asyncio.to_thread(run)
 
 
-async def asynchronous(made: Bench, act: Callable[[Any], Any], at: int, *, is_committed: bool) -> Any:
-    async with AsyncClient([made.n1.url]) as client:
+async def asynchronous(made: Bench, act: Callable[[Any], Any], at: int, *, is_committed: bool, **options: Any) -> Any:
+    async with AsyncClient(named(made, options), **options) as client:
         await client.whoami()
         death = Death(made, at, is_committed=is_committed)
         found = await act(client)
@@ -82,6 +93,22 @@ async def test_a_run_that_was_asked_for_is_there_once(three: Bench, call: Any, i
     await three.put("a")
     run = await call(three, lambda client: client.run_job("a"), 1, is_committed=is_committed)
     assert [run["id"]] == list(three.n2.machine.state.runs)
+
+
+@BOTH
+@pytest.mark.parametrize("method", ["put_job", "create_job"])
+async def test_without_a_successor_the_outcome_is_not_known(
+    three: Bench, call: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others say that they have written nothing; the one that died may have, and has."""
+    monkeypatch.setattr(Death, "successor", None)
+
+    def write(client: Any) -> Any:
+        return client.put_job("a", GOOD) if method == "put_job" else client.create_job({**GOOD, "name": "a"})
+
+    with pytest.raises(UnknownOutcomeError, match="broke off"):
+        await call(three, write, 1, is_committed=True, patience_seconds=1.0, discover=False)
+    assert "a" in three.n2.machine.state.jobs
 
 
 @BOTH
