@@ -6,7 +6,7 @@ Nothing here decides: which node gets a run is core/placement.py, when a run is 
 from __future__ import annotations
 
 from raftcron.core.instant import rfc3339
-from raftcron.core.model import CAUSE_BACKFILL, ON_LEADER, QUEUED, Run
+from raftcron.core.model import CAUSE_BACKFILL, HANDLER_TAG, ON_LEADER, QUEUED, Run
 from raftcron.core.placement import Lane, matching
 from raftcron.core.policy import start_deadline
 from raftcron.core.state import State
@@ -48,18 +48,27 @@ def _missing(state: State, lane: Lane, drained: list[str]) -> str:
         return (
             f"a node that matches and is not drained: end the drain of {_some(drained)} (raftcron cluster drain --undo)"
         )
-    tags = " ".join(f"{key}={value}" for key, value in lane.tags)
+    carried, advice = _demand(lane)
     if lane.node is not None:
-        return f"the node {lane.node}, which does not match: tags {tags or 'none'}"
+        return f"the node {lane.node}, which does not match: {carried}"
     if lane.on == ON_LEADER and not lane.is_whole:
         return (
-            f"a leader with the tags {tags}, which {state.leader or 'no node'} does not have: change the job's "
-            "placement (on: any), or start the nodes with these tags"
+            f"a leader with {carried}, which {state.leader or 'no node'} does not have: change the job's "
+            f"placement (on: any), or {advice}"
         )
-    return (
-        f"a node with the tags {tags}, which no node of the cluster has: start one with them (--tag), or change the "
-        "job's placement.tags"
-    )
+    return f"a node with {carried}, which no node of the cluster has: {advice}"
+
+
+def _demand(lane: Lane) -> tuple[str, str]:
+    """What a node has to carry, and how one comes to do so: a handler is registered by an application, not a tag."""
+    handlers = [key.removeprefix(HANDLER_TAG) for key, _ in lane.tags if key.startswith(HANDLER_TAG)]
+    tags = " ".join(f"{key}={value}" for key, value in lane.tags if not key.startswith(HANDLER_TAG))
+    carried = [f"the tags {tags or 'none'}"] if tags or not handlers else []
+    advice = ["start one with them (--tag), or change the job's placement.tags"] if carried else []
+    for handler in handlers:
+        carried.append(f"the handler {handler}")
+        advice.append("start there an application that registers it, or name another handler")
+    return " and ".join(carried), "; ".join(advice)
 
 
 def _fate(state: State, run: Run) -> str:
