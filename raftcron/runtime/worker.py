@@ -215,6 +215,8 @@ class Worker:
         policy = state.policies.get(run.uid)
         if policy is None:
             return None
+        if run.is_process != state.is_process(self._node, policy.process):
+            return None  # an edit came between: it would be of another kind than the slot that it has
         if self._time.now_ms() > start_deadline(policy, run):
             return None
         return held.until

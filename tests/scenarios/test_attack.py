@@ -285,6 +285,28 @@ def test_a_licence_that_names_an_index_not_yet_applied_opens_nothing() -> None:
     play(act)
 
 
+def test_a_run_never_starts_as_another_kind_than_the_slot_that_it_holds() -> None:
+    """A node learns in one turn that a run is started and that its job became a command: it starts as one, anew."""
+
+    async def act(scene: Scene) -> None:
+        await scene.put(schedule="@every 60s")
+        await scene.seconds(30)
+        n2 = scene.names["n2"]
+        cut_off(n2)
+        scene.cluster.append(decide_elsewhere(scene, "job", "n2"))
+        [run] = scene.leader.machine.state.runs.values()
+        first = run.fencing_token
+        assert (run.state, run.node, run.is_process) == ("running", "n2", False)
+        await scene.put(schedule="@every 60s", executor={"type": "shell", "command": "true"}, placement={"on": "any"})
+        heal(n2)
+        await scene.seconds(3)
+        [started] = [attempt for actor in scene.names.values() for attempt in actor.executor.started]
+        assert started.executor["type"] == "shell"
+        assert (started.attempt, started.fencing_token > first) == (1, True)
+
+    play(act)
+
+
 def test_a_deposed_leader_that_does_not_know_it_licenses_nobody() -> None:
     """Models: quorum_round, own_round, round_after.  No majority confirms a round, for its own node as for others."""
 
