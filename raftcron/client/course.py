@@ -103,7 +103,7 @@ def course(
                 addresses.served(address)
                 unknown = error_of(outcome).detail if outcome.status in UNKNOWN else ""
             if unknown and request.is_read:
-                last = UnavailableError(unknown)
+                last = UnavailableError(unknown) if isinstance(outcome, Broken) else error_of(outcome)
                 continue
             if unknown:
                 doubt = UnknownOutcomeError(f"{unknown}; look, then repeat")
