@@ -154,15 +154,21 @@ async def test_no_redirect_is_followed(call: Any, node: Nodes) -> None:
 async def test_whoever_has_a_large_body_may_take_longer(call: Any, node: Nodes) -> None:
     """By its size, whether it comes as bytes or is told of as it goes."""
 
+    given_up = asyncio.Event()
+
     async def slow(request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.5)
+        if request.content_length:
+            await asyncio.sleep(0.6)
+        else:
+            await given_up.wait()
         return web.json_response({"results": []})
 
     node.answers["POST", "/v1/jobs:apply"] = [slow]
     jobs = [{"name": "a", "description": "x" * (30 * BYTES_A_SECOND)}]
-    assert await call(lambda client: client.apply_jobs(jobs), node, timeout_seconds=0.2, patience_seconds=0) == []
+    assert await call(lambda client: client.apply_jobs(jobs), node, timeout_seconds=0.5, patience_seconds=0) == []
     with pytest.raises(UnknownOutcomeError):
-        await call(lambda client: client.apply_jobs([]), node, timeout_seconds=0.2, patience_seconds=0)
+        await call(lambda client: client.apply_jobs([]), node, timeout_seconds=0.5, patience_seconds=0)
+    given_up.set()
     assert patient(1.0, Upload(bytes(BYTES_A_SECOND), lambda _: None)) == patient(1.0, bytes(BYTES_A_SECOND)) == 2.0
 
 
