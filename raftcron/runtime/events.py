@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -117,6 +118,7 @@ class EventLog:
         self._pending_count = 0
         if self._framed < index:
             self._clear(Place(index, LAST_PLACE))
+            self._number += 1  # of what never came: also who has read all that did is told
         elif self._framed > index:
             self._cut(index)
         self._framed = self._through = index
@@ -151,23 +153,32 @@ class EventLog:
                 f"events behind {after} are no longer held here: the oldest is {self.oldest}; list again, and begin "
                 "without Last-Event-ID"
             )
-        return Reader(self, 0, after)
+        return Reader(self, self._number_at(after), after)
 
     def whole(self) -> Reader:
         """From the oldest that is held on."""
-        return Reader(self, 0, self._missed)
+        return Reader(self, self._number_at(self._missed), self._missed)
 
     def news(self) -> asyncio.Event:
         """Set once there is something new; to be asked for before one looks."""
         return self._news
 
     def behind(self, number: int) -> Iterator[Held]:
-        """The frames numbered above `number`.  GoneError: one of them has left."""
-        if self._frames and number and self._frames[0].number > number + 1:
-            raise GoneError(f"it read too slowly: the oldest event held is {self.oldest} now")
-        first = self._frames[0].number if self._frames else 0
-        for place in range(max(0, number + 1 - first), len(self._frames)):
+        """The frames numbered above `number`.  GoneError: one of them has left, maybe while they were read."""
+        for wanted in range(number + 1, self._number + 1):
+            place = wanted - self._first_number()
+            if place < 0:
+                raise GoneError(f"it read too slowly: the oldest event held is {self.oldest} now")
             yield self._frames[place]
+
+    def _first_number(self) -> int:
+        """Of the oldest frame that is held, or of the next one."""
+        return self._frames[0].number if self._frames else self._number + 1
+
+    def _number_at(self, after: Place) -> int:
+        """Of the newest frame of which nothing follows `after`: what comes behind it is to be read."""
+        skipped = bisect_right(self._frames, after, key=lambda held: Place(held.last, LAST_PLACE))
+        return self._first_number() - 1 + skipped
 
     # ---- keeping
 

@@ -77,6 +77,58 @@ def test_a_reader_that_falls_behind_is_told() -> None:
         list(reader.read())
 
 
+@pytest.mark.parametrize("begun", ["at a place", "with the oldest", "from now on"])
+def test_a_reader_that_falls_behind_before_its_first_frame_is_told(begun: str) -> None:
+    """Nothing that it was to see leaves in silence, whether or not anything was held when it began."""
+    log = EventLog(kept=50)
+    if begun == "at a place":
+        feed(log, 1, 10)
+    reader = {"at a place": lambda: log.reader(Place(0, 0)), "with the oldest": log.whole,
+              "from now on": lambda: log.reader(None)}[begun]()  # fmt: skip
+    feed(log, 11 if begun == "at a place" else 1, 300)
+    with pytest.raises(GoneError, match="too slowly"):
+        list(reader.read())
+
+
+def test_what_leaves_between_two_events_of_one_reading_is_told() -> None:
+    """A watcher waits for its connection while it reads, and meanwhile more comes."""
+    log = EventLog(kept=50)
+    feed(log, 1, 40)
+    reading = log.whole().read()
+    first, _ = next(reading)
+    feed(log, 41, 60)
+    seen = [first]
+    with pytest.raises(GoneError, match="too slowly"):
+        seen += [place for place, _ in reading]
+    assert seen == wanted(1, 60)[: len(seen)]
+
+
+def test_a_reader_is_not_told_of_what_leaves_before_its_place() -> None:
+    """It misses nothing of what it asked for."""
+    log = EventLog(kept=50)
+    feed(log, 1, 40)
+    reader = log.reader(Place(38, 7))
+    feed(log, 41, 60)
+    assert log._missed > Place(4, 0)
+    assert [place for place, _ in reader.read()] == wanted(39, 60)
+
+
+def test_a_reader_that_has_read_all_is_told_of_a_snapshot_that_jumps_ahead() -> None:
+    """At once, and again where something has come behind it."""
+    log = EventLog()
+    feed(log, 1, 10)
+    early, late = log.reader(None), log.reader(None)
+    log.restored(100)
+    with pytest.raises(GoneError):
+        list(early.read())
+    feed(log, 101, 110)
+    with pytest.raises(GoneError):
+        list(late.read())
+    fresh = log.reader(None)
+    feed(log, 111, 114)
+    assert [place for place, _ in fresh.read()] == wanted(111, 114)
+
+
 def test_a_restart_without_a_snapshot_derives_all_anew(tmp_path: Path) -> None:
     """Nothing stands twice."""
     log = EventLog(tmp_path)
