@@ -123,6 +123,8 @@ class Bulk:
                 self.judge(key)
             if keys is not None and (over := self._service.answered(keys.of_whole())) is not None:
                 return Applied(results, over.index, True)
+            if is_over:
+                raise UnavailableError("its Idempotency-Key has expired since it began: nothing was written; repeat it")
             if prune and all(result.status < 300 for result in results):
                 assert owner is not None, "asked for with prune"
                 results += await self._prune(owner, names, dry_run, writes)

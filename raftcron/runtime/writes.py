@@ -94,7 +94,7 @@ class Writes:
             done = await act()
             try:
                 return taken(await self._proposer.propose(Note("", key, done.status)))
-            except UnavailableError as error:
+            except (UnavailableError, TooManyError) as error:
                 raise UnknownOutcomeError(
                     f"it was done, but its Idempotency-Key is not kept: {error.detail}"
                 ) from error

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from raftcron.core.apply import context
+from raftcron.core.state import State
 from raftcron.errors import UnavailableError
 from raftcron.runtime import bulk
+from raftcron.runtime.service import Service
 from tests.api.bench import GOOD, Answer, Bench, bench
 
 KEY = {"Idempotency-Key": "8f1c"}
@@ -311,3 +314,35 @@ async def test_a_bulk_request_that_broke_off_is_finished_by_its_repeat(
     (await two.ask("POST", path, data=whole, headers=LINES, on="n2")).expect(200)
     assert len(two.n1.machine.state.jobs) == 25
     (await two.ask("POST", path, data=lines(JOBS[:10]), headers=LINES, on="n2")).problem(409, "conflict")
+
+
+async def test_a_bulk_request_whose_key_expires_while_it_is_read_says_nothing_of_jobs_that_it_left(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It left them since they were written before; once nothing says so any more, it has to be repeated."""
+    (await one.ask("POST", "/v1/jobs:apply", {"jobs": JOBS[:2]}, headers=KEY)).expect(200)
+    for name in ("job-00", "job-01"):
+        (await one.ask("DELETE", f"/v1/jobs/{name}")).expect(204)
+    with monkeypatch.context() as slow:
+
+        async def expire(service: Service, body: Any) -> None:
+            slow.setattr(context, "KEY_LIFE_MS", 0)
+
+        slow.setattr(Service, "ready_for", expire)
+        (await one.ask("POST", "/v1/jobs:apply", {"jobs": JOBS[:2]}, headers=KEY)).problem(503)
+
+
+async def test_what_was_done_though_its_key_found_no_room_is_not_called_refused(
+    three: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 429 would say that nothing was done."""
+    remove = three.n1.log.remove
+
+    async def removes(name: str) -> int:
+        index = await remove(name)
+        monkeypatch.setattr(State, "keys_are_full", True)
+        return index
+
+    monkeypatch.setattr(three.n1.log, "remove", removes)
+    answer = await three.ask("DELETE", "/v1/cluster/members/n2", headers=KEY)
+    assert "it was done" in answer.problem(504)["detail"]

@@ -83,8 +83,7 @@ def test_a_reader_that_falls_behind_before_its_first_frame_is_told(begun: str) -
     log = EventLog(kept=50)
     if begun == "at a place":
         feed(log, 1, 10)
-    reader = {"at a place": lambda: log.reader(Place(0, 0)), "with the oldest": log.whole,
-              "from now on": lambda: log.reader(None)}[begun]()  # fmt: skip
+    reader = log.whole() if begun == "with the oldest" else log.reader(Place(0, 0) if begun == "at a place" else None)
     feed(log, 11 if begun == "at a place" else 1, 300)
     with pytest.raises(GoneError, match="too slowly"):
         list(reader.read())
