@@ -160,6 +160,10 @@ def _check_values(value: Any) -> None:
     for _ in range(DEPTH_MAX):
         below: list[tuple[str, Any]] = []
         for pointer, item in level:
+            if isinstance(item, dict | list):
+                count += len(item)
+                if count > VALUES_MAX:
+                    raise TooLargeError(f"the body holds more than {VALUES_MAX} values")
             if isinstance(item, dict):
                 for key, inner in item.items():
                     _check_text(key)
@@ -174,9 +178,6 @@ def _check_values(value: Any) -> None:
                 faults.append(Fault(pointer, "is a whole number beyond what can be kept (-2^63 to 2^64 - 1)"))
         if not below:
             break
-        count += len(below)
-        if count > VALUES_MAX:
-            raise TooLargeError(f"the body holds more than {VALUES_MAX} values")
         level = below
     else:
         raise _too_deep()

@@ -20,7 +20,9 @@ from raftcron.runtime.bulk import Applied, Result, Sent
 
 FIELDS = ("jobs", "prune", "owner", "dry_run")
 OWNER_MAX = 256  # characters
+FIELD_BYTES_MAX = 4_096  # of what stands beside the jobs, as it was sent
 ANSWERED_TOGETHER = 1_000  # results that are encoded in one turn, some 2 ms
+_UNREAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 LINE_SECONDS = 30.0  # for the next piece of a body that comes in lines
 
 
@@ -124,25 +126,38 @@ def _split(body: bytes, faults: list[Fault]) -> tuple[AsyncIterator[Sent], dict[
         raise MalformedError("the body is empty: this route takes a JSON object with `jobs`, or a job a line")
     try:
         parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
-        content = bodies.decode(body)  # which says where it is not JSON
-        fault = Fault("", f'must be an object like {{"jobs": [...]}}, not {kind_of(content)}')
+    except _UNREAD as error:
+        fault = Fault("", 'must be an object like {"jobs": [...]}' + _kind_of_all(body, error))
         raise InvalidError("the request is not valid; nothing was done", (fault,)) from None
     raws: list[msgspec.Raw] = []
     try:
         raws = msgspec.json.decode(parts.pop("jobs", b"null"), type=list[msgspec.Raw])
-    except msgspec.DecodeError:
-        bodies.decode(body)
+    except _UNREAD as error:
+        _kind_of_all(body, error)
         faults.append(Fault("/jobs", "must be an array of jobs"))
     unknown = sorted(parts.keys() - set(FIELDS))
     faults += (Fault(f"/{name[:100]}", "is not a field here" + near(name[:100], FIELDS)) for name in unknown)
-    said = {name: bodies.decode(bytes(raw)) for name, raw in parts.items() if name in FIELDS}
+    long = sorted(name for name, raw in parts.items() if name in FIELDS and len(bytes(raw)) > FIELD_BYTES_MAX)
+    faults += (Fault(f"/{name}", f"is longer than {FIELD_BYTES_MAX} bytes") for name in long)
+    said = {name: bodies.decode(bytes(raw)) for name, raw in parts.items() if name in FIELDS and name not in long}
 
     async def each() -> AsyncIterator[Sent]:
         for raw in raws:
             yield _decoded(bytes(raw))
 
     return each(), {name: value for name, value in said.items() if value is not None}
+
+
+def _kind_of_all(body: bytes, error: Exception) -> str:
+    """What the body is instead; a large one is not looked at value by value, since that would hold the loop.
+
+    Raises MalformedError where it is not JSON.
+    """
+    if len(body) <= bodies.JOB_BYTES_MAX:
+        return f", not {kind_of(bodies.decode(body))}"
+    if not isinstance(error, msgspec.ValidationError):
+        raise MalformedError(f"the body cannot be read: {error}")
+    return ""
 
 
 async def _lines(request: web.Request) -> AsyncIterator[Sent]:

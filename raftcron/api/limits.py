@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from raftcron.api import auth, bodies, connections, forward, server
-from raftcron.core import access, audit, definition, exclusion, fields, state, vault
+from raftcron.api import auth, bodies, connections, events, forward, server
+from raftcron.core import access, archive, audit, definition, exclusion, fields, group, state, vault
 from raftcron.core.apply import jobs
 from raftcron.core.instant import format_duration
-from raftcron.executors import http_spec, shell
-from raftcron.runtime import listing, requests, service
+from raftcron.executors import http_spec, kept_output, shell
+from raftcron.runtime import bulk, listing, requests, service
 
 HEAD_BYTES = 8_190  # of the request line, and of each header: the web framework's
 
@@ -20,7 +20,13 @@ def rows() -> list[tuple[str, str, str]]:
     return [
         ("request line, and each header", f"{HEAD_BYTES:,} bytes", "400"),
         ("body of a job", _size(bodies.JOB_BYTES_MAX), "413"),
-        ("body of `jobs:apply` as one JSON object", _size(bodies.BULK_BYTES_MAX), "413; as lines there is no bound"),
+        (
+            "body of `jobs:apply` as one JSON object",
+            _size(bodies.BULK_BYTES_MAX),
+            "413; as lines its bytes have no bound",
+        ),
+        ("jobs of one `jobs:apply`", f"{bulk.JOBS_MAX:,}", "413; those before are written"),
+        ("archive of a restore", _size(archive.ARCHIVE_BYTES_MAX), "413"),
         ("every other body", _size(bodies.SMALL_BYTES_MAX), "413"),
         ("depth of a JSON body", f"{bodies.DEPTH_MAX} levels", "400"),
         ("values of a JSON body", f"{bodies.VALUES_MAX:,}", "413"),
@@ -36,6 +42,8 @@ def rows() -> list[tuple[str, str, str]]:
             f"{connections.CONNECTIONS_MAX:,}, at most half of its open files",
             "the one that is idle longest is ended; where all are busy, the new one",
         ),
+        ("streams of events of a node", f"{events.STREAMS_MAX:,}", "429"),
+        ("outputs that are read through a node", f"{kept_output.READERS_MAX:,}", "429"),
         ("items of a page", f"{listing.PAGE_MAX:,}, or {_size(listing.PAGE_BYTES)}", "422; the page ends early"),
         ("answer of the leader to a forwarded write", _size(forward.ANSWER_BYTES_MAX), "504"),
         ("forwarded writes that are remembered", f"{auth.NONCES_KEPT:,} in an epoch", "the oldest are forgotten"),
@@ -50,6 +58,7 @@ def rows() -> list[tuple[str, str, str]]:
         ("headers of an http job", f"{http_spec.HEADERS}", "422"),
         ("an argument or a variable of a shell job", f"{shell.ARGUMENT_BYTES:,} bytes", "422"),
         ("calendars", f"{exclusion.CALENDARS_MAX:,}", "429"),
+        ("groups", f"{group.GROUPS_MAX:,}", "429"),
         ("tokens", f"{access.TOKENS_MAX:,}", "429"),
         ("secrets", f"{vault.SECRETS_MAX:,} of {_size(vault.SECRET_BYTES_MAX)} each", "429, 413"),
         ("items of the audit trail", f"{audit.AUDIT_KEPT:,}", "the oldest leave; the chain stays whole"),

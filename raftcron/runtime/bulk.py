@@ -22,6 +22,7 @@ from raftcron.errors import (
     Fault,
     InvalidError,
     RaftcronError,
+    TooLargeError,
     TooManyError,
     UnavailableError,
     UnknownOutcomeError,
@@ -285,7 +286,7 @@ async def _chunks(jobs: AsyncIterator[Sent]) -> AsyncIterator[list[Sent]]:
     async for sent in jobs:
         count += 1
         if count > JOBS_MAX:
-            raise UnknownOutcomeError(f"a request takes at most {JOBS_MAX:,} jobs; those before are written: split it")
+            raise TooLargeError(f"a request takes at most {JOBS_MAX:,} jobs; those before are written: split it")
         if chunk and (len(chunk) >= CHUNK_JOBS or size + len(sent.raw) > CHUNK_BYTES):
             yield chunk
             chunk, size = [], 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from raftcron.api import bodies
 from raftcron.runtime import bulk
 from tests.api.bench import GOOD, Bench
 
@@ -130,11 +131,17 @@ async def test_a_dry_run_foresees_another_owner(one: Bench) -> None:
         (b"{", 400),
         (b"[]", 422),
         (b'{"jobs": 3}', 422),
+        (b'{"jobs": ' + b"[" * 5_000, 400),
+        (b'{"jobs": [' + b"[" * 5_000 + b"]" * 5_000 + b"]}", 400),
+        (b'{"jobs": [' + b"[" * 600_000 + b"]" * 600_000 + b"]}", 400),
+        (b'{"jobs": [], "prune": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", 400),
+        (b'{"\xff": 1}', 400),
         (b'{"jobs": [], "nonsense": 1}', 422),
         (b'{"jobs": [], "prune": true}', 422),
         (b'{"jobs": [], "owner": 3}', 422),
         (b'{"jobs": []}', 200),
     ],
+    ids=lambda value: repr(value[:20]) if isinstance(value, bytes) else None,
 )
 async def test_a_body_that_is_not_understood_does_nothing(one: Bench, body: bytes, status: int) -> None:
     """What is wrong is said; an empty list is no mistake."""
@@ -143,6 +150,37 @@ async def test_a_body_that_is_not_understood_does_nothing(one: Bench, body: byte
         answer.problem(status)
     else:
         assert answer.expect(200).json["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "pointers"),
+    [
+        (b"[" + b"0," * 600_000 + b"0]", 422, [""]),
+        (b'{"jobs": {"a": [' + b"0," * 600_000 + b"0]}}", 422, ["/jobs"]),
+        (b'{"jobs": [], "prune": [' + b"0," * 600_000 + b"0]}", 422, ["/prune"]),
+        (b'{"jobs": [' + b"0," * 600_000 + b"0", 400, []),
+    ],
+    ids=["array", "object", "field", "broken"],
+)
+async def test_a_large_body_of_another_shape_is_not_walked(
+    one: Bench, monkeypatch: pytest.MonkeyPatch, body: bytes, status: int, pointers: list[str]
+) -> None:
+    """32 MiB of values would hold the loop for seconds: what is wrong is told from where the first look ended."""
+
+    def walk(body: bytes) -> None:
+        raise AssertionError(len(body))
+
+    monkeypatch.setattr(bodies, "_walked", walk)
+    problem = (await one.ask("POST", "/v1/jobs:apply", data=body)).problem(status)
+    assert [fault["pointer"] for fault in problem.get("errors", [])] == pointers
+
+
+async def test_more_jobs_than_a_request_takes_are_too_large(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 504 would have the client send them again for ever."""
+    monkeypatch.setattr(bulk, "JOBS_MAX", 2)
+    for headers in (LINES, None):
+        body = lines(*jobs("a", "b", "c")) if headers else json.dumps({"jobs": jobs("a", "b", "c")}).encode()
+        (await one.ask("POST", "/v1/jobs:apply", data=body, headers=headers)).problem(413, "too_large")
 
 
 async def test_other_types_are_refused(one: Bench) -> None:
