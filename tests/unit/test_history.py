@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from raftcron.core import history
 from raftcron.core.commands import DeleteJob, Lead, Lose, Token
 from raftcron.core.history import LEAVING_PER_ROW
 from raftcron.core.model import Run
 from raftcron.core.rows import LOOK_AFTER, Line, Rows
 from raftcron.runtime.statistics import statistics
 from tests.unit.machine import Machine, cluster
+from tests.unit.test_apply import anew
 
 WIDE = {"overlap": {"policy": "allow"}, "history": {"runs": 1_000}}
 
@@ -102,6 +106,35 @@ def test_a_line_holds_no_more_than_three_times_what_is_there() -> None:
     assert len(line) <= 3 * len(there) + 2 * LOOK_AFTER
     assert [line.pop(rows) for _ in there] == there
     assert line.pop(rows) is None
+
+
+def test_the_oldest_tails_leave_beyond_the_bound_of_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows stay, those of last runs too; only what they said goes."""
+    monkeypatch.setattr(history, "TAILS_BYTES_KEPT", 10_000)
+    machine = cluster()
+    ids = []
+    for number in range(12):
+        name = f"job-{number}"
+        run = machine.fire(machine.put(name, **WIDE), machine.at + 1_000)
+        machine.finish(run, output_tail=b"%d" % (number % 10) * 1_000)
+        ids.append(run.id)
+        assert machine.state.tails_bytes <= 10_000
+        assert machine.state.digest == anew(machine.state)
+    rows = [machine.state.runs[run_id] for run_id in ids]
+    assert [len(row.output_tail) for row in rows] == [0, 0, *[1_000] * 10]
+    machine.finish(machine.fire(machine.state.jobs["job-0"], machine.at + 1_000), output_tail=b"x" * 4_096)
+    assert [len(machine.state.runs[run_id].output_tail) for run_id in ids] == [*[0] * 7, *[1_000] * 5]
+    assert machine.state.tails_bytes == 9_096
+
+
+def test_of_deleted_jobs_so_many_rows_are_kept_and_the_oldest_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures too: the bound of all rows together is not this one."""
+    monkeypatch.setattr(history, "ORPHANS_KEPT", 5)
+    machine = cluster()
+    ids = [ended(machine, "gone", "failed" if number == 0 else "succeeded") for number in range(7)]
+    machine.done(DeleteJob("gone", [], machine.state.jobs["gone"].revision))
+    assert [run_id for run_id in ids if run_id in machine.state.runs] == ids[2:]
+    assert machine.state.digest == anew(machine.state)
 
 
 def test_statistics_are_of_the_rows_that_ran() -> None:
