@@ -59,9 +59,18 @@ class _Attempt(NamedTuple):
 
     @property
     def whole(self) -> bytes | None:
-        """The output itself, where the state holds all of it; the tail of a run may be of any of its attempts."""
-        is_told = self.record.state not in (RUNNING, LOST) and len(self.run.attempts) == 1
-        return self.run.output_tail if is_told and 0 < len(self.run.output_tail) <= WHOLE_BYTES else None
+        """The output itself, where the state holds all of it."""
+        return self.run.output_tail if self._is_told and 0 < len(self.run.output_tail) <= WHOLE_BYTES else None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is known to have said nothing."""
+        return self._is_told and not self.run.output_tail
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the tail of the run is this attempt's: that of the newest one whose end was reported."""
+        return self.record.state not in (RUNNING, LOST) and self.record.attempt == self.run.attempts[-1].attempt
 
     def stop(self, error: RaftcronError) -> _Stop:
         """What is left is the tail in the state."""
@@ -210,12 +219,11 @@ async def _here(request: web.Request, attempt: _Attempt, follow: bool) -> AsyncG
 
     reading = await outputs.open(attempt.run.id, token)
     if reading is None and attempt.is_over():
-        is_known = len(attempt.run.attempts) == 1 and not attempt.run.output_tail
-        if attempt.record.state != LOST and (is_known or len(attempt.run.attempts) > 1):
-            return _once(b"")  # it said nothing
+        if attempt.is_silent:
+            return _once(b"")
         text = (
             f"the output is not on node {attempt.node.name}: it was deleted for its age or for want of room, "
-            "or what ran it keeps no more than the last bytes"
+            "or what ran it keeps no more than the last bytes, or it said nothing"
         )
         if attempt.record.state == LOST:
             text = f"nothing of the lost attempt's output is on node {attempt.node.name}"

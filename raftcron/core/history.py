@@ -101,12 +101,13 @@ class History(Records):
         self._touched[id(job)] = job
 
     def keep_tail(self, run: Run, tail: bytes) -> None:
-        """Keep the end of a run's output; the oldest tails of the cluster leave first."""
-        if not tail:
-            return
+        """Keep the end of what its newest attempt said, in place of what an earlier one had.
+
+        The oldest tails of the cluster leave first.
+        """
         if run.output_tail:
             self.tails_bytes -= len(run.output_tail)
-        else:
+        elif tail:
             self.tails.append(run.id)
         run.output_tail = tail
         self.tails_bytes += len(tail)

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from raftcron.core.commands import Assign, Assignment, Lose, Place, Token
+from raftcron.core.commands import Assign, Assignment, Lose, Place, Requeue, Token
 from raftcron.core.model import Run
 from raftcron.executors.kept_output import READERS_MAX, KeptOutput
 from raftcron.executors.output import output_name
@@ -144,6 +144,22 @@ async def test_each_attempt_has_its_own(two: Bench, disks: Path) -> None:
     assert await read(two, run, "?attempt=1&follow=1") == b"first\n"
     problem = (await two.ask("GET", f"/v1/runs/{run.id}/output?attempt=3", on="n2")).problem(404, "not_found")
     assert "on record: 1, 2" in problem["detail"]
+
+
+async def test_a_short_output_of_a_later_attempt_is_told_from_the_record(two: Bench, disks: Path) -> None:
+    """No disk has a short answer, or a handler's word; what an earlier attempt said is not taken for it."""
+    run = await begin(two, retry={"max_attempts": 3, "backoff": "1s"})
+    for number, said in ((1, b"first"), (2, b"")):
+        await two.finish(run.id, state="failed", output_tail=said)
+        assert await read(two, run) == said
+        two.clock.wall_offset_ms += 2_000
+        await two.n1.propose(Requeue([run.id]))
+        await two.n1.propose(Assign([Assignment(run.id, Place("n1", 1), start=True)]))
+        assert run.attempt == number + 1
+    await two.finish(run.id, output_tail=b"third")
+    for on in ("n1", "n2"):
+        assert await read(two, run, on=on) == b"third"
+    (await two.ask("GET", f"/v1/runs/{run.id}/output?attempt=1")).problem(410, "gone")
 
 
 async def restart(two: Bench, run: Run) -> None:

@@ -84,7 +84,8 @@ def conclude(state: State, context: Context, command: Conclude) -> Outcome:
     run = _current(state, command.run, command.fencing_token)
     if isinstance(run, Refused):
         return run
-    state.keep_tail(run, command.message.encode())
+    if command.message:  # else the answer by which the target took it over stays
+        state.keep_tail(run, command.message.encode())
     ending = CANCELLED if run.state == CANCELLING and command.state == FAILED else command.state
     error = None if ending == SUCCEEDED else command.message[:ERROR_CHARACTERS] or "its target says so"
     kind = None if ending == SUCCEEDED else "cancelled" if ending == CANCELLED else "reported"
