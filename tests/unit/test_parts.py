@@ -124,6 +124,9 @@ def test_an_assignment_is_taken_back_only_as_long_as_it_has_not_started() -> Non
     machine.done(c.Unassign([old]))
     assert machine.state.runs[run.id].state == "queued"
     assert machine.done(c.Start([old])).count == 0
+    machine.done(c.Assign([c.Assignment(run.id, c.Place("n2", 1), False)]))
+    assert machine.done(c.Unassign([old])).count == 0
+    machine.done(c.Unassign([c.Token(run.id, machine.state.runs[run.id].fencing_token)]))
     run = begin(machine, run, "n1")
     assert run.attempt == 1
     assert run.fencing_token > old.fencing_token
