@@ -12,6 +12,7 @@ import pytest
 
 from raftcron.core import commands as c
 from raftcron.core import definition
+from raftcron.core.codec import encode_entry
 from raftcron.core.commands import Announce, DeleteJob, PutCalendar, PutGroup, PutJob, TakenOver, TakeOver, Trigger
 from raftcron.core.image import BLOCK_BYTES, BLOCK_WORK, IMAGE_VERSION, OLDEST_VERSION, SCHEDULE_WORK, Meanings
 from raftcron.core.model import Job, Key
@@ -126,6 +127,17 @@ def test_what_is_due_is_due_on_a_restored_machine() -> None:
 def test_a_state_that_has_seen_no_entry_has_a_snapshot_too() -> None:
     """The digest of nothing is nought."""
     assert_equal(new_machine(), restored(new_machine().snapshot()))
+
+
+def test_the_newest_digests_are_kept_and_those_of_every_1024th_index() -> None:
+    """As many of each: nodes that are far apart have one index in common."""
+    machine = new_machine()
+    body = encode_entry(c.Entry(7, 0, c.Note("of another epoch")))
+    for index in range(1, 3_000):
+        machine.apply(index, body)
+    assert [index for index, _ in machine.digests] == list(range(2_999 - 1_023, 3_000))
+    assert [index for index, _ in machine.spaced_digests] == [1_024, 2_048]
+    assert machine.spaced_digests.maxlen == 1_024
 
 
 def test_only_what_this_node_has_worked_out_is_shown_as_its_digests(small: Machine) -> None:
