@@ -58,6 +58,7 @@ SYNC_POLL_SECONDS = 0.5
 OUTPUT_DIRECTORY = "output"  # of commands; the spawner alone writes there
 ANSWERS_DIRECTORY = "answers"  # of receivers; this process alone writes there
 ANSWERS_SHARE = 4  # one part in so many of the room for outputs
+TIDY_SECONDS = 600.0  # between two looks at how old the answers are
 RENEW_SECONDS = 2.0  # between two looks at whether the cluster's key has to be wrapped anew
 HELD_SECONDS = 2.0  # for whoever else has the data directory
 NO_SECRET = b"a cluster on loopback without a secret"
@@ -81,6 +82,7 @@ class Daemon:
         starts_processes = settings.allow_shell or (handlers is not None and handlers.need_processes)
         self._spawner = self._make_spawner(times) if starts_processes else None
         rules = AddressRules(settings.refuse_addresses, settings.allow_addresses)
+        self._answers = Shelf(str(settings.data_dir / ANSWERS_DIRECTORY), settings.output_total_bytes // ANSWERS_SHARE)
         self._registry = Registry.installed({"http": partial(http_spec.validate, rules=rules)})
         self._executors = self._registry.executors(
             Surroundings(
@@ -88,7 +90,7 @@ class Daemon:
                 spawner=self._spawner,
                 handlers=handlers,
                 environment=dict(os.environ),
-                answers=self._make_answers(),
+                answers=self._answers,
                 clock=clock,
                 addresses=rules,
                 trust=_trust(settings),
@@ -183,6 +185,7 @@ class Daemon:
         self.node.spawn(self._watch.run())
         self.node.spawn(self._bootstrap.run())
         self.node.spawn(self._alerts.run())
+        self.node.spawn(self._tidy_answers())
         if self.settings.previous_cluster_secret:
             self.node.spawn(self._renew_key())
         await self._start_web()
@@ -237,9 +240,11 @@ class Daemon:
             lease_grace_seconds=max(0.0, times.lease_seconds / 2 - times.margin_seconds),
         )
 
-    def _make_answers(self) -> Shelf:
-        directory = self.settings.data_dir / ANSWERS_DIRECTORY
-        return Shelf(str(directory), self.settings.output_total_bytes // ANSWERS_SHARE)
+    async def _tidy_answers(self) -> None:
+        """Old answers leave also where no new one comes."""
+        while True:
+            self._answers.prune(self._clock.wall())
+            await asyncio.sleep(TIDY_SECONDS)
 
     def _licensed(self, held: License) -> None:
         if self._spawner is not None:

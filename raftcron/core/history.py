@@ -111,8 +111,8 @@ class History(Records):
             self.tails.append(run.id)
         run.output_tail = tail
         self.tails_bytes += len(tail)
-        if len(self.tails) > 2 * len(self.runs) + 1024:  # rows that left took their tails with them
-            self.tails = deque(run_id for run_id in self.tails if run_id in self.runs)
+        if len(self.tails) > 2 * len(self.runs) + 1024:  # rows that left took their tails along, silent attempts too
+            self.tails = deque(dict.fromkeys(run_id for run_id in self.tails if run_id in self.runs))
         while self.tails_bytes > TAILS_BYTES_KEPT:
             old = self.runs.get(self.tails.popleft())
             if old is not None and old.output_tail:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -279,3 +281,22 @@ async def test_a_node_that_ends_by_itself_says_why(make: Make, caplog: pytest.Lo
         await asyncio.to_thread(cron._node.over.result, 60)
     assert str(cron.error) == "the disk is gone"
     assert "node_ended node=web-1" in caplog.text
+
+
+async def test_an_answer_that_is_older_than_a_week_leaves_also_where_no_new_one_comes(
+    make: Make, tmp_path: Path
+) -> None:
+    """A node looks as it starts, and again and again."""
+    answers = tmp_path / "cron" / "answers"
+    answers.mkdir(parents=True)
+    old, young = answers / "1-2-1", answers / "1-3-1"
+    for file in (old, young):
+        file.write_text("said")
+    os.utime(old, (time.time() - 8 * 86_400,) * 2)
+
+    async def is_gone() -> bool:
+        return not old.exists()
+
+    await make().start()
+    await eventually(is_gone, within=20, what="the old answer is gone")
+    assert young.read_text() == "said"
