@@ -175,3 +175,17 @@ def test_a_jittered_run_keeps_its_turn_while_it_waits_for_its_time() -> None:
     assert not (machine.state.queued or machine.state.held)
     machine.done(Requeue([second.id, third.id]), at=9_000)
     assert (list(machine.state.queued), list(machine.state.held)) == ([second.id], [third.id])
+
+
+def test_no_more_runs_are_displaced_than_the_newcomer_needs() -> None:
+    """One that is already told to end, for whatever reason, makes room as well."""
+    machine = cluster()
+    job = machine.put(overlap={"policy": "replace", "max_running": 4})
+    runs = [machine.fire(job, machine.at + 1_000) for _ in range(4)]
+    for run in runs[:2]:
+        machine.done(Cancel(run.id))
+
+    newcomer = machine.fire(job, machine.at + 1_000)
+
+    assert newcomer.waits_turn
+    assert [machine.state.runs[run.id].state for run in runs] == ["cancelling"] * 2 + ["running"] * 2

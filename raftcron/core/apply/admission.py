@@ -102,5 +102,5 @@ def _displace(state: State, context: Context, policy: Policy, newcomer: Run) -> 
     going_on = [
         run for run in state.active.get(newcomer.uid, {}).values() if run.state != CANCELLING and not run.waits_turn
     ]
-    for run in going_on[: len(going_on) - policy.max_running + 1]:
+    for run in going_on[: max(0, len(going_on) - policy.max_running + 1)]:
         cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)
