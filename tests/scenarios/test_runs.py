@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from raftcron.core.commands import Trigger
 from raftcron.ports import Ending
 from raftcron.testing.scripted_executor import Script
@@ -375,3 +377,20 @@ def test_equal_logs_give_equal_states_on_every_node() -> None:
         assert len(digests) == 1
 
     play(act, nodes=3)
+
+
+@pytest.mark.parametrize(("delivery", "attempts"), [("at_most_once", 1), ("at_least_once", 3)])
+def test_an_end_that_nobody_saw_is_a_loss(delivery: str, attempts: int) -> None:
+    """An executor that cannot prove that its attempt is over has not failed: only the class lets another one start."""
+
+    async def act(scene: Scene) -> None:
+        unseen = Ending("failed", proven=False, error_kind="spawner")
+        for actor in scene.names.values():
+            actor.executor.scripts = {"job": Script(1.0, unseen)}
+        await scene.put(schedule="@every 60s", delivery=delivery, retry={"max_attempts": 3, "backoff": "1s"})
+        await scene.seconds(80)
+        [row] = scene.rows()
+        assert (row.state, row.error_kind, row.attempt) == ("lost", "spawner", attempts)
+        assert [attempt for _, _, attempt in scene.starts()] == list(range(1, attempts + 1))
+
+    play(act)

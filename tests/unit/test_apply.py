@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from raftcron.core.apply import Done
@@ -20,6 +22,7 @@ from raftcron.core.commands import (
     NotStarted,
     PauseJob,
     Place,
+    PutGroup,
     PutJob,
     Refused,
     Requeue,
@@ -180,6 +183,15 @@ def test_a_node_that_starts_anew_has_lost_what_ran_there() -> None:
     machine.done(Assign([Assignment(again.id, Place("n1", 2), start=True)]))
     assert again.fencing_token > token
     assert [record.state for record in again.attempts] == ["lost", "running"]
+
+
+def test_what_had_not_started_on_a_node_that_starts_anew_is_queued_again() -> None:
+    """It is not lost: its token can no longer start."""
+    machine = cluster()
+    run = machine.fire(machine.put(), 2_000, incarnation=9)
+    machine.done(Assign([Assignment(run.id, THERE, start=False)]))
+    machine.announce("n2", 2)
+    assert (run.state, run.attempt, run.attempts) == ("queued", 1, [])
 
 
 def test_an_older_life_is_refused_and_an_equal_one_ignored() -> None:
@@ -476,3 +488,41 @@ def test_noop_is_what_these_tests_run() -> None:
     """The shared definition names an executor that needs no process slot."""
     machine = cluster()
     assert not machine.fire(machine.put(executor=NOOP), 2_000).is_process
+
+
+def test_attempts_are_one_unless_a_lost_one_is_to_be_tried_again() -> None:
+    """The defaults of both delivery classes (semantics 4)."""
+    machine = cluster()
+    found = {}
+    for delivery in ("at_most_once", "at_least_once"):
+        policy = machine.state.policy(machine.put(delivery, delivery=delivery).uid)
+        found[delivery] = (policy.max_attempts, sorted(policy.retry_on))
+    assert found == {"at_most_once": (1, ["failed"]), "at_least_once": (5, ["failed"])}
+
+
+@pytest.mark.parametrize(
+    ("fields", "stops"),
+    [
+        ({}, True),
+        ({"overlap": {"policy": "allow"}}, False),
+        ({"overlap": {"policy": "allow", "max_running": 2}}, True),
+        ({"overlap": {"policy": "allow"}, "group": "g"}, True),
+        ({"overlap": {"policy": "allow"}, "delivery": "at_least_once"}, True),
+        ({"overlap": {"policy": "allow"}, "isolation": "stop"}, True),
+        ({"isolation": "continue"}, False),
+    ],
+)
+def test_runs_whose_loss_would_let_another_start_stop_with_their_lease(fields: dict[str, Any], stops: bool) -> None:
+    """All others go on, unless the job says otherwise (semantics 5.7)."""
+    machine = cluster()
+    machine.done(PutGroup("g", 2))
+    assert machine.state.stops_with_lease(machine.put(**fields).uid) is stops
+
+
+def test_a_group_that_is_full_holds_what_falls_due() -> None:
+    """Also within the entry that decides it, whatever room the leader has."""
+    machine = cluster()
+    machine.done(PutGroup("g", 1))
+    first = machine.fire(machine.put("one", group="g"), 2_000)
+    second = machine.fire(machine.put("two", group="g"), 3_000)
+    assert (first.state, second.state) == ("running", "queued")
