@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raftcron.core.commands import Finished
-from raftcron.core.model import FAILED, SUCCEEDED
+from raftcron.core.model import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT
 from raftcron.errors import FatalError
 from raftcron.executors import cgroups, runfiles
 from raftcron.executors.host import LINUX, Host, Processes, RunFiles
@@ -25,6 +25,13 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.01
 QUIET_LOOKS = 5
 PATIENCE_SECONDS = 30.0  # how long a SIGKILL may take; longer means a process stuck in the kernel
+
+# Why an attempt was stopped, and the end that this is: its state, the kind of its error, and what it did.
+_TOLD = {
+    None: (FAILED, "exit", "ended"),
+    "timeout": (TIMED_OUT, "timeout", "timed out"),
+    "cancelled": (CANCELLED, "cancelled", "was cancelled"),
+}
 
 
 class Remnant(NamedTuple):
@@ -100,17 +107,24 @@ async def clean_up(run_directory: Path, keep_ended: bool = False, host: Host = L
 
 
 def seen_end(remnant: Remnant) -> Finished | None:
-    """A command's end that the spawner saw and that its daemon did not live to report, if it is so."""
+    """A command's end that the spawner saw and that its daemon did not live to report, if it is so.
+
+    What was told to end for its node's sake (shutdown, lease, daemon) is left to the announcement, which calls it lost.
+    """
     exit_code = remnant.exit_code
-    if exit_code is None or remnant.reason is not None:
+    if exit_code is None or remnant.reason not in _TOLD:
         return None
+    code = exit_code if exit_code >= 0 else 128 - exit_code
+    if remnant.reason is None and code == 0:
+        return Finished(run=remnant.run_id, fencing_token=remnant.token, state=SUCCEEDED, exit_code=0)
+    state, kind, how = _TOLD[remnant.reason]
     return Finished(
         run=remnant.run_id,
         fencing_token=remnant.token,
-        state=SUCCEEDED if exit_code == 0 else FAILED,
-        exit_code=exit_code if exit_code >= 0 else 128 - exit_code,
-        error=None if exit_code == 0 else "it ended while its node was being stopped; the output is gone",
-        error_kind=None if exit_code == 0 else "exit",
+        state=state,
+        exit_code=code,
+        error=f"it {how} while its node was being stopped; the output is gone",
+        error_kind=kind,
     )
 
 

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
+from raftcron.core.commands import Finished
 from raftcron.executors import cgroups, processes
-from raftcron.executors.remnants import Remnant, clean_up
+from raftcron.executors.remnants import Remnant, clean_up, seen_end
 from tests.executors.doubles import eventually, with_marker
 from tests.patience import quickest
 
@@ -30,7 +31,7 @@ class Node(NamedTuple):
 
 
 NO_CGROUP = not cgroups.is_possible()
-StartNode = Callable[[str, float], Awaitable[Node]]
+StartNode = Callable[..., Awaitable[Node]]
 
 
 @pytest.fixture
@@ -38,12 +39,13 @@ async def start_node(tmp_path: Path) -> AsyncIterator[StartNode]:
     """Starts a daemon process that runs one command."""
     nodes: list[Node] = []
 
-    async def start(command: str, licence_seconds: float = 60.0) -> Node:
+    async def start(command: str, licence_seconds: float = 60.0, timeout_seconds: float = 600.0) -> Node:
         daemon = await asyncio.create_subprocess_exec(
             sys.executable,
             str(Path(__file__).parent / "tiny_daemon.py"),
             str(tmp_path / str(len(nodes))),
             str(licence_seconds),
+            str(timeout_seconds),
             command,
             stdout=subprocess.PIPE,
         )
@@ -98,6 +100,46 @@ async def test_the_next_life_learns_how_it_ended(start_node: StartNode) -> None:
     await eventually(lambda: len(file.read_text().splitlines()) == 2)
     assert await clean_up(node.run_directory) == [Remnant("9", "run-9", 9, False, -9, "daemon")]
     assert list(node.run_directory.iterdir()) == []
+
+
+async def test_the_next_life_learns_that_it_timed_out(start_node: StartNode) -> None:
+    """The daemon stood still when its spawner ended the command in time, and died before it could tell."""
+    node = await start_node("sleep 300", 60.0, 0.5)
+    file = node.run_directory / "9.child"
+    await eventually(file.exists)
+    node.daemon.send_signal(signal.SIGSTOP)
+    await eventually(lambda: len(file.read_text().splitlines()) == 2)
+    node.daemon.kill()
+    await node.daemon.wait()
+    [remnant] = await clean_up(node.run_directory)
+    assert seen_end(remnant) == Finished(
+        run="run-9",
+        fencing_token=9,
+        state="timed_out",
+        exit_code=128 + signal.SIGTERM,
+        error="it timed out while its node was being stopped; the output is gone",
+        error_kind="timeout",
+    )
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reason", "state"),
+    [
+        (0, None, "succeeded"),
+        (3, None, "failed"),
+        (-9, "timeout", "timed_out"),
+        (0, "timeout", "timed_out"),
+        (-15, "cancelled", "cancelled"),
+        (-9, "lease", None),
+        (-15, "shutdown", None),
+        (-9, "daemon", None),
+        (None, None, None),
+    ],
+)
+def test_what_a_seen_end_is(exit_code: int | None, reason: str | None, state: str | None) -> None:
+    """As in a report of a daemon that lives; what was ended for the node's sake, or unseen, the cluster calls lost."""
+    end = seen_end(Remnant("9", "run-9", 9, False, exit_code, reason))
+    assert state == (None if end is None else end.state)
 
 
 async def test_a_stopped_daemon_cannot_keep_a_child_alive(start_node: StartNode) -> None:
