@@ -13,12 +13,15 @@ import hmac
 import struct
 from typing import Any, Protocol, cast
 
+import msgspec.msgpack
+
 from raftcron import wire
 from raftcron.clock import Clock
 from raftcron.raft.handshake import TAG_BYTES, Handshake, HandshakeError, Seal, Session
 from raftcron.raft.tls import Channel, ChannelError
 
 _FRAME = struct.Struct(f"<I{TAG_BYTES}s")
+_encode = msgspec.msgpack.Encoder().encode  # `wire.pack` byte for byte, in less time; the spawner is spared it
 PARTING_SECONDS = 1.0  # so long a connection that is over may take to end
 
 
@@ -191,7 +194,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, kind: int | str, message: Any) -> None:
         """Queue a frame.  ValueError if it is over the bound."""
-        body = wire.pack([kind, message])
+        body = _encode([kind, message])
         if len(body) > self.max_frame_bytes:
             raise ValueError(f"a frame of {len(body)} bytes is over the limit of {self.max_frame_bytes}")
         self._write(_FRAME.pack(len(body), self._outgoing_seal.tag(body)) + body)

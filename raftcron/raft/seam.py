@@ -205,6 +205,12 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         node = self._peers.get(peer)
         return 0 if node is None else int(self._SyncObj__raftMatchIndex.get(node, 0))
 
+    @property
+    def match_indexes(self) -> list[tuple[str, int]]:
+        """The same of each peer."""
+        match_of = self._SyncObj__raftMatchIndex
+        return [(name, match_of.get(node, 0)) for name, node in self._peers.items()]
+
     # ---- what moves it -------------------------------------------------------------------------------------------
 
     def step(self) -> None:
@@ -459,10 +465,12 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
     def _replicate(self, everyone: bool) -> None:
         """Send each follower what it does not have; with `everyone`, a heartbeat to those who have all."""
         batches: dict[int, tuple[list[Entry], int]] = {}  # followers in step share one
-        connected = self._SyncObj__connectedNodes
-        for node in self._peers.values():
-            if node in connected:
-                self._replicate_to(node, self._flows[node.id], everyone, batches)
+        connected, next_of = self._SyncObj__connectedNodes, self._SyncObj__raftNextIndex
+        last, commit = self.last_index, self.commit_index
+        for name, node in self._peers.items():
+            flow = self._flows[name]
+            if (everyone or flow.told_commit != commit or next_of[node] <= last) and node in connected:
+                self._replicate_to(node, flow, everyone, batches)
 
     def _replicate_to(
         self, node: Peer, flow: Flow, heartbeat: bool, batches: dict[int, tuple[list[Entry], int]]

@@ -301,8 +301,7 @@ class Cluster:
                 life.seen_members = seen[-1][1]
                 checks.members(name, seen)
             if core.is_leader:
-                term = core.term
-                matches = [(peer, core.match_index(peer)) for peer in core._peers]
+                term, matches = core.term, core.match_indexes
                 if (term, matches) != life.seen_matches:
                     life.seen_matches = (term, matches)
                     checks.leads(name, term)

@@ -40,6 +40,9 @@ class _Handle(asyncio.TimerHandle):
     """What `call_soon` and `call_at` give: asyncio's, without what only its debug mode needs (half of its time)."""
 
     __slots__ = ()
+    _scheduled = False
+    _repr = None
+    _source_traceback = None
 
     def __init__(self, when: float, callback: Any, args: Any, loop: NodeLoop, context: Context | None) -> None:
         self._when = when
@@ -48,9 +51,6 @@ class _Handle(asyncio.TimerHandle):
         self._loop = loop
         self._context = copy_context() if context is None else context
         self._cancelled = False
-        self._scheduled = False
-        self._repr = None
-        self._source_traceback = None
 
     def cancel(self) -> None:
         self._cancelled = True
