@@ -187,7 +187,4 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
 
 def _digests(node: NodeContext) -> list[tuple[int, str]]:
     """The pairs that this node still has, in the order of their indices."""
-    machine = node.machine
-    pairs = dict(machine.spaced_digests)
-    pairs.update(machine.digests)
-    return [(index, f"{digest:032x}") for index, digest in sorted(pairs.items())]
+    return [(index, f"{digest:032x}") for index, digest in sorted(node.machine.held_digests().items())]

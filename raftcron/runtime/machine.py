@@ -125,6 +125,14 @@ class Machine:
         for observer in self._observers:
             observer.state_changed(changed)
 
+    def newest_digests(self) -> list[tuple[int, int]]:
+        """Index and digest of the present state, and of the newest index divisible by 1,024 that this node keeps."""
+        return [(self.state.index, self.state.digest), *list(self.spaced_digests)[-1:]]
+
+    def held_digests(self) -> dict[int, int]:
+        """All digests that are kept, by index."""
+        return {**dict(self.spaced_digests), **dict(self.digests)}
+
     def snapshot(self) -> Iterator[bytes]:
         return image(self.state)
 

@@ -14,8 +14,10 @@ import msgspec
 
 from raftcron.clock import Clock
 from raftcron.core.commands import Announce
-from raftcron.errors import ConfigurationError, MalformedError, RaftcronError
-from raftcron.ports import Log
+from raftcron.core.image import IMAGE_VERSION
+from raftcron.errors import ConfigurationError, FatalError, MalformedError, RaftcronError
+from raftcron.ports import Log, LogStatus, Standing
+from raftcron.runtime.comparison import Comparison, Pair
 from raftcron.runtime.leases import NO_LICENSE, LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
@@ -26,6 +28,8 @@ HEARTBEAT_SECONDS = 1.0
 HEARTBEATS_PER_LEASE = 3  # at least: commands are told to stop once half a lease has passed without an answer
 SENT_KEPT = 64  # heartbeats whose answer is waited for
 ANSWERS_AT_ONCE = 256  # of a leader; nodes repeat theirs each second
+PAIRS_HEARD = 8  # of a heartbeat; this release tells two
+DIGEST_DIGITS = 32
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_announce = msgspec.msgpack.Decoder(Announce).decode
@@ -72,6 +76,8 @@ class Presence:
         self._announcing = False
         self._announced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._comparison = Comparison()
+        self._has_differed = False  # from some voter, when it looked last
         self.license: License = NO_LICENSE
         self.peers: dict[str, PeerInfo] = {}
         log.on_message("heartbeat", self._heartbeat_received)
@@ -138,6 +144,7 @@ class Presence:
     def beat(self) -> None:
         """Send one heartbeat, and the announcement as long as the state does not show it."""
         status = self._log.status()
+        self._compare(status)
         leader = self._node if status.leading_epoch is not None else status.leader
         if leader is None or (leader == self._node and status.leading_epoch is None):
             return
@@ -149,10 +156,34 @@ class Presence:
             del self._sent[next(iter(self._sent))]
         if leader == self._node:
             self._spawn(self._answer_own(self._number))
-        heartbeat = [self._number, status.applied_index, f"{self._machine.state.digest:032x}"]
+        pairs = [(index, f"{digest:032x}") for index, digest in self._machine.newest_digests()]
+        own = f"{self._machine.state.digest:032x}"
+        heartbeat = [self._number, status.applied_index, own, [IMAGE_VERSION, pairs]]
         for member in status.members:  # the leader answers; the others learn how this node stands
             if member.name != self._node:
                 self._log.send(member.name, "heartbeat", heartbeat)
+
+    def _compare(self, status: LogStatus) -> None:
+        """A node whose state is not that of a majority stops (semantics I7): what it does from here on is wrong."""
+        voters = [member.name for member in status.members if member.standing is Standing.VOTER]
+        found = self._comparison.judge(self._node, self._machine.held_digests(), voters)
+        has_differed, self._has_differed = self._has_differed, found is not None
+        if found is None:
+            return
+        what = f"at index {found.at_index} it has the digest {found.own:032x}, and a majority {found.theirs:032x}"
+        if found.is_odd:
+            self._fatal(
+                FatalError(
+                    f"the state of node {self._node} is not that of the others: {what}. Keep this data directory and "
+                    "what its log says for a report, look at the memory and the disk of this machine, and replace the "
+                    f"node from a healthy one: raftcron cluster replace {self._node}"
+                )
+            )
+        elif not has_differed:
+            log.error(
+                "states_differ node=%s index=%d own=%032x other=%032x next=whoever_a_majority_contradicts_stops",
+                *(self._node, found.at_index, found.own, found.theirs),
+            )
 
     def _announce(self, leader: str) -> None:
         if leader != self._node:
@@ -195,7 +226,8 @@ class Presence:
 
     def _heartbeat_received(self, peer: str, message: Any) -> None:
         match message:
-            case [int(number), int(applied), str(digest), *_]:
+            case [int(number), int(applied), str(digest), *more]:
+                self._comparison.hear(peer, _pairs(more))
                 self.peers[peer] = PeerInfo(applied, digest, self._clock.boot())
                 if self._log.leading_epoch is not None and len(self._tasks) < ANSWERS_AT_ONCE:
                     self._spawn(self._answer(peer, number))
@@ -229,3 +261,23 @@ class Presence:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _pairs(more: list[Any]) -> list[Pair]:
+    """What a heartbeat says behind its digest; nothing of a release that says none, or packs records another way."""
+    match more:
+        case [[int(version), [*pairs]], *_]:
+            if version != IMAGE_VERSION:  # the digests of one state differ
+                return []
+            return [_pair(pair) for pair in pairs[:PAIRS_HEARD]]
+    return []
+
+
+def _pair(pair: Any) -> Pair:
+    match pair:
+        case [int(index), str(digest)] if len(digest) == DIGEST_DIGITS:
+            try:
+                return index, int(digest, 16)
+            except ValueError:
+                pass
+    raise MalformedError("a heartbeat's pairs are [index, digest], the digest 32 hexadecimal digits")

@@ -36,7 +36,7 @@ SPARE_MACHINES = 1  # that may join
 DYING_SECONDS = (0.0, 0.05, 0.4)  # of processes that are told to end, or killed: less than any margin
 TRACE_LINES = 400  # kept for a failure's report
 # Errors: the first comes to Life.fail, clients cause the second, the others are told where a spawner was hurt.
-EXPECTED = ("raft_fatal", "entry_unreadable", "spawner_lost", "spawner_stopped")
+EXPECTED = ("raft_fatal", "states_differ", "entry_unreadable", "spawner_lost", "spawner_stopped")
 
 
 class _Ear(logging.Handler):

@@ -103,6 +103,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 CORE: dict[str, tuple[str, ...]] = {
     "epoch check": ("an entry of any epoch counts",),
     "start gate": ("the start gate is open",),
+    "digests": ("no node stops by its digest",),
     "watermark": ("the watermark is not looked at",),
     "token check": ("a report under an old token counts",),
 }

@@ -20,7 +20,7 @@ from raftcron.core.timeline import Timeline
 from raftcron.raft import engine, guard, leadership, membership, proposals, reads, roster, seam, segment, snapshot
 from raftcron.raft.journal import Journal
 from raftcron.raft.settings import RaftSettings
-from raftcron.runtime import clocks, leases, machine, scheduler, worker
+from raftcron.runtime import clocks, leases, machine, presence, scheduler, worker
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks, sim_node, sim_targets
 from raftcron.testing.sim_story import Story
@@ -197,6 +197,12 @@ MUTANTS: dict[str, Mutant] = {
         ],
         {sim_checks.MEMBERS},
         scripts.change_twice_at_once,
+        size=3,
+    ),
+    "no node stops by its digest": Mutant(
+        [(presence.Presence, "_compare", lambda *_: None)],
+        {sim_checks.DIGEST, sim_checks.I14},
+        scripts.spoil_a_record,
         size=3,
     ),
     # decisions

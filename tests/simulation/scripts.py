@@ -234,6 +234,22 @@ def flip_bits(story: Story) -> None:
         story.cluster.run(2.5)
 
 
+def spoil_a_record(story: Story) -> None:
+    """A record of a follower is changed in its memory; it starts again once it has found that out."""
+    _form_calmly(story)
+    cluster, name = story.cluster, _followers(story)[0]
+    life = cluster.lives[name]
+    cluster.may_fail.add(name)
+    cluster.checks.spoilt.add(name)
+    state = life.machine.state
+    state.nodes[name].http = "spoilt"
+    state.touch(state.nodes[name])
+    _until(story, 20.0, lambda: life.loop.is_dead)
+    if life.loop.is_dead:
+        cluster.may_fail.discard(name)
+        cluster.checks.spoilt.discard(name)
+
+
 def rot_snapshots(story: Story) -> None:
     """One node after the other is stopped, a bit of its newest snapshot rots, and it starts again."""
     _compact_often(story)
