@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from raftcron.core.commands import Announce, DeleteJob, Done, PutJob
 from raftcron.core.model import HISTORY_BYTES_KEPT, Job, Run
 from raftcron.core.planner import settle
 from raftcron.executors.registry import Registry
+from raftcron.runtime.alerts import Alerts
 from raftcron.runtime.catch_up import CatchUp
 from raftcron.runtime.clocks import Clocks, TrustedTime
+from raftcron.runtime.events import EventLog
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes, License
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.presence import Presence
@@ -35,6 +38,45 @@ from tests.scenarios.commands import CommandExecutor, StageLoop
 START_MS = int(START_WALL * 1000)
 TIMES = LeaseTimes(10.0, 2.0)
 MAX_SKEW_MS = 5_000
+
+
+@dataclass
+class Told:
+    """What a receiver of alerts has taken: by which node, when in ms since the epoch, and the body."""
+
+    node: str
+    at: int
+    body: dict[str, Any]
+
+
+@dataclass
+class Receiver:
+    """Whoever is told: takes all, or nothing while `is_away`."""
+
+    told: list[Told] = field(default_factory=list)
+    is_away: bool = False
+
+
+@dataclass
+class Courier:
+    """One node's way to the receiver; runtime.alerts.Sender."""
+
+    node: str
+    clock: VirtualClock
+    receiver: Receiver
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], secret: str | None, id_: str) -> str | None:
+        if self.receiver.is_away:
+            return "away"
+        self.receiver.told.append(Told(self.node, round(self.clock.wall() * 1000), json.loads(body)))
+        return None
+
+    async def mail(self, to: str, subject: str, text: str, id_: str) -> str | None:
+        return "no mail here"
+
+
+async def _as_it_is(url: str) -> str:
+    return url
 
 
 @dataclass
@@ -81,13 +123,15 @@ class Scene:
         history_total: int = HISTORY_BYTES_KEPT,
         is_agreed: bool = False,
         commands: bool = False,
+        alerts: bool = False,
         offsets: Mapping[str, float] | None = None,
     ) -> None:
         """`offsets` are by how many seconds the wall clocks of nodes are wrong as they begin; with `commands` whatever
-        runs is a command of a spawner, else a script."""
+        runs is a command of a spawner, else a script; with `alerts` nodes tell the receiver of what happens."""
         self.loop = loop
         self.is_agreed = is_agreed
         self.commands = commands
+        self.receiver = Receiver() if alerts else None
         self.is_synchronised = False  # what kernels say of their clocks
         self.offsets = dict(offsets or {})
         self.cluster = MemoryCluster()
@@ -107,6 +151,8 @@ class Scene:
         clock.wall_offset = self.offsets.get(name, 0.0)
         time = TrustedTime(clock, lambda: machine.state.cluster_time) if self.is_agreed else WallTime(clock)
         machine = Machine(name, time, self.history_total)
+        if self.receiver is not None:
+            machine.events = EventLog()
         log = self.cluster.join(name, machine, incarnation)
         proposer = Proposer(log, machine, time)
         leases = LeaseKeeper(clock, TIMES, log.read_index)
@@ -209,6 +255,19 @@ class Scene:
         actor.tasks = [self.loop.create_task(presence.run()), self.loop.create_task(worker.run())]
         if self.is_agreed:
             actor.tasks.append(self.loop.create_task(clocks.run()))
+        if self.receiver is not None:
+            assert isinstance(machine.events, EventLog)
+            courier = Courier(name, clock, self.receiver)
+            alerts = Alerts(
+                machine=machine,
+                log=log,
+                proposer=proposer,
+                events=machine.events,
+                clock=clock,
+                sender=courier,
+                fill=_as_it_is,
+            )
+            actor.tasks.append(self.loop.create_task(alerts.run()))
         return actor
 
     def _leads(self, actor: Actor, epoch: int | None) -> None:
