@@ -40,7 +40,7 @@ from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.machine import Machine
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_durable import DurableLog
-from raftcron.testing.sim_loop import Conductor, SimClock
+from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
 from raftcron.testing.sim_targets import Entrusted
 from raftcron.testing.wall_time import WallTime
 
@@ -136,6 +136,7 @@ class Checks:
         self.configured = 0  # its index
         self.in_force: Callable[[], set[frozenset[str]]] = set  # the voters by which a leader may count now
         self.time_limit_ms: Callable[[], float] = lambda: float("inf")  # what trusted time may have reached
+        self.began: Callable[[str, Run, State], None] = lambda *_: None  # user code of a node's own process starts
         self._conductor = conductor
         self._bodies: dict[int, bytes] = {}
         self._digests: dict[int, int] = {}
@@ -415,6 +416,8 @@ class Checks:
             self.fail(I6, f"{attempt.run_id} starts on {node} under token {attempt.fencing_token}, and is {seen}")
             return
         self._started_among(node, run, newest)
+        if isinstance(where, NodeLoop):
+            self.began(node, run, newest)
         if run.part is not None:
             self.counts["starts of parts"] += 1
             if run.part.node not in (None, node):

@@ -144,7 +144,7 @@ class WrongClocks:
         return sorted(self._names)
 
 
-class Lateness:
+class Undecided:
     """I8: while nothing is wrong, and for a while before, nothing that is owed waits to be decided."""
 
     def __init__(self, conductor: Conductor, clocks: Mapping[str, SimClock]) -> None:

@@ -14,9 +14,10 @@ from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks
 from raftcron.testing.chance import chance
 from raftcron.testing.sim_checks import Violation
-from raftcron.testing.sim_clocks import Lateness
+from raftcron.testing.sim_clocks import Undecided
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_faults import ENOUGH_KINDS, Faults
+from raftcron.testing.sim_lateness import Lateness
 
 FORM_SECONDS = 5.0
 FAULT_SECONDS = 45.0
@@ -87,6 +88,7 @@ ALWAYS_SEEN = (
     "targets: late outcomes",
     "targets: spoke through another node",
     "looks for late times",
+    "starts looked at for lateness",
     "leads handed over for the time",
     "trusted time went forward",
     "trusted time went backward",
@@ -160,7 +162,8 @@ class Story:
         )
         self.clients = self.cluster.clients
         self.faults = Faults(self.cluster, dice, has_spawners, latest=FORM_SECONDS + FAULT_SECONDS)
-        self._lateness = Lateness(self.cluster.conductor, self.cluster.clocks)
+        self._undecided = Undecided(self.cluster.conductor, self.cluster.clocks)
+        self._lateness = Lateness(self.cluster, self.faults)
         self._is_loaded = True
 
     # ---- the whole
@@ -189,6 +192,7 @@ class Story:
 
     def _play(self) -> None:
         cluster = self.cluster
+        self._lateness.begin()
         if self._script is not None:
             self._script(self)
         else:
@@ -275,8 +279,8 @@ class Story:
     def _look_for_late_ones(self) -> None:
         """What is owed is decided in time while all is well (I8)."""
         leaders = self.clients.leaders()
-        late = self._lateness.late(self._calm(), leaders[0] if leaders else None)
-        self.cluster.counts["looks for late times"] = self._lateness.looks
+        late = self._undecided.late(self._calm(), leaders[0] if leaders else None)
+        self.cluster.counts["looks for late times"] = self._undecided.looks
         if late is not None:
             self.cluster.checks.fail(sim_checks.I8, late)
 

@@ -260,6 +260,8 @@ MUTANTS: dict[str, Mutant] = {
         scripts.nothing_happens,
         size=3,
     ),
+    "a new leader waits before it looks": Mutant([(scheduler.Scheduler, "run", off_time.lead_later)], {sim_checks.I8}),
+    "what a node was given waits there": Mutant([(worker.Worker, "_attempt", off_time.attempt_later)], {sim_checks.I8}),
     # runs
     "a report under an old token counts": Mutant(
         [handled(Finish, off_runs.finish_under_any_token)],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from raftcron.runtime import clocks
+from raftcron.runtime import clocks, scheduler, worker
 
 
 def wall_time(self: Any) -> int:
@@ -33,4 +34,16 @@ def rarely(self: Any, now: int) -> float:
     return 4.0
 
 
-_agree = clocks.agree
+async def lead_later(self: Any) -> None:
+    """Scheduler.run, but a new leader lets some time pass before it looks for what is due or queued."""
+    await asyncio.sleep(1.6)
+    await _lead(self)
+
+
+async def attempt_later(self: Any, running: Any) -> None:
+    """Worker._attempt, but whatever a node was given waits there."""
+    await asyncio.sleep(1.3)
+    await _attempt(self, running)
+
+
+_agree, _lead, _attempt = clocks.agree, scheduler.Scheduler.run, worker.Worker._attempt
