@@ -100,3 +100,14 @@ def test_a_sitting_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     with memory.path.open("a") as file:
         file.write("[4, null, nu")
     assert Memory(tmp_path / "memory", ROOT).load() == {3: played}
+
+
+def test_what_a_sweep_does_not_count_as_code_is_never_loaded_by_a_seed() -> None:
+    """An edit of those rooms keeps the memory of former sittings; one that a seed plays would make it lie."""
+    code = (
+        "import sys; from raftcron.testing.sim_story import Story; from raftcron.testing.sim_sweep import NOT_PLAYED; "
+        "Story(7).run(); print(sorted(name for name in sys.modules "
+        "if name.split('.')[0] == 'raftcron' and name.split('.')[1:2] and name.split('.')[1] in NOT_PLAYED))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
