@@ -29,7 +29,6 @@ PAGE_MAX = 1_000
 PAGE_BYTES = 8 << 20  # a page ends early beyond this
 SLICE = 500  # records looked at in one turn of the loop, some microseconds each: about 2 ms
 VIEWS_SLICE = 50  # records rendered in one turn: about 2 ms
-MADE_AT = (1 << 48) - 1  # of a job's uid: the log index at which it was made
 COMPACT_FROM = 1_024  # dead places that are not worth a sweep
 
 SORTS = ("name", "next_fire_at", "updated_at")
@@ -212,15 +211,18 @@ class Listing:
         return self._machine.timeline.state_of(job, self._machine.state.policy(job.uid))
 
     def _take_names(self) -> None:
-        jobs = self._machine.state.jobs
-        newest = self._names_through
+        """A job that is new has changed since; its id does not tell, since a restore takes ids of its chunks' entries.
+
+        One that stands at the end and has only changed comes twice.
+        """
+        jobs, new = self._machine.state.jobs, self._new_names
         for name in reversed(jobs):
-            created = jobs[name].uid & MADE_AT
-            if created <= self._names_through:
+            if jobs[name].revision <= self._names_through:
                 break
-            newest = max(newest, created)
-            self._new_names.append(name)
-        self._names_through = newest
+            new.append(name)
+        self._names_through = self._machine.state.index
+        if len(new) > 2 * len(jobs) + COMPACT_FROM:  # nobody has asked for long
+            self._new_names = [name for name in dict.fromkeys(new) if name in jobs]
 
     def _sorted_names(self) -> list[str]:
         """All names in order; some perhaps of jobs that are gone, some perhaps twice (made anew)."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-from raftcron.core.commands import Decide, Decision, DeleteJob, Fire, Place, Trigger
+from raftcron.core.apply import restore
+from raftcron.core.archive import JobRow
+from raftcron.core.commands import Decide, Decision, DeleteJob, Fire, Place, Restore, Stage, Trigger
 from raftcron.core.rows import newest_first
 from raftcron.runtime.listing import SLICE, JobFilter, Listing, RunFilter
 from raftcron.runtime.machine import Machine
@@ -100,6 +102,25 @@ async def test_a_node_that_was_restored_lists_what_it_listed_before() -> None:
         assert await ids(there) == await ids(here) == rows(hand)
         assert await ids(there, "job-00000") == rows(hand, "job-00000")
         assert await there.run_counts() == await here.run_counts()
+
+
+async def test_what_a_restore_brought_is_listed_also_where_a_job_was_made_between_its_chunks() -> None:
+    """The ids of restored jobs are of their chunks' entries, before that of the job."""
+    hand = cluster()
+    machine = applied(hand, new_machine())
+    listing = Listing(machine)
+    hand.put("between")
+    stored = hand.state.jobs["between"].definition
+    hand.done(DeleteJob("between", [], hand.state.jobs["between"].revision))
+    chunks = [msgspec.msgpack.encode([JobRow(name, stored)]) for name in ("first", "second", "third")]
+    for number, rows in enumerate(chunks):
+        hand.done(Stage("staging", number, "jobs", rows))
+        if number == 1:
+            hand.put("between")
+            applied(hand, machine)
+    hand.done(Restore("staging", len(chunks), restore.digest_of(chunks), 0, *restore.seen(hand.state), [], None))
+    applied(hand, machine)
+    assert await names(listing) == sorted(hand.state.jobs) == ["first", "second", "third"]
 
 
 async def test_a_list_goes_on_when_a_snapshot_comes_between_two_pages() -> None:
