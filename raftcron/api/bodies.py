@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 import msgspec
@@ -30,6 +31,7 @@ DEPTH_MAX = 64
 VALUES_MAX = 50_000
 USUAL_BYTES = 64 << 10  # which hold fewer than VALUES_MAX values
 USUAL_DEPTH = 16
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _LEAST_WHOLE, _MOST_WHOLE = -(1 << 63), (1 << 64) - 1  # what the log can hold
 
 
@@ -81,6 +83,7 @@ def decode(body: bytes, *, may_be_empty: bool = False) -> Any:
 
 def _walked(body: bytes) -> Any:
     """As `decode`, looked at value by value."""
+    _check_count(body)
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
@@ -97,6 +100,17 @@ def _walked(body: bytes) -> Any:
         raise MalformedError(f"the body is not JSON: {str(error).split(';')[0]}") from None
     _check_values(value)
     return value
+
+
+def _check_count(body: bytes) -> None:
+    """Tell of too many values before they are made: each but the outermost follows a comma or an opening bracket."""
+    if len(body) > VALUES_MAX:
+        rest = _STRINGS.sub(b"", body)
+        commas, brackets = rest.count(b","), rest.count(b"[") + rest.count(b"{")
+        if brackets > DEPTH_MAX * (commas + 1):
+            raise _too_deep()
+        if max(commas, brackets) > VALUES_MAX:
+            raise _too_many()
 
 
 class _UnusualError(Exception):
@@ -163,7 +177,7 @@ def _check_values(value: Any) -> None:
             if isinstance(item, dict | list):
                 count += len(item)
                 if count > VALUES_MAX:
-                    raise TooLargeError(f"the body holds more than {VALUES_MAX} values")
+                    raise _too_many()
             if isinstance(item, dict):
                 for key, inner in item.items():
                     _check_text(key)
@@ -216,6 +230,10 @@ def _check_type(request: web.Request, types: tuple[str, ...]) -> None:
 
 def _too_large(limit: int) -> TooLargeError:
     return TooLargeError(f"the body is larger than {limit} bytes, which is what this route takes")
+
+
+def _too_many() -> TooLargeError:
+    return TooLargeError(f"the body holds more than {VALUES_MAX} values")
 
 
 def _too_deep() -> MalformedError:

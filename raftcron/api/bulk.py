@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from raftcron.api import bodies, problems, respond
+from raftcron.api import bodies, elements, problems, respond
 from raftcron.api.auth import check_name, check_parents, principal
 from raftcron.api.context import NODE
 from raftcron.api.forward import stream
 from raftcron.api.query import Query, given_key
+from raftcron.clock import Clock
 from raftcron.core.fields import kind_of, near
 from raftcron.errors import Fault, ForbiddenError, InvalidError, MalformedError, RaftcronError, TooLargeError
 from raftcron.runtime.bulk import Applied, Result, Sent
@@ -23,6 +24,10 @@ OWNER_MAX = 256  # characters
 FIELD_BYTES_MAX = 4_096  # of what stands beside the jobs, as it was sent
 ANSWERED_TOGETHER = 1_000  # results that are encoded in one turn, some 2 ms
 _UNREAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+SLICE_SECONDS = 0.005  # of looking for jobs before the loop gets a turn
+LISTS_MAX = 2_000_000  # lists and objects of a JSON body, as brackets are counted; 100,000 jobs hold some 500,000
+STRAYS_MAX = 10_000  # jobs of a request that are no objects: there is no job to tell of
+STRAYS_TOLD = 100
 LINE_SECONDS = 30.0  # for the next piece of a body that comes in lines
 
 
@@ -51,8 +56,8 @@ async def apply(request: web.Request) -> web.Response:
             jobs = _lines(request)
         else:
             body = await bodies.read(request, bodies.BULK_BYTES_MAX, bodies.JSON)
-            of_whole = given_key(request, body)
-            jobs, said = _split(body, faults)
+            of_whole = await asyncio.to_thread(given_key, request, body)  # hashing 32 MiB takes some 40 ms
+            jobs, said = await _split(body, node.clock, faults)
             asked.update(said)
         _check(asked, faults)
         if asked["prune"] and principal(request).prefix:
@@ -66,8 +71,19 @@ async def apply(request: web.Request) -> web.Response:
 
 
 async def _within(request: web.Request, jobs: AsyncIterator[Sent]) -> AsyncIterator[Sent]:
-    """What is beyond the caller's prefix is at fault."""
+    """What is beyond the caller's prefix is at fault.  Raises InvalidError once too many are no objects at all."""
+    strays = place = 0
+    told: list[Fault] = []
     async for sent in jobs:
+        if not isinstance(sent.body, dict):
+            strays += 1
+            if strays <= STRAYS_TOLD:
+                what = "cannot be read" if sent.error else f"must be an object, not {kind_of(sent.body)}"
+                told.append(Fault(f"/jobs/{place}", what))
+            if strays > STRAYS_MAX:
+                what = f"more than {STRAYS_MAX:,} of the jobs are no objects; those before are written"
+                raise InvalidError(f"{what}; the first {STRAYS_TOLD} are named", tuple(told))
+        place += 1
         try:
             name = sent.body.get("name") if isinstance(sent.body, dict) else None
             check_name(request, name)
@@ -120,32 +136,67 @@ def _check(asked: dict[str, Any], faults: list[Fault]) -> None:
         raise InvalidError("the request is not valid; nothing was done", tuple(faults))
 
 
-def _split(body: bytes, faults: list[Fault]) -> tuple[AsyncIterator[Sent], dict[str, Any]]:
+class _Whole(msgspec.Struct):
+    """A JSON body, its values undecoded: views into the body, which is looked through once, in some 50 ms at most."""
+
+    jobs: msgspec.Raw = msgspec.Raw(b"null")
+    prune: msgspec.Raw = msgspec.Raw(b"null")
+    owner: msgspec.Raw = msgspec.Raw(b"null")
+    dry_run: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Known(_Whole, forbid_unknown_fields=True):
+    """The same, with nothing beside."""
+
+
+async def _split(body: bytes, clock: Clock, faults: list[Fault]) -> tuple[AsyncIterator[Sent], dict[str, Any]]:
     """The jobs of a JSON body, undecoded, and what it says beside them; what is wrong with either goes to `faults`."""
     if not body:
         raise MalformedError("the body is empty: this route takes a JSON object with `jobs`, or a job a line")
+    await asyncio.sleep(0)
     try:
-        parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        whole = msgspec.json.decode(body, type=_Whole)
     except _UNREAD as error:
         fault = Fault("", 'must be an object like {"jobs": [...]}' + _kind_of_all(body, error))
         raise InvalidError("the request is not valid; nothing was done", (fault,)) from None
-    raws: list[msgspec.Raw] = []
-    try:
-        raws = msgspec.json.decode(parts.pop("jobs", b"null"), type=list[msgspec.Raw])
-    except _UNREAD as error:
-        _kind_of_all(body, error)
+    await asyncio.sleep(0)
+    jobs = memoryview(whole.jobs)
+    if bytes(jobs[:1]) != b"[":
         faults.append(Fault("/jobs", "must be an array of jobs"))
-    unknown = sorted(parts.keys() - set(FIELDS))
-    faults += (Fault(f"/{name[:100]}", "is not a field here" + near(name[:100], FIELDS)) for name in unknown)
-    long = sorted(name for name, raw in parts.items() if name in FIELDS and len(bytes(raw)) > FIELD_BYTES_MAX)
+        jobs = memoryview(b"[]")
+    elif body.count(b"[") + body.count(b"{") > LISTS_MAX:
+        raise TooLargeError(f"the body holds more than {LISTS_MAX:,} lists and objects; nothing was done: split it")
+    await asyncio.sleep(0)
+    faults += (Fault(f"/{name[:100]}", "is not a field here" + near(name[:100], FIELDS)) for name in _unknown(body))
+    raws = {name: memoryview(getattr(whole, name)) for name in FIELDS if name != "jobs"}
+    long = sorted(name for name, raw in raws.items() if len(raw) > FIELD_BYTES_MAX)
     faults += (Fault(f"/{name}", f"is longer than {FIELD_BYTES_MAX} bytes") for name in long)
-    said = {name: bodies.decode(bytes(raw)) for name, raw in parts.items() if name in FIELDS and name not in long}
+    said = {name: bodies.decode(bytes(raw)) for name, raw in raws.items() if name not in long}
+    return _elements(jobs, clock), {name: value for name, value in said.items() if value is not None}
 
-    async def each() -> AsyncIterator[Sent]:
-        for raw in raws:
-            yield _decoded(bytes(raw))
 
-    return each(), {name: value for name, value in said.items() if value is not None}
+def _unknown(body: bytes) -> list[str]:
+    """The fields that there are not, in order; of a large body the first alone."""
+    try:
+        if len(body) <= bodies.JOB_BYTES_MAX:
+            return sorted(msgspec.json.decode(body, type=dict[str, msgspec.Raw]).keys() - set(FIELDS))
+        msgspec.json.decode(body, type=_Known)
+    except msgspec.ValidationError as error:
+        return [str(error).partition("`")[2].rpartition("`")[0]]
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"the body cannot be read: {error}") from None
+    return []
+
+
+async def _elements(jobs: memoryview, clock: Clock) -> AsyncIterator[Sent]:
+    """The jobs of an array, decoded as they are asked for; where one is long, with turns for everything else."""
+    until = clock.monotonic() + SLICE_SECONDS
+    for span in elements.spans(jobs):
+        if clock.monotonic() > until:
+            await asyncio.sleep(0)
+            until = clock.monotonic() + SLICE_SECONDS
+        if span is not None:
+            yield _decoded(bytes(jobs[span[0] : span[1]]).strip())
 
 
 def _kind_of_all(body: bytes, error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from raftcron.api import auth, bodies, connections, events, forward, server
+from raftcron.api import bulk as bulk_body
 from raftcron.core import access, archive, audit, definition, exclusion, fields, group, state, vault
 from raftcron.core.apply import jobs
 from raftcron.core.instant import format_duration
@@ -26,6 +27,12 @@ def rows() -> list[tuple[str, str, str]]:
             "413; as lines its bytes have no bound",
         ),
         ("jobs of one `jobs:apply`", f"{bulk.JOBS_MAX:,}", "413; those before are written"),
+        ("lists and objects of one `jobs:apply` as one JSON object", f"{bulk_body.LISTS_MAX:,}", "413"),
+        (
+            "jobs of one `jobs:apply` that are no objects",
+            f"{bulk_body.STRAYS_MAX:,}",
+            "422; those before are written",
+        ),
         ("archive of a restore", _size(archive.ARCHIVE_BYTES_MAX), "413"),
         ("every other body", _size(bodies.SMALL_BYTES_MAX), "413"),
         ("depth of a JSON body", f"{bodies.DEPTH_MAX} levels", "400"),

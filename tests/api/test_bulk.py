@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
+import http.client
 import json
+import time
+import tracemalloc
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from raftcron.api import bodies
+from raftcron.api import bulk as api_bulk
+from raftcron.api.bulk import _split
+from raftcron.clock import SystemClock
 from raftcron.runtime import bulk
 from tests.api.bench import GOOD, Bench
 
@@ -175,6 +185,101 @@ async def test_a_large_body_of_another_shape_is_not_walked(
     assert [fault["pointer"] for fault in problem.get("errors", [])] == pointers
 
 
+ZEROS = b'{"jobs": [' + b"0," * (4 << 20) + b"0]}"
+
+
+async def test_a_large_body_leaves_turns_for_others(one: Bench) -> None:
+    """8 MiB of values that are no jobs: what is wrong is named for the first, and no turn takes as much as 50 ms."""
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        while True:
+            before = time.thread_time()  # of this thread, whatever else the machine does
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - before)
+
+    def ask() -> Any:
+        asking = http.client.HTTPConnection(one.n1.url.removeprefix("http://"))
+        with contextlib.closing(asking):
+            asking.request("POST", "/v1/jobs:apply", ZEROS, {"Content-Type": "application/json"})
+            return json.load(asking.getresponse())
+
+    gc.freeze()  # what the tests before have left is not walked meanwhile
+    ticking = asyncio.create_task(tick())
+    try:
+        problem = await asyncio.to_thread(ask)  # what the client does is no turn of the node
+    finally:
+        ticking.cancel()
+        gc.unfreeze()
+    assert [fault["pointer"] for fault in problem["errors"]] == [f"/jobs/{place}" for place in range(100)]
+    assert longest < 0.05
+
+
+async def test_a_large_body_is_not_taken_apart_at_once() -> None:
+    """What is held beside it is no more than the job that is asked for."""
+    tracemalloc.start()
+    try:
+        jobs, _ = await _split(ZEROS, SystemClock(), [])
+        first = [sent.body async for sent in islice_of(jobs, 100)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert first == [0] * 100
+    assert peak < 1 << 20
+
+
+async def islice_of(jobs: AsyncIterator[Any], count: int) -> AsyncIterator[Any]:
+    """The first so many."""
+    for _ in range(count):
+        yield await anext(jobs)
+
+
+async def test_jobs_that_are_none_are_told_up_to_a_bound(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a result until there are too many; then the request ends, and says that those before are written."""
+    monkeypatch.setattr(api_bulk, "STRAYS_MAX", 2)
+    monkeypatch.setattr(bulk, "CHUNK_JOBS", 1)
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": [7, *jobs("a"), "x"]})).expect(200)
+    assert [each["status"] for each in answer.json["results"]] == [422, 201, 422]
+    for headers in (LINES, None):
+        sent = [7, *jobs("b"), "x", None, *jobs("c")]
+        body = lines(*sent) if headers else json.dumps({"jobs": sent}).encode()
+        problem = (await one.ask("POST", "/v1/jobs:apply", data=body, headers=headers)).problem(422, "invalid")
+        assert [fault["pointer"] for fault in problem["errors"]] == ["/jobs/0", "/jobs/2", "/jobs/3"]
+    assert sorted(one.n1.machine.state.jobs) == ["a", "b"]
+
+
+async def test_too_many_lists_are_too_large(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each bracket is looked at by itself, so they are counted before."""
+    monkeypatch.setattr(api_bulk, "LISTS_MAX", 100)
+    (await one.ask("POST", "/v1/jobs:apply", data=b'{"jobs": [' + b"[]," * 100 + b"0]}")).problem(413, "too_large")
+
+
+async def test_what_stands_beside_the_jobs_of_a_large_body_is_named(one: Bench) -> None:
+    """The first field that there is not, where the body is too large to look at each."""
+    body = b'{"nonsens": 1, "dry_rum": true, "jobs": [' + b" " * bodies.JOB_BYTES_MAX + b"]}"
+    problem = (await one.ask("POST", "/v1/jobs:apply", data=body)).problem(422, "invalid")
+    assert [fault["pointer"] for fault in problem["errors"]] == ["/nonsens"]
+
+
+async def test_a_job_that_is_too_large_has_its_own_result(one: Bench) -> None:
+    """Those beside it are taken."""
+    large = {**jobs("b")[0], "description": "x" * bodies.JOB_BYTES_MAX}
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": [*jobs("a"), large, *jobs("c")]})).expect(200)
+    assert [each["status"] for each in answer.json["results"]] == [201, 413, 201]
+
+
+async def test_a_chunk_ends_where_its_bytes_do(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry holds so many bytes: large jobs make more entries than small ones; one that is larger has its own."""
+    sizes = (100, 100, 100, 900, 100)
+    sent = [{**jobs(f"j{place}")[0], "description": "x" * size} for place, size in enumerate(sizes)]
+    monkeypatch.setattr(bulk, "CHUNK_BYTES", 2 * len(lines(sent[0])))
+    before = one.n1.machine.state.index
+    (await one.ask("POST", "/v1/jobs:apply", data=lines(*sent), headers=LINES)).expect(200)
+    revisions = [one.n1.machine.state.jobs[f"j{place}"].revision - before for place in range(5)]
+    assert revisions == [1, 1, 2, 3, 4]
+
+
 async def test_more_jobs_than_a_request_takes_are_too_large(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A 504 would have the client send them again for ever."""
     monkeypatch.setattr(bulk, "JOBS_MAX", 2)
@@ -213,8 +318,6 @@ async def test_a_leader_that_is_lost_on_the_way_leaves_no_doubt_about_a_503(
 
 async def test_the_work_is_cut_in_slices(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other requests are served while many jobs are checked."""
-    import asyncio
-
     monkeypatch.setattr(bulk, "SLICE_SECONDS", 0.0)
     turns = 0
 
