@@ -21,6 +21,7 @@ from raftcron.api.bodies import JOB_BYTES_MAX
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.respond import FORWARDED, INDEX
 from raftcron.errors import UnavailableError, UnknownOutcomeError
+from raftcron.once import BrokenError, once
 
 KEEP_ALIVE_SECONDS = 10.0  # of an idle connection to another node; servers keep theirs for more than a minute
 POLL_SECONDS = 0.02  # how often a write that is held looks for a leader
@@ -48,7 +49,7 @@ async def sessions(app: web.Application) -> AsyncIterator[None]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=1.0)
     async with aiohttp.ClientSession(
         connector=connector,
-        middlewares=(_once,),
+        middlewares=(once,),
         timeout=timeout,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -56,20 +57,6 @@ async def sessions(app: web.Application) -> AsyncIterator[None]:
     ) as session:
         app[SESSION] = session
         yield
-
-
-class BrokenError(Exception):
-    """The connection broke after it stood: the request may have been read."""
-
-
-async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """The client would send requests of idempotent methods again when a connection breaks: hide that from it."""
-    try:
-        return await send(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise
-    except (aiohttp.ClientError, OSError) as error:
-        raise BrokenError(type(error).__name__) from error
 
 
 async def write(request: web.Request, body: bytes, use: Use) -> web.Response:

@@ -16,12 +16,13 @@ from aiohttp import web
 
 from raftcron.api import problems, respond
 from raftcron.api.context import NODE, NodeContext
-from raftcron.api.forward import SESSION, BrokenError, carried, trust, url_at
+from raftcron.api.forward import SESSION, carried, trust, url_at
 from raftcron.api.query import READ, Query
 from raftcron.core.model import ENDED, LOST, RUNNING, AttemptRecord, Run
 from raftcron.errors import GoneError, NotFoundError, RaftcronError, TooManyError, UnavailableError
 from raftcron.executors.kept_output import POLL_SECONDS, READERS_MAX
 from raftcron.executors.output import WHOLE_BYTES
+from raftcron.once import BrokenError
 from raftcron.runtime.reads import READ_SECONDS
 
 ATTEMPT = "Raftcron-Attempt"  # of an answer: whose output it begins with

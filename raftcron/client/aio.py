@@ -30,6 +30,7 @@ from raftcron.client.sync import (
 )
 from raftcron.clock import SystemClock
 from raftcron.errors import RaftcronError, UnavailableError
+from raftcron.once import BrokenError, once
 
 
 class AsyncClient(AsyncApi):
@@ -110,7 +111,7 @@ class AsyncClient(AsyncApi):
                     allow_redirects=False,
                     ssl=self._tls,
                 )
-            except (_BrokenError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (BrokenError, aiohttp.ClientError, OSError, TimeoutError) as error:
                 self._addresses.failed(address)
                 refusals.append(f"{address}: {why(error)}")
                 continue
@@ -139,7 +140,7 @@ class AsyncClient(AsyncApi):
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                middlewares=(_once,), auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+                middlewares=(once,), auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
 
@@ -178,7 +179,7 @@ class AsyncClient(AsyncApi):
             return NotSent(why(error))
         except aiohttp.ConnectionTimeoutError as error:
             return NotSent(why(error))
-        except (_BrokenError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (BrokenError, aiohttp.ClientError, OSError, TimeoutError) as error:
             return Broken(why(error))
 
     async def _learn(self) -> None:
@@ -188,20 +189,6 @@ class AsyncClient(AsyncApi):
             self._addresses.learn(found.body["members"])
         except (RaftcronError, KeyError, TypeError):
             return
-
-
-class _BrokenError(Exception):
-    """The connection broke after it stood; its text is why."""
-
-
-async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """aiohttp would send a PUT or DELETE again when a kept connection breaks, and tell of the second try alone."""
-    try:
-        return await send(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise
-    except (aiohttp.ClientError, OSError) as error:
-        raise _BrokenError(why(error)) from error
 
 
 async def _answer(address: str, response: aiohttp.ClientResponse) -> Answer:
