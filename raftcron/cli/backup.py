@@ -59,7 +59,7 @@ def backup(file: Path, addr: Sequence[str], output: str) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="Check the archive, say what would be done, and do nothing.")
-@click.option("--yes", "is_sure", is_flag=True, help="Do not ask whether what is not in FILE may be deleted.")
+@click.option("-y", "--yes", "is_sure", is_flag=True, help="Do not ask whether what is not in FILE may be deleted.")
 @printed
 @remote
 def restore(file: Path, dry_run: bool, is_sure: bool, addr: Sequence[str], output: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,46 @@ async def test_a_backup_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
     assert "cut off" in result.stderr
     assert file.read_bytes() == ARCHIVE
     assert list(tmp_path.iterdir()) == [file]
+    await server.close()
+
+
+async def at_a_terminal(server: TestServer, said: str, *words: str) -> tuple[int, str]:
+    """A restore whose stdin is a terminal at which this is typed: its exit code, and what it said on stderr."""
+    here, there = pty.openpty()
+    try:
+        os.write(here, said.encode())
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "raftcron", "restore", "--addr", f"http://127.0.0.1:{server.port}", *words),
+            stdin=there,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        text, _ = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        os.close(here)
+        os.close(there)
+    assert process.returncode is not None
+    return process.returncode, text.decode()
+
+
+async def test_a_restore_at_a_terminal_asks_before_it_destroys(tmp_path: Path) -> None:
+    """Nothing is sent without a yes; --yes, -y and --dry-run ask nothing."""
+    taken: list[tuple[str, str, bytes]] = []
+    server = await served(b"", taken)
+    file = tmp_path / "x.backup"
+    file.write_bytes(ARCHIVE)
+    for said, words, code, sent in (
+        ("n\n", (), 1, 0),
+        ("\n", (), 1, 0),
+        ("y\n", (), 0, 1),
+        ("", ("--yes",), 0, 1),
+        ("", ("-y",), 0, 1),
+        ("", ("--dry-run",), 0, 1),
+    ):
+        taken.clear()
+        exit_code, text = await at_a_terminal(server, said, *words, str(file))
+        assert (exit_code, len(taken)) == (code, sent), text
+        assert ("will be deleted. Go on? [y/N]" in text) is not bool(words), text
     await server.close()
 
 

@@ -133,6 +133,15 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
     assert subprocess.run(["bash", "-n", str(path)], check=False, timeout=30).returncode == 0
 
 
+@pytest.mark.parametrize("script", ["fuzz", "simulate"])
+def test_scripts_in_python_say_what_they_do(script: str) -> None:
+    """They can be run as they stand, and --help loads all that they need."""
+    path = ROOT / "scripts" / script
+    done = subprocess.run([path, "--help"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ")
+
+
 def test_a_mirror_that_fails_once_is_asked_again(tmp_path: Path) -> None:
     """The programs of the tests are installed all the same, and what is missing alone."""
     stand_ins = {

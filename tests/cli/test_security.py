@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from raftcron.cli import audit as cli_audit
+from raftcron.client import Client
 from raftcron.core import commands as c
+from raftcron.core.apply import audit as recording
 from raftcron.core.audit import CHAIN
+from tests.api.bench import Bench, bench
 from tests.cli.conftest import StandIn, call
 from tests.unit.machine import Machine
 
 
-def answer(count: int, *, dropped: int = 0) -> dict[str, Any]:
+def answer(count: int) -> dict[str, Any]:
     """What a node with so many notes answers to GET /v1/audit."""
     from raftcron.api.audit import chain_view, item_view
 
@@ -85,6 +91,69 @@ async def test_what_was_seen_may_not_change(tmp_path: Path) -> None:
     result = await call("audit", "verify", "--file", saved(tmp_path, other), "--receipt", receipt)
     assert result.exit_code == 1
     assert "item 2" in result.output
+
+
+async def noted(made: Bench, count: int) -> None:
+    for number in range(count):
+        (await made.put(f"job-{number}")).expect(200, 201)
+
+
+async def test_a_nodes_trail_is_verified_over_its_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page to the oldest that is kept; once the oldest leave by the bound it is whole all the same."""
+    monkeypatch.setattr(cli_audit, "PAGE", 3)
+    receipt = ("--receipt", str(tmp_path / "receipt"), "-o", "json")
+    async with bench(1) as made:
+        await noted(made, 7)
+        first = json.loads((await call("audit", "verify", *receipt, addr=made.n1.url)).stdout)
+        assert first["dropped"] == 0
+        assert first["items"] == first["count"] >= 7
+        monkeypatch.setattr(recording, "AUDIT_KEPT", 8)
+        await noted(made, 7)
+        second = json.loads((await call("audit", "verify", *receipt, addr=made.n1.url)).stdout)
+        count = first["count"] + 7
+        assert second == {"items": 8, "count": count, "dropped": count - 8, "head": second["head"]}
+        await noted(made, 9)  # what the receipt names has left meanwhile
+        assert (await call("audit", "verify", *receipt, addr=made.n1.url)).exit_code == 0
+        state = made.n1.machine.state
+        index, item = list(state.audit.items())[2]  # of the oldest page
+        state.audit[index] = structs.replace(item, summary="something else")
+        result = await call("audit", "verify", *receipt, addr=made.n1.url)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"index {index}" in result.stderr
+
+
+async def test_what_leaves_between_two_pages_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items that are written meanwhile push out the oldest before their page is asked for."""
+    monkeypatch.setattr(cli_audit, "PAGE", 3)
+    monkeypatch.setattr(recording, "AUDIT_KEPT", 8)
+    async with bench(1) as made:
+        await noted(made, 10)
+        loop = asyncio.get_running_loop()
+        ask, asked = Client.request, 0
+
+        def request(self: Client, *words: Any, **more: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                asyncio.run_coroutine_threadsafe(noted(made, 2), loop).result(60)
+            return ask(self, *words, **more)
+
+        monkeypatch.setattr(Client, "request", request)
+        result = await call("audit", "verify", "-o", "json", addr=made.n1.url)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["items"] == 6
+        assert asked > 1
+
+
+async def test_a_saved_trail_whose_oldest_have_left_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chain knows the hash before the oldest; without it, or with one dropped too many, it is not."""
+    monkeypatch.setattr(recording, "AUDIT_KEPT", 2)
+    trail = answer(5)
+    assert trail["chain"]["dropped"] > 0
+    assert (await call("audit", "verify", "--file", saved(tmp_path, trail))).exit_code == 0
+    for wrong in ({"before": "00" * 32}, {"dropped": trail["chain"]["dropped"] - 1}):
+        file = saved(tmp_path, trail | {"chain": trail["chain"] | wrong})
+        assert (await call("audit", "verify", "--file", file)).exit_code == 1
 
 
 async def test_a_token_comes_from_a_file_or_the_environment(node: StandIn, tmp_path: Path) -> None:

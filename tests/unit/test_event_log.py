@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raftcron.core.events import LeaderEvent
 from raftcron.errors import GoneError
-from raftcron.runtime.events import EventLog, Place
+from raftcron.runtime.events import FRAME_EVENTS, EventLog, Place
 
 
 def some(index: int) -> Iterator[LeaderEvent]:
@@ -64,6 +64,19 @@ def test_the_oldest_leave_and_are_missed() -> None:
     assert held == wanted(1, 200)[-len(held) :]
     with pytest.raises(GoneError, match=str(held[0])):
         log.reader(Place(3, 0))
+
+
+def test_the_last_hundred_thousand_are_kept(tmp_path: Path) -> None:
+    """Less one frame at most; after a restart too, and a file in excess is all that the disk holds beside them."""
+    log = EventLog(tmp_path)
+    feed(log, 1, 140_000, batch=500)
+    log.close()
+    for held in (places(log), places(EventLog(tmp_path))):
+        assert 100_000 - FRAME_EVENTS <= len(held) <= 100_000
+        assert held == wanted(1, 140_000)[-len(held) :]
+    on_disk = sum(path.stat().st_size for path in tmp_path.iterdir())
+    one = sum(len(held.data) for held in log._frames) / log._count
+    assert on_disk < 1.4 * 100_000 * one
 
 
 def test_a_reader_that_falls_behind_is_told() -> None:
