@@ -12,11 +12,12 @@ from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import write
 from raftcron.api.query import Query, idempotency_key
 from raftcron.core.commands import Done
-from raftcron.core.instant import rfc3339
+from raftcron.core.fields import kind_of
+from raftcron.core.instant import rfc3339, shown
 from raftcron.core.model import HANDLER_TAG, PROCESS_TAG, Key
+from raftcron.errors import ConflictError, Fault
 from raftcron.ports import LogStatus, Member, Role, Standing
-from raftcron.runtime.members import no_fields
-from raftcron.runtime.small_bodies import refuse_any
+from raftcron.runtime.small_bodies import fields_of, refuse_any
 
 
 async def get(request: web.Request) -> web.Response:
@@ -95,11 +96,25 @@ async def drain(request: web.Request) -> web.Response:
 
 
 async def accept_time(request: web.Request) -> web.Response:
-    """The leader's clock counts from now on, where no majority agrees on another time: 200 with the cluster."""
+    """The leader's clock counts from now on, where no majority agrees on another time: 200 with the cluster.
+
+    Body `{leader}`, which may be left out: whose clock was looked at, so that no other node's is accepted instead.
+    """
     node, (body, key) = request.app[NODE], await _body(request)
-    no_fields(bodies.decode(body, may_be_empty=True))
+    fields, faults = fields_of(bodies.decode(body, may_be_empty=True), ("leader",))
+    leader = fields.get("leader")
+    if leader is not None and not isinstance(leader, str):
+        faults.append(Fault("/leader", f"must be a member's name, not {kind_of(leader)}"))
+    refuse_any(faults)
 
     async def use() -> web.Response:
+        if leader not in (None, node.name):
+            await node.service.confirm()
+            if node.service.answered(key) is None:
+                raise ConflictError(
+                    f"{node.name} leads, not {shown(leader)}, whose clock was looked at: nothing was changed. "
+                    f"Look at the clock of {node.name}, then ask again"
+                )
         done = await node.service.accept_time(node.clocks, key)
         return respond.value(_cluster(node), done.status, respond.written(done))
 

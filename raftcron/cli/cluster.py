@@ -168,15 +168,16 @@ def drain(addr: Sequence[str], output: str, node: str, undo: bool) -> None:
 
 
 @cluster.command("accept-time")
+@click.option("--leader", metavar="NODE", help="Whose clock you looked at; refused where another node leads.")
 @printed
 @remote
-def accept_time(addr: Sequence[str], output: str) -> None:
+def accept_time(leader: str | None, addr: Sequence[str], output: str) -> None:
     """Say that the leader's clock is right, when it waits to be told.
 
     For a lone node whose clock is far from where it was, and for voters that do not agree.  Look at that clock first:
     what is decided for a time that was wrong stays decided.
     """
-    _print_cluster(client(addr).request("POST", path("cluster", "accept-time")).body, output, "time")
+    _print_cluster(client(addr).accept_time(leader), output, "time")
 
 
 @cluster.command()

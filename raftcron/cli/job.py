@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from raftcron.cli.complete import job_names
-from raftcron.cli.edit import draft
 from raftcron.cli.files import Jobs, documents_of, jobs_of, json_of
 from raftcron.cli.printing import is_table, print_done, print_list, print_one, printed, progress, say, sending
 from raftcron.cli.remote import awaitable, client, path, print_run, reading, remote
 from raftcron.cli.root import Noun
-from raftcron.core.definition import SERVER_SET
 from raftcron.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -189,6 +187,9 @@ def edit(addr: Sequence[str], output: str, name: str) -> None:
     """
     import yaml
 
+    from raftcron.cli.edit import draft
+    from raftcron.core.definition import SERVER_SET
+
     nodes = client(addr)
     found = nodes.get_job(name)
     shown = {key: value for key, value in found.items() if key not in SERVER_SET}
@@ -237,6 +238,8 @@ def clone(addr: Sequence[str], output: str, name: str, copy: str) -> None:
 
     Secrets are not copied: they cannot be read.
     """
+    from raftcron.core.definition import SERVER_SET
+
     nodes = client(addr)
     found = {key: value for key, value in nodes.get_job(name).items() if key not in SERVER_SET | {"name", "paused"}}
     _print_changed(nodes.create_job({"name": copy, **found, "paused": True}), output)

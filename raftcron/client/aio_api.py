@@ -324,9 +324,19 @@ class AsyncApi(ABC):
         body = {"node": node, "drain": not undo}
         return cast(dict[str, Any], (await self.request("POST", path("cluster", "drain"), body)).body)
 
-    async def accept_time(self) -> dict[str, Any]:
-        """Have the leader, where it holds for want of a trusted time, take its own clock: look at that clock first."""
-        return cast(dict[str, Any], (await self.request("POST", path("cluster", "accept-time"), {})).body)
+    async def accept_time(self, leader: str | None = None) -> dict[str, Any]:
+        """Have the leader, where it holds for want of a trusted time, take its own clock: look at that clock first.
+
+        `leader` is the node whose clock that is, by default the one that leads now.  ConflictError: another one leads
+        by the time that this takes effect, or a majority agrees on another time; UnavailableError: nobody leads.
+        """
+        if leader is None:
+            now = await self.cluster()
+            leader = now["leader"]
+        if leader is None:
+            raise UnavailableError("there is no leader now, so there is no clock to accept: ask again")
+        body = {"leader": leader}
+        return cast(dict[str, Any], (await self.request("POST", path("cluster", "accept-time"), body)).body)
 
     async def events(self, after: str | None = None) -> AsyncIterator[Event]:
         """What happens, as it happens; from behind `after` (an event's id) on, also across nodes and leaders.

@@ -23,10 +23,26 @@ async def test_the_time_is_accepted_on_any_node(two: Bench) -> None:
     assert two.n1.machine.state.cluster_time == parse_rfc3339(answer.json["time"])
 
 
-async def test_it_takes_no_fields(two: Bench) -> None:
-    """Whoever sends some means something else."""
-    assert (await two.ask("POST", "/v1/cluster/accept-time", {"time": "now"})).pointers() == ["/time"]
-    (await two.ask("POST", "/v1/cluster/accept-time", {})).expect(200)
+async def test_it_takes_no_fields_but_whose_clock_it_is(two: Bench) -> None:
+    """Whoever sends others means something else."""
+    path = "/v1/cluster/accept-time"
+    assert (await two.ask("POST", path, {"time": "now", "leader": 1})).pointers() == ["/time", "/leader"]
+    (await two.ask("POST", path, {})).expect(200)
+    (await two.ask("POST", path, {"leader": None})).expect(200)
+
+
+async def test_only_the_clock_that_was_looked_at_is_accepted(two: Bench) -> None:
+    """409 where another node leads by then, and it says whose clock to look at; a repeat of what was done is none."""
+    path, body, key = "/v1/cluster/accept-time", {"leader": "n1"}, {"Idempotency-Key": "k"}
+    first = (await two.ask("POST", path, body, on="n2", headers=key)).expect(200)
+    two.cluster.elect("n2")
+    for on in ("n1", "n2"):
+        problem = (await two.ask("POST", path, body, on=on)).problem(409, "conflict")
+        assert "Look at the clock of n2" in problem["detail"]
+        assert (await two.ask("POST", path, body, on=on, headers=key)).expect(200).index == first.index
+    (await two.ask("POST", path, {"leader": "n2"}, on="n1")).expect(200)
+    said = [one.summary for one in two.n2.machine.state.audit.values() if "clock" in one.summary]
+    assert said == ["the clock of n1 is accepted", "the clock of n2 is accepted"]
 
 
 async def test_a_majority_is_not_overruled() -> None:

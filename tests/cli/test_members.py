@@ -176,11 +176,22 @@ async def test_replace_keeps_off_a_directory_that_is_not_its_own(
 
 
 async def test_the_time_is_accepted_by_the_leader(node: StandIn) -> None:
-    """One request without fields; what the cluster's time is then is shown."""
-    node.answers(200, {**shown(), "time": "2027-01-15T08:00:00Z", "clock_untrusted": False})
+    """Its name goes along, that of whoever leads unless one is given; what the cluster's time is then is shown."""
+    then = {**shown(), "leader": "n1", "time": "2027-01-15T08:00:00Z", "clock_untrusted": False}
+    post = "/v1/cluster/accept-time"
+    node.answers(200, then)
+    node.answers(200, then)
     accepted = await call("cluster", "accept-time", "-o", "name", addr=node.address)
     assert (accepted.exit_code, accepted.stdout.strip()) == (0, "2027-01-15T08:00:00Z")
-    assert node.asked == [("POST", "/v1/cluster/accept-time", None)]
+    assert node.asked == [("GET", "/v1/cluster", None), ("POST", post, {"leader": then["leader"]})]
+    node.asked.clear()
+    node.refuses(409, "conflict", "n1 leads, not 'n3'")
+    refused = await call("cluster", "accept-time", "--leader", "n3", addr=node.address)
+    assert refused.exit_code == 4
+    assert node.asked == [("POST", post, {"leader": "n3"})]
+    node.answers(200, then | {"leader": None})
+    nobody = await call("cluster", "accept-time", addr=node.address)
+    assert (nobody.exit_code, "there is no leader now" in nobody.stderr) == (5, True)
 
 
 async def test_events_are_a_line_each(node: StandIn) -> None:

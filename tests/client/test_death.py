@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from raftcron.client import AsyncClient, Client
-from raftcron.errors import UnknownOutcomeError
+from raftcron.errors import ConflictError, UnknownOutcomeError
 from tests.api.bench import GOOD, Bench, bench
 
 
@@ -157,6 +157,14 @@ async def test_a_node_is_drained_once(three: Bench, call: Any, is_committed: boo
     """The repeat shows what it is."""
     found = await call(three, lambda client: client.drain("n3"), 1, is_committed=is_committed)
     assert [one["name"] for one in found["members"] if one["drained"]] == ["n3"]
+
+
+@BOTH
+async def test_the_clock_of_a_successor_is_not_accepted_instead(three: Bench, call: Any) -> None:
+    """Where the leader died before the commit, whoever leads then has another clock, at which nobody has looked."""
+    with pytest.raises(ConflictError, match="Look at the clock of n2"):
+        await call(three, lambda client: client.accept_time(), 1, is_committed=False)
+    assert not [one for one in three.n2.machine.state.audit.values() if "clock" in one.summary]
 
 
 @BOTH

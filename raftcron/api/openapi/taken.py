@@ -171,7 +171,7 @@ def components(types: Iterable[str]) -> dict[str, Schema]:
         "ReplaceBody": strict({"raft": nullable(ADDRESS), "http": nullable(ADDRESS)}),
         "TransferBody": strict({"to": nullable(TEXT)}),
         "DrainBody": strict({"node": TEXT, "drain": {**FLAG, "default": True}}, ("node",)),
-        "NothingBody": strict({}),
+        "AcceptTimeBody": strict({"leader": nullable(TEXT)}),
     }
 
 

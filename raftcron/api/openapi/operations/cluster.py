@@ -89,7 +89,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/v1/cluster/accept-time"): of_cluster(
         "acceptTime",
         "The leader's clock counts from now on, where no majority agrees on another time",
-        json_body("NothingBody", {"now": {}}, is_required=False),
+        json_body("AcceptTimeBody", {"of_n1": {"leader": "n1"}}, is_required=False),
         {200: one("Cluster", "the cluster", WRITTEN)},
         MAKE,
     ),
