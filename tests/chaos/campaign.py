@@ -8,35 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import aiohttp
-
+from tests.chaos import odd_requests
+from tests.chaos.clients import (
+    NEVER,
+    WATCHED,
+    Editor,
+    Reader,
+    Stranger,
+    Watcher,
+    Writer,
+    idle_job,
+    phase_of,
+    whole_text,
+)
 from tests.chaos.faults import FAULTS, FILL_BYTES, Round
 from tests.chaos.history import (
     ACTIVE_STATES,
     Arrival,
     Evidence,
+    Fallen,
     Fault,
     Job,
     Kill,
     NodeEnd,
+    Odd,
+    Phase,
     Read,
     Remaining,
     Run,
     Write,
     milliseconds,
 )
-from tests.chaos.receiver import Receiver
+from tests.chaos.receiver import Receiver, now
 from tests.cluster.harness import NO_ANSWER, Cluster, eventually
 
-NEVER = "0 0 29 2 *"  # not during a test
 PROMPT_DELAY_SECONDS = 0.0
 SLOW_DELAY_SECONDS = 0.55  # in flight more than half of the time, so that kills meet runs
 LONGER_THAN_ITS_INTERVAL_SECONDS = 1.8
@@ -44,7 +56,7 @@ SETTLE_SECONDS = 30.0
 ATTEMPTS = {"at_most_once": None, "at_least_once": 50}  # a run may well meet more kills than the default's five
 WRITERS = 4
 READERS = 2
-PAUSE_SECONDS = (0.02, 0.12)  # between two requests of one writer or reader
+STRANGERS = 1
 FILLER = "filler"  # a job that only makes the log longer
 RECENT_NAMES = 12  # that are read
 LEADER_SECONDS = 5.0  # after a fault there is a leader within this time,
@@ -60,10 +72,11 @@ class Plan(NamedTuple):
     delivery: str
     overlap: str
     delay: float
+    is_edited: bool = False
 
 
 def plans() -> list[Plan]:
-    """32 counted jobs of both classes and four `skip` jobs, on several grids."""
+    """32 counted jobs of both classes and four `skip` jobs, on several grids, and four that are edited and paused."""
     schedules = (
         "@every 1s",
         "* * * * * *",
@@ -86,99 +99,11 @@ def plans() -> list[Plan]:
         Plan("skip-2", "*/2 * * * * *", "at_least_once", "skip", SLOW_DELAY_SECONDS),
         Plan("skip-3", "@every 2s", "at_most_once", "skip", PROMPT_DELAY_SECONDS),
     ]
-    return counted + judged_by_reason
-
-
-@dataclass
-class Writer:
-    """Writes jobs that never fire soon, one after the other, to nodes picked by chance; records what was answered.
-
-    `recent` gets the names, for those who read.
-
-    A name is left alone after the first write that was not acknowledged, and after a few that were.  A write that
-    found nobody to talk to was never sent, and is none.
-    """
-
-    number: int
-    cluster: Cluster
-    receiver: Receiver
-    dice: random.Random
-    writes: list[Write]
-    recent: deque[str]
-
-    async def work(self, stop: asyncio.Event) -> None:
-        names = 0
-        while not stop.is_set():
-            name = f"w{self.number}-{names}"
-            names += 1
-            self.recent.append(name)
-            for place in range(self.dice.randint(1, 4)):
-                deletes = place > 0 and self.dice.random() < 0.3
-                # dead nodes too, as a client would
-                node = self.dice.choice(tuple(self.cluster.nodes))
-                acknowledged = await self.write(node, name, None if deletes else f"{name} write {place}")
-                # A pace, not a wait: the writers must leave the machine to the cluster.
-                await asyncio.sleep(self.dice.uniform(*PAUSE_SECONDS))
-                if deletes or not acknowledged or stop.is_set():
-                    break
-
-    async def write(self, node: str, name: str, text: str | None) -> bool:
-        """One PUT, or a DELETE without a text; whether it was acknowledged."""
-        at, _ = await self.receiver.open()
-        status: int | None = None
-        revision: int | None = None
-        index: int | None = None
-        job = None if text is None else idle_job(text, self.receiver.url)
-        began = time.monotonic_ns()
-        try:
-            answer = await self.cluster.request(
-                node, "DELETE" if job is None else "PUT", f"/v1/jobs/{name}", body=job, timeout=15
-            )
-        except aiohttp.ClientConnectorError:
-            return False
-        except NO_ANSWER:
-            pass
-        else:
-            status, index = answer.status, answer.index
-            if status in (200, 201):
-                revision = answer.json["revision"]
-        self.writes.append(Write(name, text, status, node, at, revision, index, began, time.monotonic_ns()))
-        return status in (200, 201, 204)
-
-
-@dataclass
-class Reader:
-    """Reads what was written lately, from nodes picked by chance, and records what was found or found missing."""
-
-    cluster: Cluster
-    dice: random.Random
-    reads: list[Read]
-    recent: deque[str]
-
-    async def work(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            if self.recent:
-                await self._read(self.dice.choice(tuple(self.cluster.nodes)), self.dice.choice(tuple(self.recent)))
-            await asyncio.sleep(self.dice.uniform(*PAUSE_SECONDS))  # as with the writers
-
-    async def _read(self, node: str, name: str) -> None:
-        began = time.monotonic_ns()
-        try:
-            answer = await self.cluster.request(node, "GET", f"/v1/jobs/{name}", timeout=15)
-        except NO_ANSWER:
-            return
-        ended = time.monotonic_ns()
-        if answer.status in (200, 404):
-            job = answer.json if answer.status == 200 else None
-            body, revision = (None, None) if job is None else (whole_text(job), job["revision"])
-            assert answer.index is not None, f"a read without an index: {answer}"
-            self.reads.append(Read(name, body, revision, node, answer.index, began, ended))
-
-
-def idle_job(text: str, url: str) -> dict[str, Any]:
-    """A job that never fires during a test; `text` stands in it twice, so that half a write would show."""
-    executor = {"type": "http", "url": f"{url}/hook"}
-    return {"schedule": NEVER, "executor": executor, "description": text, "labels": {"writer": text}}
+    edited = [
+        Plan(f"edited-{i}", "* * * * * *", ("at_most_once", "at_least_once")[i % 2], "allow", delay, is_edited=True)
+        for i, delay in enumerate((PROMPT_DELAY_SECONDS, PROMPT_DELAY_SECONDS, SLOW_DELAY_SECONDS, SLOW_DELAY_SECONDS))
+    ]
+    return counted + judged_by_reason + edited
 
 
 class Campaign:
@@ -191,6 +116,7 @@ class Campaign:
         self.dice = random.Random(seed)
         self.plans = {plan.name: plan for plan in plans()}
         self.created: dict[str, int] = {}
+        self.phases: dict[str, list[Phase]] = {}
         self.closed: dict[str, int] = {}
         self.writes: list[Write] = []
         self.reads: list[Read] = []
@@ -199,14 +125,22 @@ class Campaign:
         self.kills: list[Kill] = []
         self.leaders: list[str] = []
         self.ends: list[NodeEnd] = []
+        self.watcher = Watcher(cluster, self._die())
+        self.odd: list[Odd] = []
+        self.fallen: list[Fallen] = []
         self.fills = 0
 
     async def run(self, rounds: Iterable[Round]) -> Evidence:
         """Starts from a ready cluster; leaves all nodes alive, jobs that fire no more."""
         await self._create_jobs()
         stop = asyncio.Event()
-        clients: list[Writer | Reader] = [self._writer(number) for number in range(WRITERS)]
+        clients: list[Writer | Reader | Editor | Watcher | Stranger] = [
+            self._writer(number) for number in range(WRITERS)
+        ]
         clients += [Reader(self.cluster, self._die(), self.reads, self.recent) for _ in range(READERS)]
+        clients += [Editor(name, self.cluster, self._die(), phases) for name, phases in self.phases.items()]
+        clients += [Stranger(self.cluster, self._die(), self.odd) for _ in range(STRANGERS)]
+        clients.append(self.watcher)
         working = [asyncio.create_task(client.work(stop)) for client in clients]
         try:
             await self.wait_fires()
@@ -227,6 +161,7 @@ class Campaign:
     async def _create_jobs(self) -> None:
         names = tuple(self.cluster.nodes)
         for place, plan in enumerate(self.plans.values()):
+            asked_at = now()
             job = await self.cluster.put_job(
                 names[place % len(names)],
                 plan.name,
@@ -237,8 +172,11 @@ class Campaign:
                 overlap={"policy": plan.overlap},
                 timeout="20s",
                 history={"runs": self.history_runs},
+                labels=WATCHED,
             )
             self.created[plan.name] = milliseconds(job["created_at"])
+            if plan.is_edited:
+                self.phases[plan.name] = [phase_of(job, asked_at)]
 
     # ---- faults ----
 
@@ -256,11 +194,20 @@ class Campaign:
         # Where the lead went elsewhere meanwhile, who was cut off may have been so from the leader, whatever the kind.
         ends_leases = sort.ends_leases or self.cluster.judged_again > again
         self.faults.append(Fault(each.kind, nodes, at, healed_at, ends_leases))
+        await self._raise_fallen()
         await self.cluster.wait_leader(within=LEADER_SECONDS)
         await self.wait_fires()
         await self._wait_caught_up()
         # The next fault falls into another part of the second, and of what is still being caught up.
         await asyncio.sleep(each.quiet_seconds)
+
+    async def _raise_fallen(self) -> None:
+        """Nobody is down now who was not ended by a fault: who is, is told, and started again."""
+        for node in self.cluster.nodes.values():
+            if not node.alive:
+                last_words = node.output.strip().rpartition("\n")[2]
+                self.fallen.append(Fallen(node.name, node.exit_code, last_words))
+                await self.cluster.start(node.name)
 
     async def _wait_caught_up(self) -> None:
         """Until every node holds what any of them held just now."""
@@ -333,6 +280,8 @@ class Campaign:
         self.leaders.append(await self.cluster.wait_leader(within=LEADER_SECONDS))
         healed_at = await self.now()
         asked = next(iter(self.cluster.nodes))
+        for name in odd_requests.NAMES:
+            (await self.cluster.request(asked, "DELETE", f"/v1/jobs/{name}?cancel_running=1")).expect(204, 404)
 
         async def no_old_run_active() -> bool:
             active = await self._active(asked)
@@ -350,6 +299,7 @@ class Campaign:
             return True
 
         await self._tolerantly(nothing_active)
+        await self._raise_fallen()
         await self._stand()
 
     async def _close(self, node: str, name: str) -> int:
@@ -406,6 +356,7 @@ class Campaign:
                     self.created[plan.name],
                     self.closed[plan.name],
                     self.history_runs,
+                    tuple(self.phases.get(plan.name, ())),
                 )
                 for plan in self.plans.values()
             ),
@@ -419,13 +370,10 @@ class Campaign:
             reads=tuple(self.reads),
             faults=tuple(self.faults),
             not_injected=self.cluster.not_injected,
+            samples=tuple(self.watcher.samples),
+            odd=tuple(self.odd),
+            fallen=tuple(self.fallen),
         )
-
-
-def whole_text(job: dict[str, Any]) -> str:
-    """The text of an idle job, if both places say the same."""
-    description, label = job["description"], job["labels"].get("writer")
-    return str(description) if description == label else f"torn: {description!r} and {label!r}"
 
 
 def arrival_from_answer(row: dict[str, Any]) -> Arrival:

@@ -1,12 +1,11 @@
 """Judges the evidence of a chaos run: pure functions evidence -> violations.  Not here: how evidence is gathered.
 
-Nothing of the product is imported: due times are counted from the calendar anew, by the few lines of `due_times`.
+Nothing of the product is imported: due times are counted from the calendar anew (calendar.py).
 A run that shows too little is *inconclusive*, and that is no pass.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +13,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from tests.chaos import order
-from tests.chaos.history import ACTIVE_STATES, Arrival, Evidence, Job, Run, milliseconds
+from tests.chaos import changes, order
+from tests.chaos.calendar import due_times, spans_of_pauses
+from tests.chaos.history import ACTIVE_STATES, Arrival, Evidence, Job, Run
 from tests.chaos.order import ACKNOWLEDGED
 
 RESUME_MS = 10_000  # fires go on within this time of each kill
@@ -44,6 +44,10 @@ class Needs:
     due_times_in_faults: int = 50
     acknowledged_writes: int = 20  # inside faults
     reads: int = 20
+    edits: int = 20  # with pauses and what ends them
+    times_in_pauses: int = 5
+    samples: int = 500
+    odd_writes: int = 30  # that were taken
     leader_changes: int = 1
     faults: tuple[str, ...] = ()  # kinds, each at least once, and healed
 
@@ -85,31 +89,10 @@ class Verdict:
         return "\n".join([*lines, f"verdict: {self.word}"])
 
 
-# ---- the calendar, counted anew ------------------------------------------------------------------------------------
+# ---- what a row decides ----------------------------------------------------------------------------------------------
 
 
-def due_times(job: Job) -> range:
-    """All times of the job's schedule after it was created, up to when it was closed, in milliseconds.
-
-    Knows only what the chaos jobs use, in UTC: `@every Ns`, `@every Ns from INSTANT`, `* * * * * *`, `*/N * * * * *`.
-    """
-    if match := re.fullmatch(r"@every (\d+)s(?: from (\S+))?", job.schedule):
-        step = int(match[1]) * 1000
-        # without `from` the anchor is the creation, rounded up to a whole second
-        anchor = milliseconds(match[2]) if match[2] else -(-job.created_at // 1000) * 1000
-        earliest = anchor + step
-    elif match := re.fullmatch(r"(\*|\*/(\d+)) \* \* \* \* \*", job.schedule):
-        step = int(match[2] or 1) * 1000
-        if 60_000 % step:
-            raise ValueError(f"{job.schedule!r}: only steps that divide a minute can be counted here")
-        anchor = earliest = 0
-    else:
-        raise ValueError(f"{job.schedule!r}: this checker cannot count that")
-    after_creation = anchor + ((job.created_at - anchor) // step + 1) * step
-    return range(max(earliest, after_creation), job.closed_at + 1, step)
-
-
-def covered(run: Run, due: range) -> list[int]:
+def covered(run: Run, due: Sequence[int]) -> list[int]:
     """The scheduled times that one history row decides."""
     if run.count is None or run.first is None or run.last is None:
         return [run.scheduled_time]
@@ -145,6 +128,8 @@ class Case:
     def _decisions(self, job: Job) -> dict[int, list[Run]]:
         found: dict[int, list[Run]] = defaultdict(list)
         for run in self.runs_of[job.name]:
+            if run.reason == changes.PAUSED:
+                continue  # what was not owed is not decided
             for time in covered(run, self.due[job.name]):
                 found[time].append(run)
         return found
@@ -173,6 +158,8 @@ def one_decision(case: Case) -> Iterator[str]:
             if len(rows) > 1:
                 yield f"{job.name}: {time} was decided {len(rows)} times: {', '.join(row.id for row in rows)}"
         for row in case.runs_of[job.name]:
+            if row.reason == changes.PAUSED:
+                continue
             if row.count is not None and row.count != (number := len(covered(row, due))):
                 yield f"{job.name}: summary {row.id} says {row.count} times, the calendar has {number}"
             if row.cause not in {"schedule", "catch_up"}:
@@ -274,8 +261,8 @@ def skip_reasons(case: Case) -> Iterator[str]:
     for job in case.evidence.jobs:
         possible = SKIP_REASONS if job.overlap == "skip" else NEVER_RAN_REASONS
         for run in case.runs_of[job.name]:
-            if run.state != "skipped":
-                continue
+            if run.state != "skipped" or (run.reason == changes.PAUSED and job.phases):
+                continue  # `pauses` judges those
             if run.reason not in possible:
                 yield f"{job.name}: {run.id} is skipped for {run.reason!r}, which cannot be under {job.overlap}"
             if run.attempts or case.arrivals_of[run.id]:
@@ -422,6 +409,31 @@ def reads(case: Case) -> Iterator[str]:
     yield from order.agrees_with_time(case.evidence)
 
 
+def edits(case: Case) -> Iterator[str]:
+    """Each time is decided under the definition that it fell into, and never again behind an edit."""
+    yield from changes.edits(case.evidence)
+
+
+def pauses(case: Case) -> Iterator[str]:
+    """A paused job decides and fires nothing of its schedule; what was not owed is one row."""
+    yield from changes.pauses(case.evidence)
+
+
+def time_and_watermarks(case: Case) -> Iterator[str]:
+    """Neither watermarks nor cluster time go back, nor are they further ahead than clocks may be."""
+    yield from changes.time_and_watermarks(case.evidence)
+
+
+def counters(case: Case) -> Iterator[str]:
+    """Whenever anybody looks, what a job owed and has passed is what it fired and skipped."""
+    yield from changes.counters(case.evidence)
+
+
+def oddities(case: Case) -> Iterator[str]:
+    """Whatever anybody writes, no answer is a fault of the product's own, and no node ends by itself."""
+    yield from changes.oddities(case.evidence)
+
+
 def _same(found: Remaining_, expected: Remaining_) -> bool:
     if found is None or expected is None:
         return found is expected
@@ -446,6 +458,11 @@ RULES: dict[str, Callable[[Case], Iterator[str]]] = {
         one_state,
         writes,
         reads,
+        edits,
+        pauses,
+        time_and_watermarks,
+        counters,
+        oddities,
     )
 }
 
@@ -482,6 +499,10 @@ def numbers_of(case: Case) -> dict[str, float]:
             for write in evidence.writes
         ),
         "reads": len(evidence.reads),
+        "edits": sum(max(0, len(job.phases) - 1) for job in evidence.jobs),
+        "times_in_pauses": sum(len(inside) for job in evidence.jobs for _, _, inside in spans_of_pauses(job)),
+        "samples": len(evidence.samples),
+        "odd_writes": sum(odd.status is not None and odd.status < 400 for odd in evidence.odd),
         "leader_changes": sum(one != other for one, other in pairwise(evidence.leaders)),
         **{f"faults: {kind}": number for kind, number in Counter(fault.kind for fault in evidence.faults).items()},
         "arrivals": len(evidence.arrivals),
@@ -502,7 +523,8 @@ def judge(evidence: Evidence, needs: Needs | None = None) -> Verdict:
     case = Case(evidence)
     numbers = numbers_of(case)
     names = ["leader_kills", "follower_kills", "kills_in_flight", "counted_jobs", "jobs_of_each_class", "due_times"]
-    names += ["due_times_in_faults", "acknowledged_writes", "reads", "leader_changes"]
+    names += ["due_times_in_faults", "acknowledged_writes", "reads", "edits", "times_in_pauses", "samples"]
+    names += ["odd_writes", "leader_changes"]
     shortfalls = [
         f"{name} {numbers[name]:g}, needed {getattr(asked, name)}"
         for name in names

@@ -28,8 +28,23 @@ def optional_milliseconds(instant: str | None) -> int | None:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """What holds for a job from one change of it to the next: the times behind `since`, its watermark at the change."""
+
+    since: int
+    index: int  # of the change in the log
+    schedule: str
+    is_paused: bool
+    asked_at: int  # when the change was first sent,
+    answered_at: int  # and acknowledged
+
+
+@dataclass(frozen=True)
 class Job:
-    """A job that fires.  Due are the times of `schedule` after `created_at` up to `closed_at`, when it got another."""
+    """A job that fires.  Due are the times of `schedule` after `created_at` up to `closed_at`, when it got another.
+
+    One that is edited and paused has phases, the first from its creation, and the last until it was closed.
+    """
 
     name: str
     schedule: str
@@ -38,6 +53,7 @@ class Job:
     created_at: int
     closed_at: int
     history_runs: int
+    phases: tuple[Phase, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,7 @@ class Run:
     last: int | None = None
     count: int | None = None
     attempts: tuple[Attempt, ...] = ()
+    stamps: tuple[tuple[int, int], ...] = ()  # (log index, cluster time) of each of its transitions
 
     @staticmethod
     def from_answer(item: dict[str, Any]) -> Run:
@@ -112,6 +129,7 @@ class Run:
                 )
                 for row in item["attempts"]
             ),
+            stamps=tuple((move["log_index"], milliseconds(move["at"])) for move in item["transitions"]),
         )
 
 
@@ -149,6 +167,38 @@ class Read:
     index: int
     began: int
     ended: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at a job that fires, linearizable; `seen_at` when it was answered."""
+
+    job: str
+    schedule: str
+    is_paused: bool
+    counted_from: int
+    decided_through: int
+    fired: int
+    skipped: int
+    seen_at: int
+
+
+@dataclass(frozen=True)
+class Odd:
+    """One strange request; None: no answer."""
+
+    what: str
+    status: int | None
+    node: str
+
+
+@dataclass(frozen=True)
+class Fallen:
+    """A node that ended though nobody ended it."""
+
+    node: str
+    code: int | None
+    last_words: str
 
 
 @dataclass(frozen=True)
@@ -207,6 +257,9 @@ class Evidence:
     reads: tuple[Read, ...] = ()
     faults: tuple[Fault, ...] = ()
     not_injected: tuple[str, ...] = ()  # what this machine did not allow
+    samples: tuple[Sample, ...] = ()  # one after the other
+    odd: tuple[Odd, ...] = ()
+    fallen: tuple[Fallen, ...] = ()
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self)))
@@ -216,10 +269,18 @@ class Evidence:
         raw = json.loads(path.read_text())
         return Evidence(
             nodes=tuple(raw["nodes"]),
-            jobs=tuple(Job(**row) for row in raw["jobs"]),
+            jobs=tuple(
+                Job(**{**row, "phases": tuple(Phase(**phase) for phase in row["phases"])}) for row in raw["jobs"]
+            ),
             arrivals=tuple(Arrival(**row) for row in raw["arrivals"]),
             runs=tuple(
-                Run(**{**row, "attempts": tuple(Attempt(**attempt) for attempt in row["attempts"])})
+                Run(
+                    **{
+                        **row,
+                        "attempts": tuple(Attempt(**attempt) for attempt in row["attempts"]),
+                        "stamps": tuple((index, at) for index, at in row["stamps"]),
+                    }
+                )
                 for row in raw["runs"]
             ),
             writes=tuple(Write(**row) for row in raw["writes"]),
@@ -233,4 +294,7 @@ class Evidence:
             reads=tuple(Read(**row) for row in raw["reads"]),
             faults=tuple(Fault(**{**row, "nodes": tuple(row["nodes"])}) for row in raw["faults"]),
             not_injected=tuple(raw["not_injected"]),
+            samples=tuple(Sample(**row) for row in raw["samples"]),
+            odd=tuple(Odd(**row) for row in raw["odd"]),
+            fallen=tuple(Fallen(**row) for row in raw["fallen"]),
         )

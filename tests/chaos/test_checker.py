@@ -4,226 +4,40 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.chaos.checker import RULES, Needs, due_times, judge
-from tests.chaos.history import (
-    Arrival,
-    Attempt,
-    Evidence,
-    Fault,
-    Job,
-    Kill,
-    NodeEnd,
-    Read,
-    Remaining,
-    Run,
-    Write,
-    milliseconds,
+from tests.chaos.calendar import due_times
+from tests.chaos.checker import RULES, Needs, judge
+from tests.chaos.history import Evidence, Fallen, Kill, Remaining, milliseconds
+from tests.chaos.made_up import (
+    BEGIN,
+    ENOUGH,
+    SECONDS,
+    Change,
+    a_job,
+    fired_again,
+    fired_in_the_pause,
+    good,
+    run_of,
+    silent_after_last_kill,
+    skipped,
+    summarised,
+    with_arrival,
+    with_attempt,
+    with_end,
+    with_phase,
+    with_phases,
+    with_read,
+    with_remaining,
+    with_run,
+    with_sample,
+    with_write,
+    without_arrivals,
+    without_run,
 )
-
-BEGIN = 1_900_000_020_000  # a whole minute
-SECONDS = 40
-NODES = ("n1", "n2", "n3")
-ENOUGH = Needs(
-    leader_kills=2,
-    follower_kills=1,
-    counted_jobs=4,
-    jobs_of_each_class=2,
-    due_times=100,
-    due_times_in_faults=5,
-    acknowledged_writes=3,
-    reads=4,
-    faults=("cut-leader", "wipe"),
-)
-CUT_AT = BEGIN + 32_000
-LOST_AT = BEGIN + 10_000  # the scheduled time whose runs meet the first kill of n1
-
-
-def a_job(name: str, delivery: str, overlap: str = "allow") -> Job:
-    return Job(name, "@every 1s", delivery, overlap, BEGIN - 200, BEGIN + SECONDS * 1000 + 100, 1000)
-
-
-def a_run(job: Job, time: int, number: int) -> Run:
-    """The record of a run that went well, on n1 until LOST_AT and on n2 afterwards."""
-    node = "n1" if time <= LOST_AT else "n2"
-    attempt = Attempt(1, number * 10, node, "succeeded", time + 2, time + 60, number * 2, number * 2 + 1)
-    return Run(f"{job.name}-{time}", job.name, time, "schedule", "succeeded", None, number * 2, attempts=(attempt,))
-
-
-def arrival_of(run: Run, place: int = 0) -> Arrival:
-    row = run.attempts[place]
-    begun, ended = row.started_at, row.finished_at
-    assert begun is not None
-    assert ended is not None
-    return Arrival(
-        run.job, run.id, run.scheduled_time, row.attempt, row.token, row.node, begun + 1, ended - 1, row.state != "lost"
-    )
-
-
-def good() -> Evidence:
-    """Four counted jobs and one `skip` job over 40 s, three kills, five writes: nothing wrong."""
-    jobs = (
-        a_job("least-1", "at_least_once"),
-        a_job("least-2", "at_least_once"),
-        a_job("most-1", "at_most_once"),
-        a_job("most-2", "at_most_once"),
-        a_job("skip-1", "at_most_once", "skip"),
-    )
-    runs: list[Run] = []
-    for time in range(BEGIN + 1000, BEGIN + SECONDS * 1000 + 1, 1000):
-        runs += [a_run(job, time, len(runs) + place) for place, job in enumerate(jobs, 1)]
-    # n1 dies in the middle of what fell due at LOST_AT; at_least_once runs get another attempt
-    for place, run in enumerate(runs):
-        if run.scheduled_time == LOST_AT:
-            first = replace(run.attempts[0], state="lost", finished_at=LOST_AT + 1500)
-            second = Attempt(2, first.token + 1, "n2", "succeeded", LOST_AT + 1600, LOST_AT + 1650, 9000, 9001)
-            again = run.job.startswith("least")
-            runs[place] = replace(
-                run, state="succeeded" if again else "lost", attempts=(first, second) if again else (first,)
-            )
-    # the skip job's run of 20 s lasted for two seconds
-    slow = next(run for run in runs if run.job == "skip-1" and run.scheduled_time == BEGIN + 20_000)
-    blocked = next(run for run in runs if run.job == "skip-1" and run.scheduled_time == BEGIN + 21_000)
-    row = replace(slow.attempts[0], finished_at=BEGIN + 21_500, finished_index=blocked.log_index + 1)
-    runs[runs.index(slow)] = replace(slow, attempts=(row,))
-    runs[runs.index(blocked)] = replace(blocked, state="skipped", reason="overlap", blocked_by=slow.id, attempts=())
-    arrivals = [arrival_of(run, place) for run in runs for place in range(len(run.attempts))]
-    return Evidence(
-        nodes=NODES,
-        jobs=jobs,
-        arrivals=tuple(sorted(arrivals, key=lambda arrival: arrival.arrived_at)),
-        runs=tuple(runs),
-        writes=(
-            Write("w-1", "one", 201, "n1", CUT_AT, 7, 7, 0, 10),
-            Write("w-1", "two", 200, "n2", CUT_AT, 8, 8, 20, 30),
-            Write("w-2", "one", 201, "n1", CUT_AT, 9, 9, 0, 40),
-            Write("w-2", None, 204, "n1", CUT_AT, None, 10, 50, 60),
-            Write("w-3", "one", 201, "n1", CUT_AT, 11, 11, 50, 70),
-            Write("w-3", "two", 503, "n1", CUT_AT, None, 11, 80, 90),
-            Write("w-4", "one", 504, "n1", CUT_AT, None, 11, 80, 95),
-            Write("w-5", "one", None, "n1", CUT_AT, None, None, 80, 99),
-        ),
-        reads=(
-            Read("w-1", None, None, "n1", 6, 0, 5),
-            Read("w-1", "one", 7, "n2", 7, 21, 31),
-            Read("w-1", "two", 8, "n3", 8, 32, 33),
-            Read("w-2", None, None, "n3", 10, 61, 62),
-            Read("w-3", "one", 11, "n3", 11, 91, 92),
-            Read("w-5", None, None, "n3", 11, 93, 94),
-            Read("w-5", "one", 12, "n1", 13, 95, 98),
-        ),
-        remaining={"w-1": Remaining("two", 8), "w-3": Remaining("one", 11), "w-5": Remaining("one", 12)},
-        kills=(
-            Kill("n1", "leader", LOST_AT + 40, LOST_AT + 1500),
-            Kill("n3", "follower", BEGIN + 15_030, BEGIN + 16_000),
-            Kill("n2", "leader", BEGIN + 25_500, BEGIN + 26_500),
-        ),
-        ends=tuple(NodeEnd(name, 9100, "d", 1.0, {9099: "c", 9100: "d"}) for name in NODES),
-        leaders=("n1", "n2", "n2"),
-        faults=(
-            Fault("cut-leader", ("n1",), CUT_AT, CUT_AT + 2_000, ends_leases=True),
-            Fault("wipe", ("n3",), BEGIN + 35_000, BEGIN + 36_000),
-        ),
-    )
-
-
-# ---- what breaks -----------------------------------------------------------------------------------------------------
-
-Change = Callable[[Evidence], Evidence]
-
-
-def run_of(evidence: Evidence, job: str, second: int) -> Run:
-    return next(run for run in evidence.runs if run.job == job and run.scheduled_time == BEGIN + second * 1000)
-
-
-def with_run(evidence: Evidence, job: str, second: int, /, **changes: Any) -> Evidence:
-    old = run_of(evidence, job, second)
-    return replace(evidence, runs=tuple(replace(run, **changes) if run is old else run for run in evidence.runs))
-
-
-def with_attempt(evidence: Evidence, job: str, second: int, place: int = 0, /, **changes: Any) -> Evidence:
-    rows = list(run_of(evidence, job, second).attempts)
-    rows[place] = replace(rows[place], **changes)
-    return with_run(evidence, job, second, attempts=tuple(rows))
-
-
-def without_run(evidence: Evidence, job: str, second: int) -> Evidence:
-    old = run_of(evidence, job, second)
-    return replace(evidence, runs=tuple(run for run in evidence.runs if run is not old))
-
-
-def without_arrivals(evidence: Evidence, job: str, second: int) -> Evidence:
-    gone = (job, BEGIN + second * 1000)
-    kept = tuple(arrival for arrival in evidence.arrivals if (arrival.job, arrival.scheduled_time) != gone)
-    return replace(evidence, arrivals=kept)
-
-
-def with_arrival(evidence: Evidence, job: str, second: int, *, again: bool = False, **changes: Any) -> Evidence:
-    """Changes the first arrival of that time; with `again` the changed one comes in addition, right after it."""
-    place, old = next(
-        (place, arrival)
-        for place, arrival in enumerate(evidence.arrivals)
-        if (arrival.job, arrival.scheduled_time) == (job, BEGIN + second * 1000)
-    )
-    rest = evidence.arrivals
-    return replace(
-        evidence, arrivals=(*rest[:place], *([old] if again else []), replace(old, **changes), *rest[place + 1 :])
-    )
-
-
-def with_write(evidence: Evidence, place: int, **changes: Any) -> Evidence:
-    writes = list(evidence.writes)
-    writes[place] = replace(writes[place], **changes)
-    return replace(evidence, writes=tuple(writes))
-
-
-def with_read(evidence: Evidence, place: int, **changes: Any) -> Evidence:
-    reads = list(evidence.reads)
-    reads[place] = replace(reads[place], **changes)
-    return replace(evidence, reads=tuple(reads))
-
-
-def with_remaining(evidence: Evidence, name: str, remaining: Remaining | None) -> Evidence:
-    others = {key: value for key, value in evidence.remaining.items() if key != name}
-    return replace(evidence, remaining=others if remaining is None else {**others, name: remaining})
-
-
-def with_end(evidence: Evidence, **changes: Any) -> Evidence:
-    return replace(evidence, ends=(replace(evidence.ends[0], **changes), *evidence.ends[1:]))
-
-
-def skipped(evidence: Evidence, job: str, second: int, **changes: Any) -> Evidence:
-    """That run was never started, for a reason that is given."""
-    changed = with_run(without_arrivals(evidence, job, second), job, second, state="skipped", attempts=())
-    return with_run(changed, job, second, **changes)
-
-
-def summarised(evidence: Evidence, count: int) -> Evidence:
-    """Seconds 30 to 32 of most-1 became one summary row that says `count`."""
-    for second in (30, 31):
-        evidence = without_arrivals(without_run(evidence, "most-1", second), "most-1", second)
-    return skipped(evidence, "most-1", 32, reason="coalesced", first=BEGIN + 30_000, last=BEGIN + 32_000, count=count)
-
-
-def silent_after_last_kill(evidence: Evidence) -> Evidence:
-    """Nothing that fell due after the last kill arrived for 11 s."""
-    quiet = evidence.kills[-1].at
-    return replace(
-        evidence,
-        arrivals=tuple(
-            replace(arrival, arrived_at=max(arrival.arrived_at, quiet + 11_000))
-            if (arrival.scheduled_time or 0) > quiet
-            else arrival
-            for arrival in evidence.arrivals
-        ),
-    )
-
 
 BROKEN: list[tuple[str, str, Change]] = [
     ("one_decision", "never decided", lambda good: without_run(good, "most-1", 5)),
@@ -333,6 +147,51 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("reads", "had ended at 7 before", lambda good: with_read(good, 0, began=11, ended=12)),
     ("reads", "had ended at 10 before", lambda good: with_read(good, 3, index=9, body="one", revision=9)),
     ("reads", "had ended at 8 before", lambda good: with_write(good, 2, began=31, index=8)),
+    ("edits", "was decided at 20023; edit 20022 was at", lambda good: fired_again(good, 5, 20_023)),
+    ("edits", "was decided at 20021; edit 20022 was at", lambda good: with_run(good, "edited", 6, log_index=20_021)),
+    ("one_decision", "decided 2 times", lambda good: fired_again(good, 5, 20_021)),
+    (
+        "edits",
+        "was due before edit 20022 was asked for",
+        lambda good: with_phase(good, 1, asked_at=BEGIN + 7_100, answered_at=BEGIN + 7_200),
+    ),
+    ("edits", "and was answered at", lambda good: with_phase(good, 1, answered_at=BEGIN + 3_900)),
+    ("edits", "came behind edit 20022", lambda good: with_phase(good, 2, index=20_022)),
+    (
+        "edits",
+        "across edit 20022",
+        lambda good: with_run(good, "edited", 6, first=BEGIN + 5_000, last=BEGIN + 6_000, count=2),
+    ),
+    ("pauses", "and in the pause was decided", fired_in_the_pause),
+    ("pauses", "was decided at 20044", fired_in_the_pause),
+    (
+        "pauses",
+        f"{BEGIN + 11_000} arrived",
+        lambda good: with_arrival(good, "edited", 10, scheduled_time=BEGIN + 11_000),
+    ),
+    ("pauses", "of which its rows say", lambda good: with_run(good, "edited", 12, count=1)),
+    ("pauses", "of which its rows say []", lambda good: without_run(good, "edited", 12)),
+    ("pauses", "paused) was decided at 20051", lambda good: with_run(good, "edited", 12, log_index=20_051)),
+    ("pauses", "paused) was decided at", lambda good: with_run(good, "most-1", 5, reason="paused")),
+    (
+        "time_and_watermarks",
+        "back to",
+        lambda good: with_sample(good, 2, decided_through=BEGIN + 4_000, fired=4, skipped=0),
+    ),
+    ("time_and_watermarks", "decided through", lambda good: with_sample(good, 2, seen_at=BEGIN + 5_900)),
+    (
+        "time_and_watermarks",
+        "cluster time is",
+        lambda good: with_run(good, "most-1", 5, stamps=((1, BEGIN + 5_000), (2, BEGIN + 4_999))),
+    ),
+    (
+        "time_and_watermarks",
+        "cluster time was",
+        lambda good: with_attempt(good, "most-1", 5, started_at=BEGIN + 10_500),
+    ),
+    ("counters", "owed 11 from", lambda good: with_sample(good, 2, skipped=0)),
+    ("oddities", "answered 500", lambda good: replace(good, odd=(replace(good.odd[0], status=500),))),
+    ("oddities", "ended by itself", lambda good: replace(good, fallen=(Fallen("n2", 70, "cannot be applied"),))),
 ]
 
 
@@ -382,7 +241,7 @@ def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
         (lambda good: replace(good, jobs=(replace(good.jobs[0], delivery="at_most_once"), *good.jobs[1:])), "each_cl"),
         (
             lambda good: replace(good, jobs=tuple(replace(j, closed_at=BEGIN + 9_000) for j in good.jobs)),
-            "due_times 36",
+            "due_times 50",
         ),
         (
             lambda good: replace(good, kills=tuple(replace(k, ready_at=k.at) for k in good.kills), faults=()),
@@ -392,6 +251,10 @@ def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
         (lambda good: replace(good, writes=tuple(replace(w, at=BEGIN) for w in good.writes)), "acknowledged_writes 0"),
         (lambda good: replace(good, leaders=("n1", "n1")), "leader_changes"),
         (lambda good: replace(good, reads=good.reads[:3]), "reads"),
+        (lambda good: with_phases(good, 2), "edits 1"),
+        (lambda good: with_phases(good, 3), "times_in_pauses 0"),
+        (lambda good: replace(good, samples=good.samples[1:]), "samples 2"),
+        (lambda good: replace(good, odd=good.odd[1:]), "odd_writes 0"),
         (lambda good: replace(good, faults=good.faults[:1]), "no wipe"),
         (
             lambda good: replace(good, faults=(replace(good.faults[0], healed_at=None), good.faults[1])),
