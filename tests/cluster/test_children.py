@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from raftcron.executors import processes
 from tests.cluster.harness import Cluster, eventually
 from tests.patience import quickest
 
+LEASE_SECONDS = 4
 LEASE = ("--lease", "4s", "--lease-margin", "1s")  # beats each second, told to stop after two without an answer
 
 
@@ -80,6 +83,57 @@ async def test_a_stopped_node_starts_nothing_beside_its_successor(tmp_path: Path
         await cluster.wait_converged()
         assert len(pids(file)) == 4
         assert not (tmp_path / "overlaps").exists()
+
+
+@pytest.mark.parametrize(("leads", "leases"), [(True, 6), (False, 2)], ids=["it leads", "it follows"])
+async def test_a_node_that_is_stopped_for_long_has_no_run_beside_the_next(
+    leads: bool, leases: int, tmp_path: Path
+) -> None:
+    """An at_most_once `skip` job, its node stopped for some leases: all of the run is gone before the next one starts.
+
+    The run is lost and is not tried again; what fell due until then is skipped because of it; and when the node wakes
+    up it stops nothing, starts nothing, and tells nobody otherwise.
+    """
+    async with Cluster(tmp_path, allow_shell=True, extra=LEASE) as cluster:
+        await cluster.start()
+        executor = {"type": "shell", "command": watched(tmp_path)}
+        await cluster.put_job("n1", "sleeper", schedule="@every 1s", executor=executor, kill_after="60s")
+        former, file = await where_it_runs(cluster, "sleeper"), tmp_path / "pids"
+        await two_more(file, 0, 60)
+        if not leads:
+            other = next(name for name in cluster.nodes if name != former["node"])
+            (await cluster.request(other, "POST", "/v1/cluster/transfer", body={"to": other})).expect(200)
+            await cluster.wait_leader(other_than=former["node"])
+        first = pids(file)
+        assert not any(map(is_gone, first))
+        cluster.sigstop(former["node"])
+        stopped = time.monotonic()
+        await two_more(file, 2, 60)
+        assert all(map(is_gone, first))
+        seconds = leases * LEASE_SECONDS  # how long it is stopped is the story
+        await asyncio.sleep(max(0.0, stopped + seconds - time.monotonic()))
+        following = await where_it_runs(cluster, "sleeper")
+        cluster.sigcont(former["node"])
+        await cluster.wait_ready()
+        await cluster.wait_converged()
+
+        assert not (tmp_path / "overlaps").exists()
+        assert len(pids(file)) == 4
+        assert not any(map(is_gone, pids(file)[2:]))
+        assert (await where_it_runs(cluster, "sleeper"))["fencing_token"] == following["fencing_token"]
+        rows = {row["id"]: row for row in await cluster.runs(following["node"], "sleeper")}
+        lost, goes_on = rows[former["id"]], rows[following["id"]]
+        assert (lost["state"], lost["attempt"], lost["node"]) == ("lost", 1, former["node"])
+        assert (goes_on["state"], goes_on["attempt"]) == ("running", 1)
+        assert goes_on["node"] != lost["node"]
+        assert goes_on["fencing_token"] > lost["fencing_token"]
+        assert goes_on["attempts"][0]["started_index"] > lost["finished_index"]
+        between = [
+            (row["state"], row["reason"], row["blocked_by"])
+            for row in rows.values()
+            if lost["scheduled_time"] < row["scheduled_time"] < goes_on["scheduled_time"]
+        ]
+        assert set(between) == {("skipped", "overlap", lost["id"])}
 
 
 async def test_a_node_that_is_heard_stops_nothing(tmp_path: Path) -> None:
