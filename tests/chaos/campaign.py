@@ -57,6 +57,10 @@ ATTEMPTS = {"at_most_once": None, "at_least_once": 50}  # a run may well meet mo
 WRITERS = 4
 READERS = 2
 STRANGERS = 1
+ODD_WRITES = 10  # so many are taken before a campaign ends, however slow the machine,
+EDITS = 20  # and so many changes made
+PAUSES = 5  # of which so many are pauses that are over
+WORK_SECONDS = 120.0
 FILLER = "filler"  # a job that only makes the log longer
 RECENT_NAMES = 12  # that are read
 LEADER_SECONDS = 5.0  # after a fault there is a leader within this time,
@@ -146,11 +150,19 @@ class Campaign:
             await self.wait_fires()
             for each in rounds:
                 await self._fault(each)
+            await eventually(self._has_worked, within=WORK_SECONDS, every=0.3, what="editors and strangers have worked")
         finally:
             stop.set()
             await asyncio.gather(*working)
         await self._settle()
         return await self._evidence()
+
+    async def _has_worked(self) -> bool:
+        taken = sum(odd.status is not None and odd.status < 400 for odd in self.odd)
+        made = sum(len(phases) - 1 for phases in self.phases.values())
+        held = sum(phase.is_paused for phases in self.phases.values() for phase in phases[:-1])
+        assert taken >= ODD_WRITES and made >= EDITS and held >= PAUSES, f"{taken} taken, {made} made, {held} pauses"
+        return True
 
     def _die(self) -> random.Random:
         return random.Random(self.dice.random())

@@ -22,7 +22,7 @@ from tests.cluster.harness import NO_ANSWER, Answer, Cluster
 NEVER = "0 0 29 2 *"  # not during a test
 PAUSE_SECONDS = (0.02, 0.12)  # between two requests of one writer or reader
 LOOK_SECONDS = 0.4  # between two looks of the watcher
-STRANGE_SECONDS = (0.05, 0.3)  # between two requests of a stranger
+STRANGE_SECONDS = (0.05, 0.2)  # between two requests of a stranger
 EDIT_SECONDS = (0.4, 1.6)  # between two changes of one job; a pause lasts for
 HOLD_SECONDS = (1.2, 2.6)
 AROUND_SECONDS = 0.03  # a change is asked for so near a time of the schedule, before it or behind
