@@ -54,12 +54,13 @@ SLOW_DELAY_SECONDS = 0.55  # in flight more than half of the time, so that kills
 LONGER_THAN_ITS_INTERVAL_SECONDS = 1.8
 SETTLE_SECONDS = 30.0
 ATTEMPTS = {"at_most_once": None, "at_least_once": 50}  # a run may well meet more kills than the default's five
-WRITERS = 4
+WRITERS = 6
 READERS = 2
 STRANGERS = 1
-ODD_WRITES = 10  # so many are taken before a campaign ends, however slow the machine,
+SAMPLES = 200  # so many looks at jobs are taken before a campaign ends, however slow the machine,
+ODD_WRITES = 10  # so many odd writes taken,
 EDITS = 20  # and so many changes made
-PAUSES = 5  # of which so many are pauses that are over
+PAUSES = 8  # of which so many are pauses that are over
 WORK_SECONDS = 120.0
 FILLER = "filler"  # a job that only makes the log longer
 RECENT_NAMES = 12  # that are read
@@ -150,7 +151,7 @@ class Campaign:
             await self.wait_fires()
             for each in rounds:
                 await self._fault(each)
-            await eventually(self._has_worked, within=WORK_SECONDS, every=0.3, what="editors and strangers have worked")
+            await eventually(self._has_worked, within=WORK_SECONDS, every=0.3, what="all have done enough")
         finally:
             stop.set()
             await asyncio.gather(*working)
@@ -161,7 +162,9 @@ class Campaign:
         taken = sum(odd.status is not None and odd.status < 400 for odd in self.odd)
         made = sum(len(phases) - 1 for phases in self.phases.values())
         held = sum(phase.is_paused for phases in self.phases.values() for phase in phases[:-1])
-        assert taken >= ODD_WRITES and made >= EDITS and held >= PAUSES, f"{taken} taken, {made} made, {held} pauses"
+        worked = (len(self.watcher.samples), taken, made, held)
+        enough = (SAMPLES, ODD_WRITES, EDITS, PAUSES)
+        assert all(map(int.__ge__, worked, enough)), f"(looks, odd writes, changes, pauses) {worked} of {enough}"
         return True
 
     def _die(self) -> random.Random:

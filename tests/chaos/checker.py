@@ -54,7 +54,7 @@ class Needs:
     @staticmethod
     def of_faults(kinds: Iterable[str]) -> Needs:
         """What a run of these faults needs, whether they kill or not."""
-        return Needs(leader_kills=0, follower_kills=0, due_times=50, odd_writes=10, faults=tuple(kinds))
+        return Needs(leader_kills=0, follower_kills=0, due_times=50, samples=200, odd_writes=10, faults=tuple(kinds))
 
     @property
     def kills_in_flight(self) -> int:

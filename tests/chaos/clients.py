@@ -20,7 +20,7 @@ from tests.chaos.receiver import Receiver, now
 from tests.cluster.harness import NO_ANSWER, Answer, Cluster
 
 NEVER = "0 0 29 2 *"  # not during a test
-PAUSE_SECONDS = (0.02, 0.12)  # between two requests of one writer or reader
+PAUSE_SECONDS = (0.03, 0.18)  # between two requests of one writer or reader
 LOOK_SECONDS = 0.4  # between two looks of the watcher
 STRANGE_SECONDS = (0.05, 0.2)  # between two requests of a stranger
 EDIT_SECONDS = (0.4, 1.6)  # between two changes of one job; a pause lasts for
