@@ -1,4 +1,4 @@
-"""Each invariant has a property test, a check of the simulation and one under chaos, all of which exist and can fail."""
+"""Each invariant has a property test, a check of the simulation and one under chaos; all of them exist."""
 
 from __future__ import annotations
 
