@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.cluster import shims
 from tests.cluster.harness import Cluster
-
-SOURCE = Path(__file__).with_name("clock_shim.c")
 
 
 def why_no_shim(folder: Path) -> str | None:
     """Compiles it to `folder`/clock_shim.so; else why that cannot be done here."""
-    compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
-    if compiler is None:
-        return "there is no C compiler (cc, gcc or clang): install one, on Debian `apt-get install gcc libc6-dev`"
-    done = subprocess.run(
-        [compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", folder / "clock_shim.so", SOURCE, "-ldl"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return None if done.returncode == 0 else f"{compiler} cannot compile {SOURCE.name}: {done.stderr[:500]}"
+    return shims.why_not("clock_shim", folder)
 
 
 class WallClockCluster(Cluster):
