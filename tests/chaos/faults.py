@@ -5,6 +5,7 @@
     wipe                                a follower starts on an empty disk, is refused, and gets its own one back
     stall, long-stall                   SIGSTOP of the leader, for less or more than a lease
     nap, long-nap                       the same of a follower
+    starve                              the leader has a tenth of its time, in slices of a few milliseconds
     freeze                              SIGSTOP of both followers: the leader's proposals hang
     cut-leader, cut-follower            nothing goes from it to its peers, nor back
     mute-leader, deaf-leader            nothing goes from it, or nothing to it
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tests.chaos.campaign import Campaign
 
 ELECTION_SECONDS = 5.0  # at most, until the others have a leader, and a leader that is cut off knows that it is none
+SLICE_SECONDS = 0.1
 TRIES = 8  # a stopped process ends the system call that it is in, which may be its last of a snapshot
 FILL_BYTES = 200_000
 FILLS = 400  # of these; far more than four times any state here, at which a snapshot is due whatever else is so
@@ -246,6 +248,17 @@ async def pause_followers(campaign: Campaign, each: Round, leader: str, follower
     return await _pause(campaign, each, followers)
 
 
+async def starve_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    """As on a machine that is given to others: whether it goes on leading is its own matter."""
+    end = time.monotonic() + each.down_seconds
+    while time.monotonic() < end:
+        campaign.cluster.sigstop(leader)
+        await asyncio.sleep(0.9 * SLICE_SECONDS)
+        campaign.cluster.sigcont(leader)
+        await asyncio.sleep(0.1 * SLICE_SECONDS)
+    return (leader,)
+
+
 # ---- cuts ------------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +422,7 @@ FAULTS = {
     "long-stall": Sort(pause_leader, ends_leases=True),
     "nap": Sort(pause_follower),
     "long-nap": Sort(pause_follower, ends_leases=True),
+    "starve": Sort(starve_leader, ends_leases=True),
     "freeze": Sort(pause_followers),
     **CUTS,
     **POWER_CUTS,

@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
@@ -34,6 +34,7 @@ SUBNET = "10.77.0"
 HUB = f"{SUBNET}.254"
 NOBODY = "02:00:00:00:ff:ff"
 CHUNK_BYTES = 65_536
+UNDER_WAY_CHUNKS = 64  # at most, one way of one connection
 HELD_SECONDS = 0.005  # how often a proxy looks whether a cut has been healed
 
 _serial = itertools.count()
@@ -179,6 +180,7 @@ class Proxies:
 
     def __init__(self) -> None:
         self.cuts: set[tuple[str, str]] = set()  # (from, to): what comes that way is held
+        self.delay: Callable[[], float] = float  # so many seconds each chunk is on its way; none overtakes another
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies")
         self._servers: list[asyncio.Server] = []
@@ -232,13 +234,26 @@ class Proxies:
         self._servers.append(await asyncio.start_server(accepted, "127.0.0.1", port))
 
     async def _pump(self, way: tuple[str, str], source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while True:
-            data = await source.read(CHUNK_BYTES)
-            await self._open(way)
-            if not data:
-                raise ConnectionResetError
-            sink.write(data)
-            await sink.drain()
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(UNDER_WAY_CHUNKS)
+
+        async def send() -> None:
+            while data := await source.read(CHUNK_BYTES):
+                await under_way.put((self._loop.time() + self.delay(), data))
+            await under_way.put((0.0, b""))
+
+        async def arrive() -> None:
+            while True:
+                at, data = await under_way.get()
+                await asyncio.sleep(at - self._loop.time())
+                await self._open(way)
+                if not data:
+                    raise ConnectionResetError
+                sink.write(data)
+                await sink.drain()
+
+        async with asyncio.TaskGroup() as both:
+            both.create_task(send())
+            both.create_task(arrive())
 
     async def _open(self, *ways: tuple[str, str]) -> None:
         """Until none of these ways is cut."""

@@ -16,6 +16,7 @@ BEYOND_THE_LEASE_SECONDS = 5.5
 PAUSES = (
     ("stall", BELOW_A_TIMEOUT_SECONDS),
     ("nap", BELOW_THE_LEASE_SECONDS),
+    ("starve", 3.0),
     ("stall", BELOW_THE_LEASE_SECONDS),
     ("long-stall", BEYOND_THE_LEASE_SECONDS),
     ("long-nap", BEYOND_THE_LEASE_SECONDS),
@@ -24,7 +25,7 @@ PAUSES = (
 
 
 async def test_one_history_through_pauses(tmp_path: Path) -> None:
-    """Leader and follower stopped for less and for more than their lease, with runs in flight: no start is doubled."""
+    """Leader and follower stopped for less and more than a lease, or starved, with runs in flight: nothing doubled."""
     began = time.monotonic()
     rounds = [Round(kind, in_flight=True, down_seconds=seconds, quiet_seconds=0.3) for kind, seconds in PAUSES]
     evidence = await unleash(tmp_path, 2, rounds, extra=LEASE)
