@@ -112,6 +112,8 @@ class Scene:
     Each believes its own wall clock; with `is_agreed` they agree on the time as nodes do.
     """
 
+    times = TIMES
+
     def __init__(
         self,
         loop: VirtualLoop,
@@ -134,7 +136,7 @@ class Scene:
         self.receiver = Receiver() if alerts else None
         self.is_synchronised = False  # what kernels say of their clocks
         self.offsets = dict(offsets or {})
-        self.cluster = MemoryCluster()
+        self.cluster = self.new_cluster()
         self.slots = slots
         self.tags = tags or {}
         self.catch_up_rate = catch_up_rate
@@ -143,6 +145,13 @@ class Scene:
         self._lives = 0
         self.actors = [self.enter(f"n{number + 1}") for number in range(nodes)]
         self.names = {actor.name: actor for actor in self.actors}
+
+    def new_cluster(self) -> MemoryCluster:
+        return MemoryCluster()
+
+    def new_executor(self, name: str, clock: VirtualClock) -> ScriptedExecutor:
+        lease_grace_seconds = self.times.lease_seconds / 2 - self.times.margin_seconds
+        return CommandExecutor(name, self.loop, clock, lease_grace_seconds) if self.commands else ScriptedExecutor()
 
     def enter(self, name: str, incarnation: int = 1) -> Actor:
         """A node's process begins; as in reality, none before had its `life`."""
@@ -155,10 +164,9 @@ class Scene:
             machine.events = EventLog()
         log = self.cluster.join(name, machine, incarnation)
         proposer = Proposer(log, machine, time)
-        leases = LeaseKeeper(clock, TIMES, log.read_index)
+        leases = LeaseKeeper(clock, self.times, log.read_index)
         reports = Reports(node=name, machine=machine, log=log, proposer=proposer)
-        lease_grace_seconds = TIMES.lease_seconds / 2 - TIMES.margin_seconds
-        executor = CommandExecutor(name, self.loop, clock, lease_grace_seconds) if self.commands else ScriptedExecutor()
+        executor = self.new_executor(name, clock)
         vault = Vault(machine=machine, proposer=proposer, secret=b"of this scene", entropy=bytes)
         worker = Worker(
             node=name,
@@ -217,7 +225,7 @@ class Scene:
             proposer=proposer,
             keeper=leases,
             clock=clock,
-            times=TIMES,
+            times=self.times,
             licensed=licensed,
             fatal=fatal,
         )
