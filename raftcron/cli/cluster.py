@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from raftcron.cli.complete import node_names
-from raftcron.cli.printing import is_table, print_done, print_list, print_one, printed
+from raftcron.cli.printing import is_table, print_data, print_done, print_list, print_one, printed
 from raftcron.cli.remote import client, path, remote
 from raftcron.cli.root import PREFIX, Noun
 from raftcron.errors import ConfigurationError, ConflictError, RaftcronError, UnavailableError
@@ -183,19 +183,26 @@ def accept_time(leader: str | None, addr: Sequence[str], output: str) -> None:
 @cluster.command()
 @click.option("--after", metavar="ID", help="Begin behind this event.  [default: with what comes now]")
 @click.option("--kind", "kinds", multiple=True, help="Only run, job, leader, node or calendar events; repeat it.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
-              help="A line each, for people or as JSON.")  # fmt: skip
+@printed
 @remote
 def events(addr: Sequence[str], after: str | None, kinds: Sequence[str], output: str) -> None:
     """Print what happens, as it happens, until Ctrl-C; nodes may come and go meanwhile.
 
+    JSON is a line each, YAML a document each, and -o name the ids alone, behind which --after begins.
     Exit code 3: the events behind --after are no longer held.
     """
     for event in client(addr).events(after):
         if kinds and event.event not in kinds:
             continue
+        told = {"id": event.id, "event": event.event, "data": event.data}
         if output == "json":
-            click.echo(json.dumps({"id": event.id, "event": event.event, "data": event.data}, ensure_ascii=False))
+            click.echo(json.dumps(told, ensure_ascii=False))
+        elif output == "yaml":
+            click.echo("---")
+            print_data(told, output)
+        elif output == "name":
+            if event.id is not None:
+                click.echo(event.id)
         else:
             rest = " ".join(f"{key}={value}" for key, value in event.data.items() if value is not None and key != "at")
             click.echo(f"{event.data.get('at', '-')}  {event.id or '-'}  {event.event}  {rest}")

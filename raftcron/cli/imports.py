@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from raftcron.cli.files import documents_of, text_of
-from raftcron.cli.printing import print_data, say
+from raftcron.cli.printing import FORMATS, print_data, print_list, say
 from raftcron.cli.root import Noun
 
 if TYPE_CHECKING:
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 SYSTEM_TABLES: Final = re.compile(r"/etc/(?:crontab|cron\.d/[^/]+)$")
 
+COLUMNS: Final = {"NAME": "name", "SCHEDULE": "schedule", "TIMEZONE": "timezone", "EXECUTOR": "executor.type"}
+
 _format = click.option(
-    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True, help="What is printed."
+    "-o",
+    "--output",
+    type=click.Choice(FORMATS),
+    default="json",
+    show_default=True,
+    help="What is printed; `job apply` takes json and yaml.",
 )
 
 
@@ -86,6 +93,9 @@ def _print(found: Imported, output: str) -> None:
     found = sound(found, _now_ms())
     for warning in found.warnings:
         say(f"warning: {warning}")
-    print_data({"jobs": found.jobs}, output)
+    if output in ("json", "yaml"):
+        print_data({"jobs": found.jobs}, output)
+    else:
+        print_list(found.jobs, output, "name", COLUMNS)
     count = f"{len(found.jobs)} job" + ("" if len(found.jobs) == 1 else "s")
     say(f"{count}; nothing was written: `raftcron job apply --dry-run -f -` shows what would be")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from raftcron.cli.printing import is_table, print_data, printed
 from raftcron.cli.root import PREFIX, Noun
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ def schedule() -> None:
               help="A time that the clock jumps over.")  # fmt: skip
 @click.option("--fold", type=click.Choice(["first", "last", "both"]), default="first", show_default=True,
               help="A time that the clock shows twice.")  # fmt: skip
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
-              help="How the answer is printed.")  # fmt: skip
+@printed
 def explain(
     expression: str, timezone: str, start: str | None, count: int, hash_key: str, gap: str, fold: str, output: str
 ) -> None:
     """Say in words what EXPRESSION does, when it fires next, and what about it may surprise.
 
     Quote it: `raftcron schedule explain "30 2 * * MON-FRI" --timezone Europe/Berlin`.  Exit code 2: it is not valid.
+    With -o name the coming instants alone are printed.
     """
     import datetime
 
@@ -60,7 +60,7 @@ def explain(
         found = explained(expression, timezone, Dst(gap, fold), hash_key, from_ms, count)
     except ScheduleError as error:
         _refuse(expression, error)
-    answer = {
+    answer: dict[str, Any] = {
         "description": found.description,
         "timezone": timezone,
         "from": rfc3339(from_ms),
@@ -68,10 +68,13 @@ def explain(
         "local": [local_text(at, timezone) for at in found.next],
         "notes": [note._asdict() for note in found.notes],
     }
-    if output == "json":
-        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
-    else:
+    if is_table(output):
         _show(answer, count)
+    elif output == "name":
+        for instant in answer["next"]:
+            click.echo(instant)
+    else:
+        print_data(answer, output)
 
 
 def _show(answer: dict[str, Any], count: int) -> None:

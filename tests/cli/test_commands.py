@@ -16,6 +16,7 @@ import click
 import pytest
 
 from raftcron.cli import main
+from raftcron.cli.printing import FORMATS
 from tests.cli.conftest import StandIn, call
 
 JOB = {
@@ -345,6 +346,15 @@ def test_every_command_that_tells_of_something_takes_o() -> None:
     """All but those that go on until they are ended, and what a shell reads."""
     lacking = {path for path, command in commands(main) if all(one.name != "output" for one in command.params)}
     assert lacking == {"dev", "server", "completion"}
+
+
+def test_every_o_takes_every_form() -> None:
+    """table, wide, json, yaml and name, whatever is printed."""
+    for path, command in commands(main):
+        for option in command.params:
+            if option.name == "output":
+                assert isinstance(option.type, click.Choice)
+                assert tuple(option.type.choices) == FORMATS, path
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:

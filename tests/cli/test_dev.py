@@ -9,6 +9,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,8 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
 def test_scripts_in_python_say_what_they_do(script: str) -> None:
     """They can be run as they stand, and --help loads all that they need."""
     path = ROOT / "scripts" / script
-    done = subprocess.run([path, "--help"], capture_output=True, text=True, check=False, timeout=60)
+    assert os.access(path, os.X_OK)
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: ")
 

@@ -209,3 +209,15 @@ async def test_what_is_imported_goes_through_apply(kind: str, text: str, tmp_pat
     async with bench(1) as cluster:
         answer = (await cluster.ask("POST", "/v1/jobs:apply", {"jobs": jobs})).expect(200)
         assert {one["result"] for one in answer.json["results"]} == {"created"}, answer.json
+
+
+async def test_what_is_imported_can_be_looked_at(tmp_path: Path) -> None:
+    """As a table, and as the names alone; what is applied is JSON unless YAML is asked for."""
+    file = tmp_path / "crontab"
+    file.write_text("0 3 * * * /usr/bin/backup\n@hourly /usr/bin/tidy\n")
+    said = {form: (await call("import", "crontab", str(file), "-o", form)).stdout for form in ("json", "table", "name")}
+    names = [job["name"] for job in json.loads(said["json"])["jobs"]]
+    assert said["name"].split() == names
+    head, *rows = said["table"].splitlines()
+    assert head.split() == ["NAME", "SCHEDULE", "TIMEZONE", "EXECUTOR"]
+    assert [row.split()[0] for row in rows] == names

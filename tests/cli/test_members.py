@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from raftcron.raft import SystemDevice
 from raftcron.raft.journal import Journal
@@ -204,3 +205,21 @@ async def test_events_are_a_line_each(node: StandIn) -> None:
     assert result.exit_code == 3
     assert result.stdout == "2026-01-01T00:00:00Z  5.0  run  job=a state=lost\n"
     assert [sent.get("last-event-id") for sent in node.headers] == ["4.0", "6.0"]
+
+
+async def test_events_as_data(node: StandIn) -> None:
+    """A line each as JSON, a document each as YAML, or their ids."""
+    stream = 'id: 5.0\nevent: job\ndata: {"name": "b"}\n\nevent: dropped\ndata: {}\n\nid: 6.0\nevent: job\ndata: {}\n\n'
+    wanted = [
+        {"id": "5.0", "event": "job", "data": {"name": "b"}},
+        {"id": None, "event": "dropped", "data": {}},
+        {"id": "6.0", "event": "job", "data": {}},
+    ]
+    said = {}
+    for form in ("json", "yaml", "name"):
+        node.answers(200, stream)
+        node.refuses(410, "gone", "the oldest held is 9.0")
+        said[form] = (await call("cluster", "events", "-o", form, addr=node.address)).stdout
+    assert [json.loads(line) for line in said["json"].splitlines()] == wanted
+    assert list(yaml.safe_load_all(said["yaml"])) == wanted
+    assert said["name"] == "5.0\n6.0\n"

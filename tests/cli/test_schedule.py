@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cli.conftest import StandIn, call
 
@@ -126,3 +127,12 @@ async def test_the_coming_fires_of_a_job(node: StandIn) -> None:
     whole = await call("job", "next", "a", "--count", "3", "-o", "json", addr=node.address)
     assert json.loads(whole.stdout) == {"items": [item]}
     assert [path for _, path, _ in node.asked] == ["/v1/jobs/a/next?count=10", "/v1/jobs/a/next?count=3"]
+
+
+async def test_the_forms_of_an_answer() -> None:
+    """YAML is the JSON, wide the table, and name the instants alone."""
+    args = ("0 12 * * *", "--from", "2026-01-01T00:00:00Z", "--count", "2")
+    assert (await explain(*args, "-o", "name")).stdout == "2026-01-01T12:00:00Z\n2026-01-02T12:00:00Z\n"
+    said = [(await explain(*args, "-o", form)).stdout for form in ("json", "yaml", "table", "wide")]
+    assert json.loads(said[0]) == yaml.safe_load(said[1])
+    assert said[2] == said[3]
