@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from time import thread_time
 from typing import Any, NamedTuple
 
@@ -125,7 +125,9 @@ async def test_a_large_page_ends_early(one: Bench) -> None:
 
 
 COUNT = 100_000
-TURN_SECONDS = 0.05  # of processor time: what the loop may be held for at most
+TURN_SECONDS = 0.01  # of processor time: what the loop may be held for at most
+FIRST_SECONDS = 0.05  # the same where all that has come is put in order for the first time
+TRIES = 10  # a machine on which others work shows longer turns now and then
 
 
 class Crowd(NamedTuple):
@@ -191,6 +193,15 @@ async def longest_turn(page: Awaitable[Page]) -> tuple[Page, float, int]:
     return found, max(turns), len(turns)
 
 
+async def holds_the_loop(ask: Callable[[], Awaitable[Page]]) -> bool:
+    """Whether each of many tries has a turn longer than the bound."""
+    for _ in range(TRIES):
+        _, seconds, _ = await longest_turn(ask())
+        if seconds < TURN_SECONDS:
+            return False
+    return True
+
+
 @pytest.mark.parametrize("sort", SORTS)
 async def test_lists_of_jobs_do_not_hold_the_loop(crowd: Crowd, listing: Listing, sort: str) -> None:
     """Whatever is asked for of 100,000; and the answer is right."""
@@ -201,13 +212,17 @@ async def test_lists_of_jobs_do_not_hold_the_loop(crowd: Crowd, listing: Listing
         (JobFilter(text="JOB-09999"), 1),
         (JobFilter(state="paused"), 0),
     ):
-        asked = listing.jobs(wanted, sort, 1_000, None, lambda job: job_view(job, state, timeline), count=True)
-        page, seconds, turns = await longest_turn(asked)
+
+        def ask(wanted: JobFilter = wanted) -> Awaitable[Page]:
+            return listing.jobs(wanted, sort, 1_000, None, lambda job: job_view(job, state, timeline), count=True)
+
+        page, seconds, turns = await longest_turn(ask())
         assert page.total == total
         assert len(page.items) == min(total, 1_000)
         looked = 1_000 if wanted.is_empty and sort == "name" else COUNT
         assert turns >= looked // SLICE
-        assert seconds < TURN_SECONDS, wanted
+        assert seconds < FIRST_SECONDS, wanted
+        assert not await holds_the_loop(ask), wanted
 
 
 @pytest.mark.parametrize(
@@ -232,12 +247,13 @@ async def test_lists_of_runs_do_not_hold_the_loop(
     assert page.total == total
     assert len(page.items) == min(total, 1_000)
     assert turns >= (1_000 if wanted == RunFilter() else COUNT) // SLICE
-    assert seconds < TURN_SECONDS
+    assert seconds < FIRST_SECONDS
+    assert not await holds_the_loop(lambda: listing.runs(wanted, 1_000, None, view, count=True))
     if page.next_cursor is not None:
-        behind, seconds, _ = await longest_turn(listing.runs(wanted, 1_000, page.next_cursor, view))
+        behind = await listing.runs(wanted, 1_000, page.next_cursor, view)
         assert not set(behind.items) & set(page.items)
         assert len(behind.items) == 1_000
-        assert seconds < TURN_SECONDS
+        assert not await holds_the_loop(lambda: listing.runs(wanted, 1_000, page.next_cursor, view))
 
 
 @pytest.mark.parametrize(("path", "of_jobs"), [("/v1/jobs?sort=updated_at&", True), ("/v1/runs?", False)])
