@@ -26,7 +26,7 @@ ANSWERED_TOGETHER = 1_000  # results that are encoded in one turn, some 2 ms
 _UNREAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SLICE_SECONDS = 0.005  # of looking for jobs before the loop gets a turn
 LISTS_MAX = 2_000_000  # lists and objects of a JSON body, as brackets are counted; 100,000 jobs hold some 500,000
-STRAYS_MAX = 10_000  # jobs of a request that are no objects: there is no job to tell of
+STRAYS_MAX = 10_000  # jobs of a request that are no objects or have no name: there is no job to tell of
 STRAYS_TOLD = 100
 LINE_SECONDS = 30.0  # for the next piece of a body that comes in lines
 
@@ -71,27 +71,33 @@ async def apply(request: web.Request) -> web.Response:
 
 
 async def _within(request: web.Request, jobs: AsyncIterator[Sent]) -> AsyncIterator[Sent]:
-    """What is beyond the caller's prefix is at fault.  Raises InvalidError once too many are no objects at all."""
+    """What is beyond the caller's prefix is at fault.  Raises InvalidError once too many are no jobs at all."""
     strays = place = 0
     told: list[Fault] = []
     async for sent in jobs:
-        if not isinstance(sent.body, dict):
+        name = sent.body.get("name") if isinstance(sent.body, dict) else None
+        if not isinstance(name, str):
             strays += 1
             if strays <= STRAYS_TOLD:
-                what = "cannot be read" if sent.error else f"must be an object, not {kind_of(sent.body)}"
-                told.append(Fault(f"/jobs/{place}", what))
+                told.append(_stray(place, sent))
             if strays > STRAYS_MAX:
-                what = f"more than {STRAYS_MAX:,} of the jobs are no objects; those before are written"
+                what = f"more than {STRAYS_MAX:,} of the jobs are no objects, or have no name; those before are written"
                 raise InvalidError(f"{what}; the first {STRAYS_TOLD} are named", tuple(told))
         place += 1
         try:
-            name = sent.body.get("name") if isinstance(sent.body, dict) else None
             check_name(request, name)
             check_parents(request, sent.body, name)
         except ForbiddenError as error:
             yield sent._replace(error=error)
         else:
             yield sent
+
+
+def _stray(place: int, sent: Sent) -> Fault:
+    if isinstance(sent.body, dict):
+        return Fault(f"/jobs/{place}/name", "is missing" if "name" not in sent.body else "must be a string")
+    what = "cannot be read" if sent.error else f"must be an object, not {kind_of(sent.body)}"
+    return Fault(f"/jobs/{place}", what)
 
 
 async def _answer(request: web.Request, applied: Applied, *, dry_run: bool) -> web.Response:

@@ -29,7 +29,7 @@ def rows() -> list[tuple[str, str, str]]:
         ("jobs of one `jobs:apply`", f"{bulk.JOBS_MAX:,}", "413; those before are written"),
         ("lists and objects of one `jobs:apply` as one JSON object", f"{bulk_body.LISTS_MAX:,}", "413"),
         (
-            "jobs of one `jobs:apply` that are no objects",
+            "jobs of one `jobs:apply` that are no objects, or have no name",
             f"{bulk_body.STRAYS_MAX:,}",
             "422; those before are written",
         ),

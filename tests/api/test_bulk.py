@@ -19,7 +19,7 @@ from raftcron.api import bulk as api_bulk
 from raftcron.api.bulk import _split
 from raftcron.clock import SystemClock
 from raftcron.runtime import bulk
-from tests.api.bench import GOOD, Bench
+from tests.api.bench import GOOD, NEVER, Bench
 
 LINES = {"Content-Type": "application/x-ndjson"}
 
@@ -239,13 +239,13 @@ async def test_jobs_that_are_none_are_told_up_to_a_bound(one: Bench, monkeypatch
     """Each has a result until there are too many; then the request ends, and says that those before are written."""
     monkeypatch.setattr(api_bulk, "STRAYS_MAX", 2)
     monkeypatch.setattr(bulk, "CHUNK_JOBS", 1)
-    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": [7, *jobs("a"), "x"]})).expect(200)
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": [7, *jobs("a"), {}]})).expect(200)
     assert [each["status"] for each in answer.json["results"]] == [422, 201, 422]
     for headers in (LINES, None):
-        sent = [7, *jobs("b"), "x", None, *jobs("c")]
+        sent = [7, *jobs("b"), {"schedule": NEVER}, {"name": 3}, *jobs("c")]
         body = lines(*sent) if headers else json.dumps({"jobs": sent}).encode()
         problem = (await one.ask("POST", "/v1/jobs:apply", data=body, headers=headers)).problem(422, "invalid")
-        assert [fault["pointer"] for fault in problem["errors"]] == ["/jobs/0", "/jobs/2", "/jobs/3"]
+        assert [fault["pointer"] for fault in problem["errors"]] == ["/jobs/0", "/jobs/2/name", "/jobs/3/name"]
     assert sorted(one.n1.machine.state.jobs) == ["a", "b"]
 
 
