@@ -108,7 +108,7 @@ class DiskCluster(Cluster):
                 disk.make()
             return await super().__aenter__()
         except BaseException:
-            self._remove()
+            self._remove_disks()
             raise
 
     async def __aexit__(
@@ -117,9 +117,9 @@ class DiskCluster(Cluster):
         try:
             await super().__aexit__(kind, error, trace)
         finally:
-            self._remove()
+            self._remove_disks()
 
-    def _remove(self) -> None:
+    def _remove_disks(self) -> None:
         for disk in self.disks.values():
             disk.remove()
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.disks import DiskCluster
 from tests.cluster.harness import Cluster, ReservedPorts, UnansweredError, eventually
+from tests.cluster.network import NamespacedCluster, ProxiedCluster
 
 
 async def test_a_condition_is_awaited_and_its_last_reason_is_told() -> None:
@@ -69,3 +71,10 @@ async def test_a_command_line_is_the_contracts(tmp_path: Path) -> None:
         assert command[8:12] == ["--http", f"127.0.0.1:{node.http_port}", "--raft", node.raft]
         assert [word for word in command if "=" in word] == [f"{n.name}={n.raft}" for n in cluster.nodes.values()]
         assert command[-3:] == ["--lease", "2s", "--allow-shell"]
+
+
+@pytest.mark.parametrize("network", [NamespacedCluster, ProxiedCluster])
+def test_a_cluster_whose_disks_and_connections_fail_is_both_sorts(network: type[Cluster]) -> None:
+    """`scripts/chaos` joins them: what the one has of its own takes no name of the other's."""
+    common = vars(network).keys() & vars(DiskCluster).keys()
+    assert {name for name in common if not name.startswith("__")} == set()
