@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from raftcron.core.alerts import PAUSED, kind_of_run
 from raftcron.core.commands import Announce, Command, DeleteCalendar, Lead, PauseJob, PutCalendar
-from raftcron.core.model import Job, Run
+from raftcron.core.model import Run
 from raftcron.core.state import State
 
 CREATED, CHANGED, DELETED = "created", "changed", "deleted"
@@ -103,13 +103,10 @@ def events_of(state: State, index: int, command: Command) -> Iterator[Event]:
             yield JobEvent(at, job.name, job.uid, DELETED, index, job.paused)
         elif job.revision == index:
             alert = PAUSED if job.paused and isinstance(command, PauseJob) and command.is_forced else None
-            yield JobEvent(at, job.name, job.uid, _change(job, index), index, job.paused, job.pause_note, alert)
+            change = CREATED if job.uid in state.new_jobs else CHANGED
+            yield JobEvent(at, job.name, job.uid, change, index, job.paused, job.pause_note, alert)
     for run in state.noted_runs.values():
         yield _run_event(at, run, kind_of_run(state, index, run))
-
-
-def _change(job: Job, index: int) -> str:
-    return CREATED if job.uid & ((1 << 48) - 1) == index else CHANGED
 
 
 def _run_event(at: int, run: Run, alert: str | None) -> RunEvent:

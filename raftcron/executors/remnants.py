@@ -123,7 +123,7 @@ def seen_end(remnant: Remnant) -> Finished | None:
         fencing_token=remnant.token,
         state=state,
         exit_code=code,
-        error=f"it {how} while its node was being stopped; the output is gone",
+        error=f"it {how} before its node ended; the output is gone",
         error_kind=kind,
     )
 

@@ -8,7 +8,6 @@ core/agreement.py's.  Everything else asks `TrustedTime` and never a clock.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -29,6 +28,7 @@ ROUND_TRIP_SECONDS = 2.0  # at most, of an answer that counts; and half the skew
 READ_SECONDS = 0.05  # at most, between two looks at the boot clock with one at the wall clock between them
 READS_MAX = 5
 SETTLE_SECONDS = 2.0  # of a lead without a time to trust, until it goes on without
+NOISE_MS = 1  # by which two readings of the same clocks differ
 HAND_OVER_SECONDS = 60.0  # between two leads that are given away for the time
 
 
@@ -66,12 +66,20 @@ class TrustedTime:
     async def settled(self) -> None:
         """Returns once `now_ms` may stamp what enters the log: something is trusted, or it is clear that nothing is.
 
-        UnavailableError: nothing is trusted, and there is no cluster time to go on with.
+        What is planned after this call is stamped with the time that it was planned for: neither changes in a turn.
+
+        UnavailableError: that does not come, or nothing is trusted and there is no cluster time to go on with.
         """
         if self.ahead_ms is not None:
             return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), 2 * SETTLE_SECONDS)
+        if not self._settled.is_set():
+            try:
+                async with asyncio.timeout(2 * SETTLE_SECONDS):
+                    await self._settled.wait()
+            except TimeoutError:
+                raise UnavailableError(
+                    "it is not known yet what time the voters agree on: nothing was written; repeat the request"
+                ) from None
         if not self.now_ms():
             raise UnavailableError(
                 "no majority of the voters agrees on the time, and the cluster has none yet: nothing was written. "
@@ -81,7 +89,7 @@ class TrustedTime:
 
     def take(self, ahead_ms: int | None, *, may_decide: bool, is_jump: bool = False) -> None:
         """From now on this is trusted; None leaves it as it is.  A forward jump is remembered."""
-        if ahead_ms is not None and (self.ahead_ms is None or abs(ahead_ms - self.ahead_ms) > 1):
+        if ahead_ms is not None and (self.ahead_ms is None or abs(ahead_ms - self.ahead_ms) > NOISE_MS):
             before, self.ahead_ms = self.ahead_ms, ahead_ms
             if is_jump and before is not None and ahead_ms > before:
                 self.jump = Jump(self._boot_ms() + before, self._boot_ms() + ahead_ms)
@@ -123,7 +131,7 @@ class Clocks:
     ) -> None:
         """`is_synchronised`: whether the kernel calls this node's clock that.
 
-        `changed` is called when trusted time jumps, and when it comes to be decided on, or is no more.
+        `changed` is called when trusted time goes forward or jumps, and when it comes to be decided on, or is no more.
         """
         self._node = node
         self._log = log
@@ -256,7 +264,7 @@ class Clocks:
             direction = "forward" if moved > 0 else "backward"
             self.jumps[direction] += 1
             log.warning("trusted_time_jumped direction=%s by_ms=%d", direction, moved)
-        if is_jump or may_decide != could_decide:
+        if is_jump or moved > NOISE_MS or may_decide != could_decide:
             self._changed()
 
     # ---- a leader whose clock is wrong

@@ -137,7 +137,7 @@ class Scheduler:
         self._wake.set()
 
     def time_changed(self) -> None:
-        """Trusted time has jumped, or there is one now."""
+        """Trusted time has gone forward or back, or there is one now."""
         self._wake.set()
 
     # ---- planning

@@ -19,6 +19,7 @@ LOOK_SECONDS = 0.05
 ALLOWED_MS = 1_000 + 1_000 * LOOK_SECONDS  # a look may come so much after what it sees
 STALLED_SECONDS = 0.06  # whose process stands still for longer is not well; a quick disk keeps it for less
 QUICK_SECONDS = 0.001  # of a sync
+DRIFT_MS = 100  # by which trusted time follows the clocks without being another one
 AT_ONCE = frozenset({"allow", "skip"})  # overlaps under which no run waits for another one of its job
 
 
@@ -132,8 +133,9 @@ class Lateness:
         return self._cluster.lives[name].loop.busy_until > self._cluster.now + STALLED_SECONDS
 
     @staticmethod
-    def _time_of(leader: Any) -> tuple[bool, int]:
-        return leader.time.may_decide, leader.node.clocks.jumps.total()
+    def _time_of(leader: Any) -> tuple[bool, int | None]:
+        ahead_ms = leader.time.ahead_ms
+        return leader.time.may_decide, None if ahead_ms is None else ahead_ms // DRIFT_MS
 
     @staticmethod
     def _full(state: State) -> list[str]:

@@ -103,7 +103,7 @@ class Totals:
 
 
 # Rooms above the simulated node, which it never imports: an edit there moves no trace.
-NOT_PLAYED = frozenset({"__main__", "api", "cli", "client", "daemon", "embed", "ui"})
+NOT_PLAYED = frozenset({"__main__", "api", "cli", "client", "daemon", "embed", "once", "ui"})
 
 
 class Memory:

@@ -11,6 +11,7 @@ import pytest
 from raftcron.core.archive import ARCHIVE_VERSION, MAGIC
 from raftcron.runtime import backup
 from tests.api.bench import GOOD, Answer, Bench, bench
+from tests.api.test_events import watching
 
 TYPE = {"Content-Type": "application/vnd.raftcron.backup"}
 WEBHOOK = "whsec_" + "c2VjcmV0" * 4
@@ -85,6 +86,17 @@ async def test_a_backup_goes_into_another_cluster_with_the_same_secret() -> None
         job = (await there.ask("GET", "/v1/jobs/b")).expect(200).json
         assert (job["pause_note"], job["pause_until"]) == ("moving", "2030-01-01T00:00:00Z")
         assert await opened(there) == (WEBHOOK, "hidden")
+
+
+async def test_watchers_are_told_which_jobs_a_restore_has_made() -> None:
+    """A job that it brings is `created` where there was none, and `changed` where there was another."""
+    async with bench() as here, bench() as there:
+        data = await filled(here)
+        await there.put("a", description="another")
+        async with watching(there, query="?kind=job") as stream:
+            (await restored(there, data)).expect(200)
+            found = {event.data["name"]: event.data["change"] for event in await stream.take(3)}
+    assert found == {"a": "changed", "b": "created", "owned": "created"}
 
 
 async def opened(made: Bench) -> tuple[str | None, str | None]:

@@ -117,7 +117,7 @@ async def test_the_next_life_learns_that_it_timed_out(start_node: StartNode) -> 
         fencing_token=9,
         state="timed_out",
         exit_code=128 + signal.SIGTERM,
-        error="it timed out while its node was being stopped; the output is gone",
+        error="it timed out before its node ended; the output is gone",
         error_kind="timeout",
     )
 

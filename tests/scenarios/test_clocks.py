@@ -9,7 +9,7 @@ import pytest
 
 from raftcron.core.commands import Trigger
 from raftcron.errors import ConflictError, UnavailableError
-from raftcron.runtime.clocks import HAND_OVER_SECONDS
+from raftcron.runtime.clocks import HAND_OVER_SECONDS, TrustedTime
 from tests.scenarios.scene import MAX_SKEW_MS, START_MS, Actor, Scene
 from tests.scenarios.scene import play as play_scene
 
@@ -37,6 +37,39 @@ def seconds(actor: Actor) -> float:
 
 def is_whole(ticks: list[float]) -> bool:
     return ticks == [float(n) for n in range(int(ticks[0]), int(ticks[-1]) + 1)]
+
+
+def test_as_long_as_nobody_knows_the_time_nothing_is_stamped() -> None:
+    """A write that waited in vain says so, rather than to be planned for one instant and stamped with a later one."""
+
+    async def act(scene: Scene) -> None:
+        time = TrustedTime(scene.leader.clock, lambda: START_MS)
+        with pytest.raises(UnavailableError, match="not known yet"):
+            await time.settled()
+        time.go_without()
+        await time.settled()
+        assert time.now_ms() >= START_MS
+
+    play(act)
+
+
+def test_what_falls_due_as_all_clocks_are_set_forward_is_decided_at_once() -> None:
+    """By less than the skew: that is no jump, and the leader's sleep was reckoned with the time before."""
+
+    async def act(scene: Scene) -> None:
+        await every_second(scene, schedule="*/20 * * * * *")
+        await scene.seconds(15)
+        for actor in scene.actors:
+            actor.clock.wall_offset += MAX_SKEW_MS / 1000 - 0.1
+        due = waited = 0
+        while not fired(scene):
+            await scene.seconds(0.01)
+            due += seconds(scene.leader) >= 20
+            waited += 1
+        assert waited < 200
+        assert due <= 3
+
+    play(act)
 
 
 # ---- one clock is wrong ----------------------------------------------------------------------------------------------
