@@ -163,12 +163,6 @@ class Members:
         return member
 
 
-def no_fields(body: Any) -> None:
-    """For what takes a body without fields, or none at all.  Raises InvalidError."""
-    _, faults = fields_of(body, ())
-    refuse_any(faults)
-
-
 def _addresses(fields: Mapping[str, Any], faults: list[Fault], must_have: Collection[str] = ()) -> Addresses:
     found: dict[str, Address] = {}
     for name in ("raft", "http"):
