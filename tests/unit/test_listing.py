@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from raftcron.core.apply import restore
 from raftcron.core.archive import JobRow
 from raftcron.core.commands import Decide, Decision, DeleteJob, Fire, Place, Restore, Stage, Trigger
 from raftcron.core.rows import newest_first
+from raftcron.runtime import listing as listing_room
 from raftcron.runtime.listing import SLICE, JobFilter, Listing, RunFilter
 from raftcron.runtime.machine import Machine
 from tests.unit.machine import Machine as Hand
@@ -182,6 +184,30 @@ async def test_a_restored_list_is_put_in_order_in_slices_and_once() -> None:
     assert not any(one.done() for one in asked)
     replace(other, ahead)
     assert await asyncio.gather(*asked) == [["a-job", "job-00000", "job-00001"]] * 3
+
+
+@pytest.mark.parametrize("comes", ["nothing", "a job", "a snapshot"])
+async def test_many_new_names_are_put_in_order_in_slices(monkeypatch: pytest.MonkeyPatch, comes: str) -> None:
+    """What comes meanwhile is in the list too, once."""
+    monkeypatch.setattr(listing_room, "NEW_AT_ONCE", SLICE)
+    hand = busy(3 * SLICE)
+    node = new_machine()
+    listing = Listing(node)
+    applied(hand, node)
+    asked = [asyncio.ensure_future(first_names(listing)) for _ in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not any(one.done() for one in asked)
+    if comes == "a job":
+        hand.put("a-job")
+        applied(hand, node)
+    elif comes == "a snapshot":
+        hand.put("a-job")
+        replace(node, applied(hand, new_machine()))
+    expected = sorted(hand.state.jobs)
+    assert await asyncio.gather(*asked) == [expected[:LIMIT]] * 3
+    page = await listing.jobs(JobFilter(), "name", 10 * SLICE, None, lambda job: job.name)
+    assert [msgspec.json.decode(item) for item in page.items] == expected
 
 
 async def first_names(listing: Listing) -> list[Any]:
