@@ -103,7 +103,7 @@ def events_of(state: State, index: int, command: Command) -> Iterator[Event]:
             yield JobEvent(at, job.name, job.uid, DELETED, index, job.paused)
         elif job.revision == index:
             alert = PAUSED if job.paused and isinstance(command, PauseJob) and command.is_forced else None
-            change = CREATED if job.uid in state.new_jobs else CHANGED
+            change = CREATED if job.uid in state.noted_new_jobs else CHANGED
             yield JobEvent(at, job.name, job.uid, change, index, job.paused, job.pause_note, alert)
     for run in state.noted_runs.values():
         yield _run_event(at, run, kind_of_run(state, index, run))

@@ -136,7 +136,7 @@ class Records:
         self.touched_runs: set[str] = set()
         self.noted_runs: dict[str, Run] = {}  # by the newest entry, in order of the first touch, as are these
         self.noted_jobs: dict[int, Job] = {}
-        self.new_jobs: set[int] = set()  # those of them that it has made
+        self.noted_new_jobs: set[int] = set()  # those of them that it has made
         self.noted_recoveries: set[str] = set()  # runs that succeeded where the one before had failed
 
     # ---- questions

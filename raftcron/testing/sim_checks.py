@@ -222,7 +222,7 @@ class Checks:
         tokens: list[int] = []
         decided: Counter[int] = Counter()
         for run_id in touched:
-            run = state.runs.get(run_id)
+            run = state.runs.get(run_id) or state.noted_runs.get(run_id)  # the bound may have dropped it at once
             if run is not None:
                 self._follow_row(index, run, state, command, tokens, decided)
         if tokens:

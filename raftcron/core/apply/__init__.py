@@ -83,7 +83,7 @@ def apply(state: State, index: int, entry: Entry) -> Outcome:
     outcome: Outcome
     state.noted_runs.clear()
     state.noted_jobs.clear()
-    state.new_jobs.clear()
+    state.noted_new_jobs.clear()
     state.noted_recoveries.clear()
     if not 0 <= entry.at <= MAX_MS:
         outcome = Refused("time", f"made at {entry.at}, which is no instant")

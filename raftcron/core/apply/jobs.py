@@ -246,7 +246,7 @@ def create(state: State, context: Context, command: PutJob, uid: int, policy: Po
         owner=command.owner,
     )
     state.add_job(job, policy)
-    state.new_jobs.add(uid)
+    state.noted_new_jobs.add(uid)
     alerts.settle(state, context)
     return job
 
