@@ -19,6 +19,7 @@ from raftcron.core.fields import name_fault
 from raftcron.core.group import MAX_RUNNING_MAX
 from raftcron.core.instant import MAX_MS
 from raftcron.core.model import Policy
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.core.vault import SEAL_OVERHEAD, SECRET_BYTES_MAX
 from raftcron.errors import Fault, InvalidError, TooLargeError
 
@@ -256,7 +257,7 @@ class Reader:
                 return Block(kind, rows, at)
             else:
                 raise self._fault(f"a block of {kind[:40]!r}, which this release does not know")
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise self._fault(f"a block cannot be decoded: {error}") from error
         self._pass(_FRAME + len(content))
         return None
@@ -279,7 +280,7 @@ def refused(message: str) -> InvalidError:
 
 
 def staged_rows(kind: str, rows: bytes) -> list[Any]:
-    """The rows of a chunk.  Raises msgspec.DecodeError, KeyError."""
+    """The rows of a chunk.  Raises one of UNREADABLE, KeyError."""
     found: list[Any] = _rows[kind](rows)
     return found
 

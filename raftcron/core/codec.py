@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from raftcron.core.commands import Entry
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.errors import DamagedError, NewerVersionError
 
 ENTRY_VERSION = 1
@@ -37,5 +38,5 @@ def decode_entry(body: bytes | memoryview) -> Entry:
         raise DamagedError(f"a log entry begins with version {version}, which no release has written")
     try:
         return _decoder.decode(body[1:])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise DamagedError(f"a log entry of version {version} cannot be decoded: {error}") from error

@@ -22,6 +22,7 @@ from raftcron.core.instant import shown
 from raftcron.core.model import Calendar
 from raftcron.core.schedule import known_zone, parse
 from raftcron.core.tally import clock_mask, cut
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.core.walk import Calendar as Days
 from raftcron.core.zone import DAY_S, EPOCH_ORDINAL, zone
 from raftcron.errors import Fault
@@ -221,7 +222,7 @@ def stored_fault(stored: bytes) -> str | None:
     """Why bytes that the log holds are no calendar; None if they are one.  Asks neither tz data nor croniter."""
     try:
         msgspec.msgpack.decode(stored, type=_Stored)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         return str(error)
     return None
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from raftcron.core.fields import CHECKS, Walk, escape, kind_of, near
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.errors import Fault
 
 DEFAULT_ROUTE: Final = "default"
@@ -49,6 +50,6 @@ def stored_fault(name: str, stored: bytes) -> str | None:
     walk = Walk()
     try:
         CHECKS["/alerts"](walk, "/alerts", expand(stored))
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         return str(error)
     return f"{walk.faults[0].pointer} {walk.faults[0].message}" if walk.faults else None

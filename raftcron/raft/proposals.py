@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from raftcron import wire
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.errors import DamagedError, NewerVersionError, UnavailableError, UnknownOutcomeError
 from raftcron.ports import Applied
 
@@ -46,7 +47,7 @@ def decode(index: int, command: bytes) -> Envelope:
     envelope = memoryview(command)[1:]
     try:
         return _decode(envelope)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         try:
             version, *_ = wire.unpack(envelope)
         except (ValueError, TypeError):

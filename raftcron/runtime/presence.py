@@ -15,6 +15,7 @@ import msgspec
 from raftcron.clock import Clock
 from raftcron.core.commands import Announce
 from raftcron.core.image import IMAGE_VERSION
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.errors import ConfigurationError, FatalError, MalformedError, RaftcronError
 from raftcron.ports import Log, LogStatus, Standing
 from raftcron.runtime.comparison import Comparison, Pair
@@ -245,7 +246,7 @@ class Presence:
             return
         try:
             announcement = _decode_announce(message)
-        except (msgspec.DecodeError, TypeError) as error:
+        except (*UNREADABLE, TypeError) as error:
             raise MalformedError(f"an announcement cannot be read: {error}") from error
         if announcement.node != peer:
             raise MalformedError(f"an announcement of {announcement.node!r:.80}, which is another node")

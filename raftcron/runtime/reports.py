@@ -14,6 +14,7 @@ import msgspec
 
 from raftcron.core.commands import Finish, Finished, NotStarted, Start, TakenOver, TakeOver, Token
 from raftcron.core.model import ASSIGNED, LOST, ON_A_NODE, STARTED, Run
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.errors import MalformedError, RaftcronError
 from raftcron.ports import Log
 from raftcron.runtime.machine import Machine
@@ -184,7 +185,7 @@ class Reports:
             return
         try:
             report = _decode(message)
-        except (msgspec.DecodeError, TypeError) as error:
+        except (*UNREADABLE, TypeError) as error:
             raise MalformedError(f"a report cannot be read: {error}") from error
         task = asyncio.get_running_loop().create_task(self._propose_foreign(report))
         self._foreign += 1

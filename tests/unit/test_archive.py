@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import msgspec
 import pytest
 
@@ -85,6 +87,17 @@ def test_a_block_that_is_missing_or_comes_after_the_end_is_refused() -> None:
         read(data[: starts[2]] + data[starts[3] :])
     with pytest.raises(InvalidError, match="follow the end mark"):
         read(data + b"x")
+
+
+@pytest.mark.parametrize("rows", [b"\x91\x92\xa1\x80\x03", b"\x91\x93\xa1g\x03" + b"\x91" * 5_000 + b"\xc0"])
+def test_a_block_that_cannot_be_read_is_refused(rows: bytes) -> None:
+    """Though its checksum is right: text that is no UTF-8, and what is nested too deep."""
+    data = written(1)
+    start = len(archive.MAGIC) + 1
+    content = msgspec.msgpack.encode(("groups", msgspec.Raw(rows)))
+    frame = len(content).to_bytes(4, "big") + blake2b(content, digest_size=archive.DIGEST_BYTES).digest() + content
+    with pytest.raises(InvalidError, match=r"byte \d+: a block cannot be decoded"):
+        read(data[: start + 20 + int.from_bytes(data[start : start + 4], "big")] + frame)
 
 
 def test_a_newer_version_is_named() -> None:

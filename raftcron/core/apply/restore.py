@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-import msgspec
-
 from raftcron.core import archive
 from raftcron.core.apply import alerts
 from raftcron.core.apply.context import Context, remember
@@ -19,6 +17,7 @@ from raftcron.core.instant import MAX_MS
 from raftcron.core.model import Calendar, Group, Job
 from raftcron.core.staging import Staging
 from raftcron.core.state import State
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.core.vault import SECRETS_MAX, VAULT, Secret
 
 STALE = Refused("stale", "a job has changed since the leader looked")
@@ -36,7 +35,7 @@ def stage(state: State, context: Context, command: Stage) -> Outcome:
         return Refused("invalid", f"a staging is {archive.CHUNKS_MAX} chunks at most")
     try:
         rows = archive.staged_rows(command.kind, command.rows)
-    except (msgspec.DecodeError, KeyError) as error:
+    except (*UNREADABLE, KeyError) as error:
         return Refused("invalid", f"a chunk cannot be read: {error!r}")
     fault = next((found for row in rows if (found := archive.row_fault(row)) is not None), None)
     if fault is not None or len(rows) > CHUNK_ROWS_MAX:
