@@ -290,13 +290,13 @@ def fired_in_the_pause(evidence: Evidence) -> Evidence:
     return replace(evidence, runs=(*evidence.runs, fired))
 
 
-def silent_after_last_kill(evidence: Evidence) -> Evidence:
-    """Nothing that fell due after the last kill arrived for 11 s."""
+def silent_after_last_kill(evidence: Evidence, ms: int = 11_000) -> Evidence:
+    """Nothing that fell due after the last kill arrived for so long."""
     quiet = evidence.kills[-1].at
     return replace(
         evidence,
         arrivals=tuple(
-            replace(arrival, arrived_at=max(arrival.arrived_at, quiet + 11_000))
+            replace(arrival, arrived_at=max(arrival.arrived_at, quiet + ms))
             if (arrival.scheduled_time or 0) > quiet
             else arrival
             for arrival in evidence.arrivals
