@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raftcron.testing.sim_cluster import Cluster
 
 MEND_SECONDS = 0.3  # from the start of the process that meets the damage
+AGAIN_SECONDS = 0.02  # shorter than a node that refuses stays down: else only its starts might ever be met
 
 
 class _Rot(NamedTuple):
@@ -159,7 +160,7 @@ class Damage:
             or (life is not None and not life.is_started)
             or (life is not None and not is_there and (newest is None or index_of(newest) < index_of(path)))
         ):  # something else is done to it, or it has not come to an end with this
-            cluster.conductor.after(MEND_SECONDS, self._stop_rot, name, rot)
+            cluster.conductor.after(AGAIN_SECONDS, self._stop_rot, name, rot)
             return
         del self._rots[name]
         if is_there or life is None:

@@ -356,6 +356,7 @@ def resumption(case: Case) -> Iterator[str]:
 def calm_spans(evidence: Evidence) -> Iterator[tuple[int, int]]:
     """From one kill, fault or end of either to the next, or the last due time: a majority of the nodes is whole."""
     never = 1 << 62
+    troubles: list[tuple[tuple[str, ...], int, int | None]]
     troubles = [((kill.node,), kill.at, kill.ready_at) for kill in evidence.kills]
     troubles += [(fault.nodes, fault.at, fault.healed_at) for fault in evidence.faults]
     due = max((each.scheduled_time or 0 for each in evidence.arrivals), default=0)
