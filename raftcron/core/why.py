@@ -128,7 +128,7 @@ def explain(
             time,
             due_at,
         )
-    return _ahead(job, policy, time, due_at, now)
+    return _ahead(job, policy, times, time, due_at, now)
 
 
 def _of_row(row: Run, at: int, time: int | None) -> Answer:
@@ -173,8 +173,13 @@ def _of_summary(row: Run, time: int) -> Answer:
 
 
 def _no_time(job: Job, policy: Policy, times: Times, calendars: Mapping[str, Calendar], kept: Kept, at: int) -> Answer:
-    """Not one of the times: left out by what the job says beside its schedules, or not named by them at all."""
+    """Not one of the times: left out by what the job says beside its schedules, or not named by them at all.
+
+    Before the last change of those it may have been one: only rows tell, and where they have left nobody knows.
+    """
     recurrence = policy.recurrence
+    if job.created_at < at <= max(job.counted_from, times.floor) and _has_left(kept, at):
+        return Answer(FORGOTTEN, None, f"whether {rfc3339(at)} was a time of the job, and {_left(job, times)}")
     free = Times(times.schedules, times.anchor, jitter_ms=times.jitter_ms)
     if free.names(at):
         if recurrence.start_at is not None and at < recurrence.start_at:
@@ -208,17 +213,25 @@ def _before_change(job: Job, times: Times, kept: Kept, time: int, due_at: int) -
         text = f"the job was created later, at {rfc3339(job.created_at)}"
         return Answer(NOT_DUE, "not_created", text, time, due_at)
     changed_at = rfc3339(max(job.counted_from, times.floor))
-    if kept.is_cut and (kept.oldest is None or time < kept.oldest):
-        text = (
-            f"what was decided at {rfc3339(time)} is no longer kept: it lies before the oldest row of the job, and "
-            f"before the change at {changed_at} that its times follow from now"
-        )
-        return Answer(FORGOTTEN, None, text, time, due_at)
+    if _has_left(kept, time):
+        return Answer(FORGOTTEN, None, f"{rfc3339(time)}: {_left(job, times)}", time, due_at)
     text = f"the job owes {rfc3339(time)} only since the change at {changed_at}: nothing was due there before"
     return Answer(NOT_DUE, "changed", text, time, due_at)
 
 
-def _ahead(job: Job, policy: Policy, time: int, due_at: int, now: int) -> Answer:
+def _has_left(kept: Kept, at: int) -> bool:
+    """Whether a row that spoke of an instant may have been dropped."""
+    return kept.is_cut and (kept.oldest is None or at < kept.oldest)
+
+
+def _left(job: Job, times: Times) -> str:
+    return (
+        "what was decided there is no longer kept: it lies before the oldest row of the job, and before the change at "
+        f"{rfc3339(max(job.counted_from, times.floor))} that its times follow from now"
+    )
+
+
+def _ahead(job: Job, policy: Policy, times: Times, time: int, due_at: int, now: int) -> Answer:
     """Not decided yet."""
     if job.paused and (job.pause_until is None or time <= job.pause_until):
         note = f" ({job.pause_note})" if job.pause_note else ""
@@ -230,6 +243,9 @@ def _ahead(job: Job, policy: Policy, time: int, due_at: int, now: int) -> Answer
         return Answer(UNDECIDED, "requested", f"{rfc3339(time)} will be skipped: that was asked for", time, due_at)
     when = rfc3339(due_at) + ("" if due_at == time else ", its jitter included")
     if due_at > now:
+        if policy.max_runs and times.next(max(job.decided_through, times.floor)) != time:
+            left = policy.max_runs - job.fire_count
+            when += f", unless the {left} more runs that max_runs allows are used up before"
         return Answer(UNDECIDED, None, f"{rfc3339(time)} is still to come: it is due at {when}", time, due_at)
     return Answer(
         UNDECIDED,

@@ -116,6 +116,32 @@ async def test_what_is_no_longer_kept_is_forgotten(one: Bench) -> None:
     assert await verdict(one, "2027-01-15T08:01:00Z") == ("forgotten", None)
 
 
+async def test_what_an_edit_leaves_of_what_the_bound_has_dropped_is_forgotten(one: Bench) -> None:
+    """Nobody can tell any more what was a time before: also what the job's new fields leave out, or name no more."""
+    await one.put("a", history={"runs": 1}, overlap={"policy": "allow"}, **EVERY_MINUTE)
+    for minute in range(1, 5):
+        await one.fire("a", *ms(f"2027-01-15T08:0{minute}:00Z"))
+        await one.finish(next(iter(one.n1.machine.state.active[one.n1.machine.state.jobs["a"].uid])))
+    for edit in (
+        {"schedule": "7 9 * * *"},
+        {"schedule": "* * * * *", "start_at": "2027-02-01T00:00:00Z"},
+        {"schedule": "* * * * *", "end_at": "2027-01-15T08:00:30Z"},
+    ):
+        await one.put("a", history={"runs": 1}, executor=EVERY_MINUTE["executor"], **edit)
+        assert await verdict(one, "2027-01-15T08:02:00Z") == ("forgotten", None), edit
+        assert await verdict(one, "2027-01-15T08:04:00Z") == ("fired", None), edit
+        assert (await verdict(one, "2027-01-14T08:02:00Z"))[0] == "not_due", edit
+
+
+async def test_what_max_runs_may_use_up_before_is_said(one: Bench) -> None:
+    """The next one is sure to come; those behind it depend on which fire."""
+    await one.put("a", max_runs=2, **EVERY_MINUTE)
+    assert (await why(one, "2027-01-15T08:01:00Z"))["message"].endswith("due at 2027-01-15T08:01:00Z")
+    later = await why(one, "2027-01-15T08:09:00Z")
+    assert later["verdict"] == "undecided"
+    assert "unless the 2 more runs that max_runs allows are used up before" in later["message"]
+
+
 async def test_what_was_never_owed_before_an_edit(one: Bench) -> None:
     """Nothing was dropped, so nothing was due there."""
     await one.put("a", schedule="0 9 * * *", executor={"type": "noop"})
