@@ -16,6 +16,7 @@ from raftcron.api.forward import stream
 from raftcron.api.query import Query, given_key
 from raftcron.clock import Clock
 from raftcron.core.fields import kind_of, near
+from raftcron.core.model import Key
 from raftcron.errors import Fault, ForbiddenError, InvalidError, MalformedError, RaftcronError, TooLargeError
 from raftcron.runtime.bulk import Applied, Result, Sent
 
@@ -45,12 +46,15 @@ async def apply(request: web.Request) -> web.Response:
 
     async def use() -> web.Response:
         try:
-            return await apply_here()
+            jobs, of_whole = await read()
         except (InvalidError, MalformedError):
             node.bulk.judge(key)
             raise
+        prune, dry_run = asked["prune"], asked["dry_run"]
+        found = await node.bulk.apply(jobs, asked["owner"], prune=prune, dry_run=dry_run, key=of_whole)
+        return await _answer(request, found, dry_run=dry_run)
 
-    async def apply_here() -> web.Response:
+    async def read() -> tuple[AsyncIterator[Sent], Key | None]:
         faults, of_whole = list(query.faults), key
         if request.content_type == bodies.NDJSON:
             jobs = _lines(request)
@@ -62,10 +66,7 @@ async def apply(request: web.Request) -> web.Response:
         _check(asked, faults)
         if asked["prune"] and principal(request).prefix:
             raise ForbiddenError("prune reaches beyond a token's prefix: use a token without one")
-        jobs = _within(request, jobs)
-        prune, dry_run = asked["prune"], asked["dry_run"]
-        found = await node.bulk.apply(jobs, asked["owner"], prune=prune, dry_run=dry_run, key=of_whole)
-        return await _answer(request, found, dry_run=asked["dry_run"])
+        return _within(request, jobs), of_whole
 
     return await stream(request, use)
 

@@ -21,6 +21,7 @@ from raftcron.errors import (
     ConflictError,
     Fault,
     InvalidError,
+    MalformedError,
     RaftcronError,
     TooLargeError,
     TooManyError,
@@ -99,7 +100,8 @@ class Bulk:
     ) -> Applied:
         """Create or replace each; with `prune`, delete then what `owner` owns and was not sent, if no job failed.
 
-        Raises UnavailableError where nothing was written; UnknownOutcomeError where the lead was lost on the way.
+        Raises UnavailableError where nothing was written; UnknownOutcomeError where the lead was lost on the way; what
+        `jobs` raises, where it stands: the chunks before are written.
         """
         results: list[Result] = []
         names: set[str] = set()
@@ -131,6 +133,10 @@ class Bulk:
                 results += await self._prune(owner, names, dry_run, writes)
             if keys is not None and writes:
                 writes.append(taken(await self._proposer.propose(Note("", keys.of_whole()))))
+        except (InvalidError, MalformedError):
+            if not number:
+                self.judge(key)
+            raise
         except (UnavailableError, UnknownOutcomeError, ConflictError, TooManyError) as error:
             if all(done.replayed for done in writes):
                 raise

@@ -60,13 +60,14 @@ async def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
     assert [answer.count(b"HTTP/1.") for answer in answers] == [0, 0, 0, 1, 1, 1]
 
 
-async def test_a_line_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The jobs before it are written, and it is said that they are."""
+@pytest.mark.parametrize("key", ["", "Idempotency-Key: k\r\n"])
+async def test_a_line_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """The jobs before it are written, and it is said that they are; under its key the whole request goes on."""
     monkeypatch.setattr(bulk, "LINE_SECONDS", 0.3)
     async with bench(1) as made:
         head = (
             b"POST /v1/jobs:apply HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
-            b"Content-Length: 99999\r\n\r\n"
+            b"Content-Length: 99999\r\n" + key.encode() + b"\r\n"
         )
         many = lines(*jobs(*(f"j{number}" for number in range(501)))) + b'\n{"na'  # a chunk is 500
         asked = asyncio.create_task(raw(made, head + many))
@@ -74,7 +75,12 @@ async def test_a_line_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
             await asyncio.sleep(0.01)
         (await made.put("other", **GOOD)).expect(201)
         assert status_of(await asked) == 400
-        assert "j499" in made.n1.machine.state.jobs
+        assert {"j499", "j500"} & made.n1.machine.state.jobs.keys() == {"j499"}
+        if key:
+            body = lines(*jobs(*(f"j{number}" for number in range(501))))
+            headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": "k"}
+            (await made.ask("POST", "/v1/jobs:apply", data=body, headers=headers)).expect(200)
+            assert "j500" in made.n1.machine.state.jobs
 
 
 async def test_an_archive_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
