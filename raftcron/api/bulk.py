@@ -17,6 +17,7 @@ from raftcron.api.query import Query, given_key
 from raftcron.clock import Clock
 from raftcron.core.fields import kind_of, near
 from raftcron.core.model import Key
+from raftcron.core.unreadable import UNREADABLE
 from raftcron.errors import Fault, ForbiddenError, InvalidError, MalformedError, RaftcronError, TooLargeError
 from raftcron.runtime.bulk import Applied, Result, Sent
 
@@ -24,7 +25,6 @@ FIELDS = ("jobs", "prune", "owner", "dry_run")
 OWNER_MAX = 256  # characters
 FIELD_BYTES_MAX = 4_096  # of what stands beside the jobs, as it was sent
 ANSWERED_TOGETHER = 1_000  # results that are encoded in one turn, some 2 ms
-_UNREAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SLICE_SECONDS = 0.005  # of looking for jobs before the loop gets a turn
 LISTS_MAX = 2_000_000  # lists and objects of a JSON body, as brackets are counted; 100,000 jobs hold some 500,000
 STRAYS_MAX = 10_000  # jobs of a request that are no objects or have no name: there is no job to tell of
@@ -163,7 +163,7 @@ async def _split(body: bytes, clock: Clock, faults: list[Fault]) -> tuple[AsyncI
     await asyncio.sleep(0)
     try:
         whole = msgspec.json.decode(body, type=_Whole)
-    except _UNREAD as error:
+    except UNREADABLE as error:
         fault = Fault("", 'must be an object like {"jobs": [...]}' + _kind_of_all(body, error))
         raise InvalidError("the request is not valid; nothing was done", (fault,)) from None
     await asyncio.sleep(0)
