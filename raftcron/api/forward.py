@@ -2,6 +2,7 @@
 
 What is *certainly not written* (no leader, a deposed one, a refused connection) is tried again for `hold_seconds` and
 then answered 503.  As soon as a request may have reached a leader that did not answer, the outcome is unknown: 504.
+A leader that lives may take its time over a long body; one that leads no more, and is silent, may not.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -25,6 +27,7 @@ from raftcron.once import BrokenError, once
 
 KEEP_ALIVE_SECONDS = 10.0  # of an idle connection to another node; servers keep theirs for more than a minute
 POLL_SECONDS = 0.02  # how often a write that is held looks for a leader
+LOOKS = 10  # within the request time-out: whether the node that was asked still leads
 ANSWER_BYTES_MAX = 8 * JOB_BYTES_MAX  # a job with what the server adds, and JSON's escapes
 LONG_ANSWER_BYTES_MAX = 256 << 20  # what a million jobs met
 
@@ -77,7 +80,10 @@ async def write(request: web.Request, body: bytes, use: Use) -> web.Response:
 
 
 async def stream(request: web.Request, use: Use) -> web.Response:
-    """The same for a request whose body is taken as it comes, of any length: it lasts as long as its body does."""
+    """The same for a request whose body is taken as it comes, of any length: it lasts as long as its body does.
+
+    UnknownOutcomeError, too, once the node that was asked has led no more for the request time-out, and is silent.
+    """
     body = _Body(request.content, use)
     return await _held(request, request.app[NODE], body.pieces, body.used, LONG_ANSWER_BYTES_MAX, None)
 
@@ -161,15 +167,18 @@ async def _try_there(
     headers = carried(request, whole)
     session = request.app[SESSION]
     try:
-        async with session.request(
-            request.method,
-            url_at(request, known.http),
-            ssl=trust(node),
-            data=body(),
-            headers=headers,
-            skip_auto_headers=("Content-Type",),
-            allow_redirects=False,
-        ) as answer:
+        async with (
+            _while_leading(node, leader),
+            session.request(
+                request.method,
+                url_at(request, known.http),
+                ssl=trust(node),
+                data=body(),
+                headers=headers,
+                skip_auto_headers=("Content-Type",),
+                allow_redirects=False,
+            ) as answer,
+        ):
             content = await answer.content.read(answer_max + 1)
             while len(content) <= answer_max and not answer.content.at_eof():
                 content += await answer.content.read(answer_max + 1 - len(content))
@@ -190,6 +199,37 @@ async def _try_there(
         if name in answer.headers:
             response.headers[name] = answer.headers[name]
     return response
+
+
+@asynccontextmanager
+async def _while_leading(node: NodeContext, leader: str) -> AsyncIterator[None]:
+    """Wait for `leader` without bound while it leads, as far as this node knows, and for the request time-out then.
+
+    Raises UnknownOutcomeError.
+    """
+    loop, patience = asyncio.get_running_loop(), node.request_timeout_seconds
+    bound = asyncio.timeout(patience)
+    looking: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal looking
+        if node.log.status().leader == leader and not bound.expired():
+            bound.reschedule(loop.time() + patience)
+        looking = loop.call_later(patience / LOOKS, look)
+
+    looking = loop.call_later(patience / LOOKS, look)
+    try:
+        async with bound:
+            yield
+    except TimeoutError:
+        if not bound.expired():
+            raise
+        raise UnknownOutcomeError(
+            f"the leader {leader}, which was asked, has not answered, nor led for {patience:g} s as far as this node "
+            "knows: it may be written, or a part of it; repeat the whole with the same Idempotency-Key"
+        ) from None
+    finally:
+        looking.cancel()
 
 
 def carried(request: web.Request, body: bytes | None) -> CIMultiDict[str]:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from raftcron.api.backup import ARCHIVE
+from raftcron.api.bodies import NDJSON
+from raftcron.api.connections import CONNECTIONS, Connections
 from raftcron.errors import UnavailableError
 from tests.api.bench import GOOD, Bench, bench
 
@@ -129,6 +134,68 @@ async def test_a_leader_that_does_not_answer_leaves_the_outcome_unknown() -> Non
         made.n1.log.stall = asyncio.Event()
         for on in ("n1", "n2"):
             (await made.put("a", on=on)).problem(504, "unknown_outcome")
+
+
+LINE = json.dumps({**GOOD, "name": "a"}).encode() + b"\n"
+LONG = [
+    pytest.param("/v1/jobs:apply", NDJSON, LINE, id="lines"),
+    pytest.param("/v1/jobs:apply", NDJSON, LINE * 150_000, id="more lines than lie between two nodes"),
+    pytest.param("/v1/restore", ARCHIVE, b"x", id="an archive"),
+]
+
+
+@asynccontextmanager
+async def standing_still(made: Bench) -> AsyncIterator[asyncio.Event]:
+    """In n1's place something that takes connections, as a stopped process does, and says nothing; set once it has."""
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await ended.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        made.n1.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await made.announce_anew(made.n1)
+        try:
+            yield asked
+        finally:
+            ended.set()
+
+
+@pytest.mark.parametrize("next_leader", ["n2", None])
+@pytest.mark.parametrize(("path", "kind", "body"), LONG)
+async def test_a_leader_that_stands_still_is_not_waited_for_once_it_leads_no_more(
+    path: str, kind: str, body: bytes, next_leader: str | None
+) -> None:
+    """A body of any length: 504 after the request time-out, whoever leads then; and its connection is busy no more."""
+    async with bench(2, request_timeout_seconds=0.3) as made, standing_still(made) as asked:
+        asking = asyncio.create_task(made.ask("POST", path, data=body, headers={"Content-Type": kind}, on="n2"))
+        await asked.wait()
+        connections: Connections = made.n2.runner.app[CONNECTIONS]
+        assert len(connections._busy) == 1
+        if next_leader is None:
+            made.cluster.depose()
+        else:
+            made.cluster.elect(next_leader)
+        detail = (await asyncio.wait_for(asking, 60)).problem(504, "unknown_outcome")["detail"]
+        assert "n1" in detail
+        assert "a part of it" in detail
+        assert not connections._busy
+
+
+async def test_a_leader_that_leads_may_take_its_time_over_a_long_body() -> None:
+    """Many times the request time-out, and its answer is brought back."""
+    async with bench(2, request_timeout_seconds=0.05) as made:
+        made.n1.log.stall = asyncio.Event()
+        headers = {"Content-Type": NDJSON}
+        asking = asyncio.create_task(made.ask("POST", "/v1/jobs:apply", data=LINE, headers=headers, on="n2"))
+        while not made.n1.log.proposals:
+            await asyncio.sleep(0.001)
+        await asyncio.wait({asking}, timeout=0.5)
+        assert not asking.done()
+        made.n1.log.stall.set()
+        (await asking).expect(200)
 
 
 async def test_an_outcome_that_the_log_does_not_know_is_504(two: Bench) -> None:
