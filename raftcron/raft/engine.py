@@ -472,6 +472,7 @@ class Engine:
         self._lives[peer] = hello.incarnation
         self._core.connected(peer)
         self._compaction.disconnected(peer)  # what was asked for on a former connection does not come
+        self._reads.connected(peer)
         self._roster.greet(peer)
         if before != hello.incarnation:
             self._elections.reborn(peer)

@@ -2,13 +2,16 @@
 
 A leader notes its commit index and asks a majority, by a numbered round, whether its term is still theirs: no entry,
 no sync.  A follower asks its leader.  A reader may share only a round or question that *begins after it came*: the
-answer to an older one may be older than a write that the reader has already been told of.
+answer to an older one may be older than a write that the reader has already been told of.  For the same reason a leader
+answers a follower on the connection that it asked on, or not at all: a new life of that follower counts its questions
+from 1 again, and would take the answer to its former life's first question for that to its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -136,6 +139,7 @@ class Reads:
         self._rounds = SharedQuestion(loop, self._begin_round)
         self._questions = SharedQuestion(loop, self._ask_leader)
         self._waiters = AppliedWaiters(loop)
+        self._connections: Counter[str] = Counter()  # with each peer, so far
         self._echoes: set[str] = set()  # of the round that is out
         self._index = 0  # the commit index when it began
         self.set_voters([name, *peers])
@@ -170,6 +174,10 @@ class Reads:
     def applied(self, index: int) -> None:
         """This node has applied up to `index`."""
         self._waiters.reached(index)
+
+    def connected(self, peer: str) -> None:
+        """A connection with this peer begins: what it asked on a former one it asks again, if it still waits."""
+        self._connections[peer] += 1
 
     def leadership_changed(self) -> None:
         """What is out will not be answered, or not rightly."""
@@ -217,9 +225,11 @@ class Reads:
         if not self._may_confirm():
             self._send(peer, "index", {"number": number, "index": None})
             return
+        connection = self._connections[peer]
 
         def reply(answer: asyncio.Future[int | None]) -> None:
-            self._send(peer, "index", {"number": number, "index": answer.result()})
+            if connection == self._connections[peer]:
+                self._send(peer, "index", {"number": number, "index": answer.result()})
 
         self._rounds.join().add_done_callback(reply)
 

@@ -100,7 +100,10 @@ async def test_an_index_is_waited_for() -> None:
 class Leader:
     """What a read knows of an engine that leads."""
 
-    is_leader, leader, term, commit_index, applied_index = True, "n1", 5, 7, 7
+    is_leader, leader, term, applied_index = True, "n1", 5, 7
+
+    def __init__(self) -> None:
+        self.commit_index = 7
 
     def observe_term(self, term: int) -> None:
         self.term = term
@@ -111,10 +114,11 @@ class Rounds:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, Any]] = []
+        self.leader = Leader()
         self.reads = Reads(
             "n1",
             ["n2", "n3"],
-            Leader(),
+            self.leader,
             send=self.send,
             connected=lambda _: True,
             may_confirm=lambda: True,
@@ -125,8 +129,15 @@ class Rounds:
         self.sent.append((peer, kind, message))
         return True
 
-    def echo(self, peer: str) -> None:
-        self.reads.kinds["echo"](peer, {"term": 5, "number": 1})
+    def echo(self, peer: str, number: int = 1) -> None:
+        self.reads.kinds["echo"](peer, {"term": 5, "number": number})
+
+    def ask(self, peer: str) -> None:
+        """The first question of a life of this peer."""
+        self.reads.kinds["read"](peer, {"number": 1})
+
+    def answers(self, peer: str) -> list[Any]:
+        return [message["index"] for to, kind, message in self.sent if (to, kind) == (peer, "index")]
 
     async def begin(self) -> asyncio.Task[int | None]:
         task = asyncio.ensure_future(self.reads.index())
@@ -161,3 +172,21 @@ async def test_voters_may_change_while_a_round_is_out() -> None:
     assert not task.done()
     rounds.reads.set_voters(["n1", "n3", "n4"])
     assert await task == 7
+
+
+async def test_a_new_life_is_not_told_what_its_former_life_asked() -> None:
+    """Both count their questions from 1; what committed between the two would be missing from the answer."""
+    rounds = Rounds()
+    rounds.reads.connected("n2")
+    rounds.ask("n2")
+    await turn()  # a round begins, and is not answered yet
+    rounds.leader.commit_index = 8
+    rounds.reads.connected("n2")
+    rounds.ask("n2")
+    rounds.echo("n3")
+    await turn()
+    await turn()
+    assert rounds.answers("n2") == []
+    rounds.echo("n3", number=2)
+    await turn()
+    assert rounds.answers("n2") == [8]
