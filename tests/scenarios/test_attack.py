@@ -42,6 +42,7 @@ from raftcron.ports import Applied, Ending, Log
 from raftcron.testing.scripted_executor import Script
 from raftcron.testing.virtual_time import VirtualLoop, run_virtual
 from tests.scenarios.scene import START_MS, Actor, Scene, play
+from tests.scenarios.trouble import apply_until, cut_off, heal
 from tests.unit.machine import cluster
 from tests.unit.test_apply import anew
 
@@ -55,26 +56,6 @@ def decide_elsewhere(scene: Scene, name: str, on: str) -> bytes:
     due = job.anchor + 60_000
     decision = Decision(job.uid, job.revision, due, [Fire(due, due)])
     return encode_entry(Entry(state.epoch, scene.names[on].now_ms(), Decide(Place(on, 1), [decision])))
-
-
-def cut_off(actor: Actor) -> None:
-    """It hears nothing of the log and knows no leader, so that it sends nothing either."""
-    actor.log.lag()
-    actor.log.knows_leader = False
-
-
-def heal(actor: Actor) -> None:
-    actor.log.knows_leader = True
-    actor.log.resume()
-
-
-def apply_until(actor: Actor, index: int) -> None:
-    """A lagging node applies up to `index` and no further."""
-    log = actor.log
-    while log.applied_index < index:
-        log.applied_index += 1
-        actor.machine.apply(log.applied_index, log.cluster.entries[log.applied_index - 1])
-    actor.machine.applied(log.applied_index)
 
 
 async def stop_planning(actor: Actor) -> None:
