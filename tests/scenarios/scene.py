@@ -34,6 +34,7 @@ from raftcron.testing.scripted_executor import ScriptedExecutor
 from raftcron.testing.virtual_time import START_WALL, VirtualClock, VirtualLoop, run_virtual
 from raftcron.testing.wall_time import WallTime
 from tests.scenarios.commands import CommandExecutor, StageLoop
+from tests.scenarios.kinds import KindsExecutor
 
 START_MS = int(START_WALL * 1000)
 TIMES = LeaseTimes(10.0, 2.0)
@@ -125,14 +126,17 @@ class Scene:
         history_total: int = HISTORY_BYTES_KEPT,
         is_agreed: bool = False,
         commands: bool = False,
+        executors: bool = False,
         alerts: bool = False,
         offsets: Mapping[str, float] | None = None,
     ) -> None:
-        """`offsets` are by how many seconds the wall clocks of nodes are wrong as they begin; with `commands` whatever
-        runs is a command of a spawner, else a script; with `alerts` nodes tell the receiver of what happens."""
+        """`offsets` are by how many seconds the wall clocks of nodes are wrong as they begin; with `alerts` nodes tell
+        the receiver of what happens.  Whatever runs is a script; with `commands` it is a command of a spawner, with
+        `executors` what its job says."""
         self.loop = loop
         self.is_agreed = is_agreed
         self.commands = commands
+        self.executors = executors
         self.receiver = Receiver() if alerts else None
         self.is_synchronised = False  # what kernels say of their clocks
         self.offsets = dict(offsets or {})
@@ -151,6 +155,8 @@ class Scene:
 
     def new_executor(self, name: str, clock: VirtualClock) -> ScriptedExecutor:
         lease_grace_seconds = self.times.lease_seconds / 2 - self.times.margin_seconds
+        if self.executors:
+            return KindsExecutor(name, self.loop, clock, lease_grace_seconds, self.tags.get(name, {}))
         return CommandExecutor(name, self.loop, clock, lease_grace_seconds) if self.commands else ScriptedExecutor()
 
     def enter(self, name: str, incarnation: int = 1) -> Actor:
@@ -314,6 +320,12 @@ class Scene:
         self.names[name] = actor
         return actor
 
+    async def close(self) -> None:
+        """The play is over."""
+        for actor in self.actors:
+            if isinstance(actor.executor, KindsExecutor):
+                await actor.executor.close()
+
     async def stop(self, name: str, grace_seconds: float) -> None:
         """SIGTERM: the node's shipped drain of its worker beside the hand-over, then its end; as node.py has it."""
         actor = self.names[name]
@@ -388,6 +400,9 @@ def play(act: Callable[[Scene], Awaitable[None]], **stage: Any) -> None:
         scene = Scene(loop, **stage)
         scene.elect("n1")
         await asyncio.sleep(1.5)
-        await act(scene)
+        try:
+            await act(scene)
+        finally:
+            await scene.close()
 
     run_virtual(perform(), loop)

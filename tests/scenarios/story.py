@@ -18,12 +18,15 @@
     signals a                           what commands were sent     why a 10s                the verdict on a time
     time                                who leads, what time it trusts, whether it decides
     receiver away | receiver back       alerts are not taken    alerts a                 what was told of it
+    a answers 500 [text] | a is unreachable                     calls a                  what its target got
+    errors a                            how runs failed         output a                 the last line of each run
     statistics a                        how long, how late      conservation             what followers recount
     forget 20s                          planners have a fault from now on: they neither fire nor skip that time
 
 A story begins with comment lines, the first of which says what is true, and perhaps `stage {"slots": 2}`; with
-`"commands": true` what runs is a command of the shipped spawner, with `"alerts": true` nodes tell what happens.  After
-each block the times owed are counted anew from the calendar, and all nodes that live stand at one digest.
+`"commands": true` what runs is a command of the shipped spawner, with `"executors": true` jobs are run by the shipped
+executors (the target of job `a` is the host `a`), with `"alerts": true` nodes tell what happens.  After each block the
+times owed are counted anew from the calendar, and all nodes that live stand at one digest.
 """
 
 from __future__ import annotations

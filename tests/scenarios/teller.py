@@ -24,6 +24,7 @@ from raftcron.runtime.writes import Precondition
 from raftcron.testing.scripted_executor import Script
 from tests.scenarios import trouble
 from tests.scenarios.commands import DEAF, CommandExecutor
+from tests.scenarios.kinds import UNREACHABLE, Answer, KindsExecutor
 from tests.scenarios.scene import Actor, Scene
 from tests.scenarios.trouble import Late
 from tests.scenarios.words import StoryError, at, figures, instant, read
@@ -61,6 +62,8 @@ class Teller:
             (r"drain (\S+)", self.drain),
             (r"wait (\S+)s", self.wait),
             (r"(\S+) takes (\S+)s(?: and (fails|times out|breaks))?", self.takes),
+            (r"(\S+) answers (\d+)(?: (.*))?", self.answers),
+            (r"(\S+) is unreachable", self.is_unreachable),
             (r"(\S+) hangs", self.hangs),
             (r"(\S+) is deaf", self.is_deaf),
             (r"(\S+) is taken over", self.is_taken_over),
@@ -85,6 +88,9 @@ class Teller:
             (r"stops (\S+)", self.stops),
             (r"signals (\S+)", self.signals),
             (r"args (\S+)", self.args),
+            (r"calls (\S+)", self.calls),
+            (r"errors (\S+)", self.errors),
+            (r"output (\S+)", self.output),
             (r"statistics (\S+)", self.statistics),
             (r"conservation", self.conservation),
             (r"why (\S+) (\S+)s", self.why),
@@ -206,6 +212,12 @@ class Teller:
 
     async def takes(self, name: str, seconds: str, ending: str | None) -> None:
         self._script(name, Script(float(seconds), ENDINGS[ending or "succeeds"]))
+
+    async def answers(self, name: str, status: str, text: str | None) -> None:
+        self._script(name, Answer(status=int(status), text=text or ""))
+
+    async def is_unreachable(self, name: str) -> None:
+        self._script(name, UNREACHABLE)
 
     async def hangs(self, name: str) -> None:
         self._script(name, Script(None))
@@ -343,6 +355,26 @@ class Teller:
         return [
             f"{self._label_of(attempt.run_id)} attempt {attempt.attempt}: {json.dumps(attempt.args)}"
             for attempt in self._attempts(name)
+        ] or ["none"]
+
+    async def calls(self, name: str) -> list[str]:
+        return [
+            f"{line} {body}".rstrip()
+            for actor in self.scene.actors
+            if isinstance(actor.executor, KindsExecutor)
+            for job, line, body in actor.executor.calls
+            if job == name
+        ] or ["none"]
+
+    async def errors(self, name: str) -> list[str]:
+        return [f"{self.label(run)} {run.error}" for run in self.rows(name) if run.error is not None] or ["none"]
+
+    async def output(self, name: str) -> list[str]:
+        """The last line of what is kept of it."""
+        return [
+            f"{self.label(run)} {run.output_tail.decode().splitlines()[-1]}"
+            for run in self.rows(name)
+            if run.output_tail
         ] or ["none"]
 
     async def statistics(self, name: str) -> list[str]:
