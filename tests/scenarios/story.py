@@ -31,7 +31,6 @@ times owed are counted anew from the calendar, and all nodes that live stand at 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,7 +38,7 @@ from pathlib import Path
 
 from tests.scenarios.scene import Scene, play
 from tests.scenarios.teller import Teller
-from tests.scenarios.words import StoryError
+from tests.scenarios.words import StoryError, read
 from tests.simulation.switch import Replacement, replaced
 
 STORIES = Path(__file__).with_name("stories")
@@ -91,7 +90,7 @@ def tell(path: Path) -> str:
                 teller.check()
                 told.append("\n".join([*block.commands.values(), *(["----", *seen] if seen else [])]))
 
-    play(act, **(json.loads(stages[0]) if stages else {}))
+    play(act, **(read(stages[0]) if stages else {}))
     head = [line for line in text.splitlines() if line.startswith(("#", "stage "))]
     return "\n".join(head) + "\n\n" + "\n\n".join(told) + "\n"
 

@@ -239,10 +239,10 @@ class Teller:
             actor.executor.scripts[name] = script
 
     async def kill(self, node: str) -> None:
-        self.scene.die(node)
+        self.scene.die(self.node(node).name)
 
     async def stop(self, node: str, grace: str) -> None:
-        self.stopping.append(asyncio.ensure_future(self.scene.stop(node, float(grace))))
+        self.stopping.append(asyncio.ensure_future(self.scene.stop(self.node(node).name, float(grace))))
 
     async def clock(self, node: str, seconds: str) -> None:
         self.node(node).clock.wall_offset = float(seconds)
@@ -251,7 +251,7 @@ class Teller:
         self.scene.leader.clocks.accept()
 
     async def elect(self, node: str) -> None:
-        self.scene.elect(node)
+        self.scene.elect(self.node(node).name)
 
     async def reborn(self, node: str) -> None:
         self.lives[node] += 1
@@ -349,7 +349,10 @@ class Teller:
         leader = self.scene.leader
         state, timeline = leader.machine.state, leader.machine.timeline
         answer = await why(state, timeline, self.job_of(name), instant(second), leader.now_ms())
-        return [answer.verdict + (f" ({answer.reason})" if answer.reason else "")]
+        words = answer.verdict + (f" ({answer.reason})" if answer.reason else "")
+        if answer.row is not None and answer.row.blocked_by is not None:
+            words += f", blocked by {self._label_of(answer.row.blocked_by)}"
+        return [words]
 
     async def args(self, name: str) -> list[str]:
         return [

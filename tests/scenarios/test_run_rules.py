@@ -16,6 +16,7 @@ from raftcron.core.model import ENDED, LOST
 from raftcron.executors import http, python, spawned
 from raftcron.ports import Ending
 from raftcron.runtime import clocks, machine, reports, statistics, worker
+from raftcron.runtime import why as runtime_why
 from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.requests import Requests
 from tests.scenarios.story import goes_otherwise
@@ -78,6 +79,10 @@ RULES: dict[str, tuple[list[Replacement], str]] = {
     "the gate asks for a licence": ([(worker.Worker, "_is_valid", off_runs.gate_is_open)], "gate_lease"),
     "the gate asks for the time": ([(worker, "start_deadline", off_protocol.no_deadline)], "gate_deadline"),
     "the spawner kills": (off_spawner.KILLS_NOTHING, "daemon_stopped"),
+    "a row of many times speaks for each of them": (
+        [(runtime_why, "speaks_for", lambda row, at, time: False)],
+        "why",
+    ),
     "what was cancelled is no figure": ([(statistics, "RAN", ENDED)], "statistics"),
     "no time is dropped": ([forgets(BEGIN_MS + 5_000)], "conservation"),
     "what was dropped is found": ([(Conservation, "check", _all_is_well)], "conservation_broken"),
