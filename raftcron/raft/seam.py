@@ -364,7 +364,11 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         verdict = guard.judge_append(self._journal, max(self.commit_index, self._verified_commit), append)
         message: dict[str, Any] = {"type": "append_entries", "term": append.term, "commit_index": 0}
         if isinstance(verdict, Refusal):
-            self.passes["entry missing" if append.previous_index > self.last_index else "term differs"] += 1
+            if append.previous_index > self.last_index:
+                self.passes["entry missing"] += 1
+            else:
+                is_gone = append.previous_index < self._journal[0][1]  # a snapshot has it
+                self.passes["entry forgotten" if is_gone else "term differs"] += 1
             self._enter(node, message)  # without a previous entry it tells term and leader, no more
             self._answer(node, reset=True, next_index=verdict.next_index)
         else:

@@ -254,7 +254,7 @@ class Cluster:
         passes, counts = life.log._core.passes, self.counts
         counts.update({f"guard: {branch}": n for branch, n in passes.items()})
         counts["conflicts"] += passes["conflict cut"]
-        counts["refusals"] += passes["entry missing"] + passes["term differs"]
+        counts["refusals"] += passes["entry missing"] + passes["entry forgotten"] + passes["term differs"]
         clocks = life.node.clocks
         counts["leads handed over for the time"] += clocks.hand_overs
         counts.update({f"trusted time went {way}": n for way, n in clocks.jumps.items() if way != "own"})

@@ -428,6 +428,18 @@ def test_votes_for_a_log_that_a_snapshot_has_replaced_elect_nobody(stage: Stage)
     assert stage.core.is_leader
 
 
+def test_each_kind_of_refusal_is_counted(stage: Stage) -> None:
+    """An entry that is not there yet, one that a snapshot has replaced, and one of another term."""
+    stage.append("n2", 1, (1, 0), [b"\x00a", 2, 1])
+    stage.journal.align(50, 2)
+    stage.core.restored(50)
+    stage.append("n2", 3, (50, 2), [b"\x00a", 51, 2])
+    for previous in ((60, 3), (40, 1), (51, 3)):
+        stage.append("n2", 3, previous)
+    refusals = dict.fromkeys(("entry missing", "entry forgotten", "term differs"), 1)
+    assert {kind: number for kind, number in stage.core.passes.items() if number} == refusals
+
+
 def test_an_offer_of_a_former_term_learns_of_ours(stage: Stage) -> None:
     """A deposed leader that offers snapshots must step down too."""
     stage.core.receive("n2", _offer(5, 50, 2))
