@@ -31,6 +31,7 @@ ASKING_SHARE = 0.6  # of the seeds: runs of the past and runs again are asked fo
 SPAWNERS_SHARE = 0.5  # of the seeds, in which a spawner a node runs commands
 MIXED_SHARE = 0.5  # of the seeds in which runs go anywhere: their jobs overlap, miss and follow in all ways
 
+ENOUGH_SECONDS = 60.0
 ENOUGH_ACKNOWLEDGED = 200
 
 # What a sweep has to have met; one of them missing means that the sweep proves less than it seems to.
@@ -121,7 +122,11 @@ class Result(NamedTuple):
     @property
     def counted(self) -> bool:
         """Whether the seed was worth something."""
-        return len(self.kinds) >= ENOUGH_KINDS and self.counts["acknowledged"] >= ENOUGH_ACKNOWLEDGED
+        return (
+            self.virtual_seconds >= ENOUGH_SECONDS
+            and len(self.kinds) >= ENOUGH_KINDS
+            and self.counts["acknowledged"] >= ENOUGH_ACKNOWLEDGED
+        )
 
 
 class Story:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from typing import NamedTuple
 from raftcron.testing.sim_story import ALWAYS_SEEN, Story
 
 SEEDS_A_PROCESS = 200  # then a new one takes its place, so that memory does not gather
+WORTHLESS_SHARE = 0.02  # of a sweep's seeds need not count
 
 
 class Played(NamedTuple):
@@ -56,8 +58,14 @@ def play(seed: int) -> Played:
 def play_all(seeds: Iterable[int], processes: int) -> Iterator[Played]:
     """Each as it is done; ends early if it is closed."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, initializer=gc.disable, maxtasksperchild=SEEDS_A_PROCESS) as pool:
+    with context.Pool(processes, initializer=_begin, maxtasksperchild=SEEDS_A_PROCESS) as pool:
         yield from pool.imap_unordered(play, seeds)
+
+
+def _begin() -> None:
+    """A process of a sweep: whoever presses Ctrl-C means the one that hands out the seeds, and it ends all others."""
+    gc.disable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass
@@ -70,7 +78,7 @@ class Totals:
     cpu_seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[Played] = field(default_factory=list)
-    worthless: list[int] = field(default_factory=list)  # seeds that do not count
+    worthless: list[int] = field(default_factory=list)  # seeds that passed, and do not count
 
     def add(self, played: Played) -> None:
         self.seeds += 1
@@ -87,6 +95,11 @@ class Totals:
     def unseen(self) -> list[str]:
         """What no seed has met: then the sweep proves less than it seems to."""
         return [name for name in ALWAYS_SEEN if not self.counts[name]]
+
+    @property
+    def is_worth_little(self) -> bool:
+        """More of the seeds do not count than may be."""
+        return len(self.worthless) > WORTHLESS_SHARE * self.seeds
 
     def lines(self) -> Iterator[str]:
         """`name: number`, one a line."""
