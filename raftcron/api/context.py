@@ -94,7 +94,7 @@ class NodeContext:
     def __post_init__(self) -> None:
         self.reads = Reads(self.log, self.machine, self.clock, self.fresh_at)
         self.catch_up = CatchUp(self.name, self.machine)
-        self.listing = Listing(self.machine)
+        self.listing = Listing(self.machine, self.clock)
         vault = self.vault or Vault(
             machine=self.machine, proposer=self.proposer, secret=self.cluster_secret, entropy=self.entropy
         )

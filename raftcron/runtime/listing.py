@@ -1,36 +1,29 @@
-"""Pages of jobs and of runs: in order, by keys, in slices that never hold the loop; a cursor is the last item's key.
-
-The order is kept beside the state: dictionaries of the state keep the order of the log, so what is new stands at their
-ends, and what is gone is passed over.  What was there before (a snapshot) is put in order when somebody asks.
-"""
+"""Pages of jobs and of runs: in order, by keys, in slices that never hold the loop; a cursor is the last item's key."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import bisect
 import heapq
-from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
 
+from raftcron.clock import Clock
 from raftcron.core import definition
-from raftcron.core.model import COUNTED_CAUSES, SKIPPED, Job, Run
-from raftcron.core.rows import Rows, newest_first
+from raftcron.core.model import Job, Run
+from raftcron.core.rows import newest_first
 from raftcron.errors import Fault, InvalidError
 from raftcron.runtime.machine import Machine
+from raftcron.runtime.order import Order, Turns
 from raftcron.runtime.views import next_fire_at
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
 PAGE_BYTES = 8 << 20  # a page ends early beyond this
-SLICE = 500  # records looked at in one turn of the loop, some microseconds each: about 2 ms
-NEW_AT_ONCE = 5_000  # names that are put in order in one turn: some 2 ms
-VIEWS_SLICE = 50  # records rendered in one turn: about 2 ms
-COMPACT_FROM = 1_024  # dead places that are not worth a sweep
+VIEW_WEIGHT = 10  # a record that is rendered is as much work as so many that are looked at
 
 SORTS = ("name", "next_fire_at", "updated_at")
 JOB_STATES = ("active", "paused", "ended")
@@ -68,43 +61,17 @@ class Page(NamedTuple):
 
 
 class Listing:
-    """The order of one node's jobs and runs; `fires` counts scheduled times that became runs by entries, not by
-    snapshots, in this process's life."""
+    """Pages of one node's jobs and runs."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, clock: Clock) -> None:
         self._machine = machine
-        self.fires = 0
-        self._ordering = asyncio.Lock()
-        machine.observe(self)
-        self.state_replaced()
+        self._clock = clock
+        self._order = Order(machine, clock)
 
-    def state_changed(self, runs: Iterable[str]) -> None:
-        """Take in what is new: it stands at the ends of the state's dictionaries."""
-        self._take_names()
-        self._take_runs()
-
-    def state_replaced(self) -> None:
-        """Begin anew: what stands in the state now is put in order when somebody asks for it."""
-        state = self._machine.state
-        self._names: list[str] = []
-        self._new_names: list[str] = []
-        self._run_ids: list[str] = []  # oldest first
-        self._run_indexes = array("q")  # log indexes of the same
-        self._begun_at = self._names_through = self._runs_through = state.index  # what later entries made is taken in
-        self._is_complete = not state.jobs and not state.runs  # and so is what was there before
-
-    async def _complete(self) -> None:
-        """Take in what was there before as well, in slices: at a million records it is seconds of work."""
-        async with self._ordering:
-            while not self._is_complete:
-                state, begun_at = self._machine.state, self._begun_at
-                names = await _sorted(list(state.jobs))
-                run_ids, run_indexes = await _in_order(state.runs, begun_at)
-                if state is self._machine.state:
-                    self._names = names  # some of them perhaps among the new names too
-                    self._run_ids = run_ids + self._run_ids
-                    self._run_indexes = run_indexes + self._run_indexes
-                    self._is_complete = True
+    @property
+    def fires(self) -> int:
+        """How many scheduled times became runs by entries, not by snapshots, in this process's life."""
+        return self._order.fires
 
     # ---- jobs
 
@@ -122,11 +89,12 @@ class Listing:
         after: tuple[Any, ...] | None = None
         if cursor is not None:
             after = tuple(_read_cursor(cursor, sort, (str,) if sort == "name" else (int, str)))
+        turns = Turns(self._clock)
         if sort == "name" and (wanted.is_empty or not count):
-            found = await self._names_after("" if after is None else after[0], wanted, limit + 1)
+            found = await self._names_after("" if after is None else after[0], wanted, limit + 1, turns)
             total = len(self._machine.state.jobs) if wanted.is_empty else None
         else:
-            found, matching = await self._smallest(wanted, sort, after, limit + 1)
+            found, matching = await self._smallest(wanted, sort, after, limit + 1, turns)
             total = matching if count or wanted.is_empty else None
         items: list[bytes] = []
         size = 0
@@ -139,48 +107,44 @@ class Listing:
             if job is not None:
                 items.append(msgspec.json.encode(render(job)))
                 size += len(items[-1])
-            if number % VIEWS_SLICE == VIEWS_SLICE - 1:
-                await asyncio.sleep(0)
+            if turns.is_over(VIEW_WEIGHT):
+                await turns.next()
         return Page(items, None, total)
 
-    async def _names_after(self, after: str, wanted: JobFilter, limit: int) -> list[tuple[Any, ...]]:
+    async def _names_after(self, after: str, wanted: JobFilter, limit: int, turns: Turns) -> list[tuple[Any, ...]]:
         """The keys of the first matching jobs behind a name; no name is empty."""
         found: list[tuple[Any, ...]] = []
-        while len(found) < limit:
-            while not self._is_complete or len(self._new_names) > NEW_AT_ONCE:
-                await (self._order_new() if self._is_complete else self._complete())
-            jobs, names = self._machine.state.jobs, self._sorted_names()
-            position = bisect.bisect_right(names, after)
-            chunk = names[position : position + SLICE]
-            for name in chunk:
-                job = None if name == after else jobs.get(name)
-                after = name
-                if job is not None and self._matches(job, wanted):
-                    found.append((name,))
-            if len(chunk) < SLICE:
-                break
-            await asyncio.sleep(0)
-        return found[:limit]
+        names = await self._order.names()
+        for position in range(bisect.bisect_right(names, after), len(names)):
+            name = names[position]
+            job = None if name == after else self._machine.state.jobs.get(name)
+            after = name
+            if job is not None and self._matches(job, wanted):
+                found.append((name,))
+                if len(found) == limit:
+                    break
+            if turns.is_over():
+                await turns.next()
+        return found
 
     async def _smallest(
-        self, wanted: JobFilter, sort: str, after: tuple[Any, ...] | None, limit: int
+        self, wanted: JobFilter, sort: str, after: tuple[Any, ...] | None, limit: int, turns: Turns
     ) -> tuple[list[tuple[Any, ...]], int]:
         """The first keys behind `after` of the jobs that match, and how many match in all."""
         best: list[tuple[Any, ...]] = []
         matching = 0
         jobs = self._machine.state.jobs
-        names = list(jobs)
-        for start in range(0, len(names), SLICE):
-            for name in names[start : start + SLICE]:
-                job = jobs.get(name)
-                if job is not None and self._matches(job, wanted):
-                    matching += 1
-                    key = self._key(job, sort)
-                    if after is None or key > after:
-                        best.append(key)
-            best = heapq.nsmallest(limit, best)
-            await asyncio.sleep(0)
-        return best, matching
+        for name in list(jobs):
+            job = jobs.get(name)
+            if job is not None and self._matches(job, wanted):
+                matching += 1
+                key = self._key(job, sort)
+                if after is None or key > after:
+                    best.append(key)
+            if turns.is_over():
+                best = heapq.nsmallest(limit, best)
+                await turns.next()
+        return heapq.nsmallest(limit, best), matching
 
     def _key(self, job: Job, sort: str) -> tuple[Any, ...]:
         if sort == "next_fire_at":
@@ -211,41 +175,6 @@ class Listing:
         """One of JOB_STATES."""
         return self._machine.timeline.state_of(job, self._machine.state.policy(job.uid))
 
-    def _take_names(self) -> None:
-        """A job that is new has changed since; its id does not tell, since a restore takes ids of its chunks' entries.
-
-        One that stands at the end and has only changed comes twice.
-        """
-        jobs, new = self._machine.state.jobs, self._new_names
-        for name in reversed(jobs):
-            if jobs[name].revision <= self._names_through:
-                break
-            new.append(name)
-        self._names_through = self._machine.state.index
-        if len(new) > 2 * len(jobs) + COMPACT_FROM:  # nobody has asked for long
-            self._new_names = [name for name in dict.fromkeys(new) if name in jobs]
-
-    async def _order_new(self) -> None:
-        """Take in many new names, in slices; what comes meanwhile stays new."""
-        async with self._ordering:
-            new, count = self._new_names, len(self._new_names)
-            ordered = await _sorted(new[:count])
-            if self._new_names is new:
-                self._names = self._names + ordered
-                self._names.sort()  # two runs in order: linear
-                del new[:count]
-
-    def _sorted_names(self) -> list[str]:
-        """All names in order; some perhaps of jobs that are gone, some perhaps twice (made anew)."""
-        if self._new_names:
-            self._names = self._names + sorted(self._new_names)
-            self._names.sort()  # two runs in order: linear
-            self._new_names = []
-        jobs = self._machine.state.jobs
-        if len(self._names) > 2 * len(jobs) + COMPACT_FROM:
-            self._names = [name for name in dict.fromkeys(self._names) if name in jobs]
-        return self._names
-
     # ---- runs
 
     async def runs(
@@ -259,43 +188,40 @@ class Listing:
     ) -> Page:
         """A page of runs, newest first; `total` is exact without filters, or where `count` asks."""
         after = None if cursor is None else tuple(_read_cursor(cursor, "runs", (int, int, str)))
-        matching = await self._count(wanted) if count and wanted != RunFilter() else None
-        if not self._is_complete:
-            await self._complete()
+        turns, order = Turns(self._clock), self._order
+        matching = await self._count(wanted, turns) if count and wanted != RunFilter() else None
+        await order.complete_rows()
         runs = self._machine.state.runs
         total = len(runs) if wanted == RunFilter() else matching
         page = _Rendering(limit, render)
-        position = len(self._run_ids) if after is None else bisect.bisect_right(self._run_indexes, -after[0])
-        turn = 0  # what this turn of the loop has done so far
+        position = len(order.row_ids) if after is None else bisect.bisect_right(order.row_indexes, -after[0])
         while position > 0:
             position -= 1
-            turn += 1
-            run = runs.get(self._run_ids[position])
+            weight = 1
+            run = runs.get(order.row_ids[position])
             if run is not None and (after is None or newest_first(run) > after) and _wanted(run, wanted):
                 if page.is_full:
                     return page.result("runs", total)
                 page.add(run)
-                turn += SLICE // VIEWS_SLICE
-            if turn >= SLICE:
-                turn = 0
-                known, log_index = self._run_ids, self._run_indexes[position]
-                await asyncio.sleep(0)
-                if known is not self._run_ids:  # swept or replaced meanwhile: find the place again
-                    if not self._is_complete:
-                        await self._complete()
+                weight = VIEW_WEIGHT
+            if turns.is_over(weight):
+                known, log_index = order.row_ids, order.row_indexes[position]
+                await turns.next()
+                if known is not order.row_ids:  # swept or replaced meanwhile: find the place again
+                    await order.complete_rows()
                     runs = self._machine.state.runs
-                    position = bisect.bisect_right(self._run_indexes, log_index)
+                    position = bisect.bisect_right(order.row_indexes, log_index)
                     after = page.last or after
         return page.result(None, total)
 
-    async def _count(self, wanted: RunFilter) -> int:
+    async def _count(self, wanted: RunFilter, turns: Turns) -> int:
         """How many rows match."""
         runs, found = self._machine.state.runs, 0
-        for number, run_id in enumerate(list(runs), start=1):
+        for run_id in list(runs):
             run = runs.get(run_id)
             found += run is not None and _wanted(run, wanted)
-            if not number % SLICE:
-                await asyncio.sleep(0)
+            if turns.is_over():
+                await turns.next()
         return found
 
     async def runs_of(
@@ -315,100 +241,42 @@ class Listing:
         ids += state.kept_parts(tuple(ids))
         best: list[tuple[int, int, str]] = []
         matching = 0
-        for start in range(0, len(ids), SLICE):
-            if start:
-                await asyncio.sleep(0)
-            rows = (state.runs.get(run_id) for run_id in ids[start : start + SLICE])
-            keys = [newest_first(run) for run in rows if run is not None and _wanted(run, wanted)]
-            matching += len(keys)
-            best = heapq.nsmallest(limit + 1, [*best, *(key for key in keys if after is None or key > after)])
+        turns = Turns(self._clock)
+        for run_id in ids:
+            run = state.runs.get(run_id)
+            if run is not None and _wanted(run, wanted):
+                matching += 1
+                key = newest_first(run)
+                if after is None or key > after:
+                    best.append(key)
+            if turns.is_over():
+                best = heapq.nsmallest(limit + 1, best)
+                await turns.next()
+        best = heapq.nsmallest(limit + 1, best)
         total = len(ids) if wanted == RunFilter() else matching if count else None
         page = _Rendering(limit, render)
-        for number, key in enumerate(best):
+        for key in best:
             run = state.runs.get(key[2])
             if run is None:
                 continue
             if page.is_full:
                 return page.result("runs", total)
             page.add(run)
-            if number % VIEWS_SLICE == VIEWS_SLICE - 1:
-                await asyncio.sleep(0)
+            if turns.is_over(VIEW_WEIGHT):
+                await turns.next()
         return page.result(None, total)
 
     async def run_counts(self) -> dict[str, int]:
         """How many rows there are of each state."""
         counts: dict[str, int] = {}
-        runs = self._machine.state.runs
-        for number, run_id in enumerate(list(runs), start=1):
+        runs, turns = self._machine.state.runs, Turns(self._clock)
+        for run_id in list(runs):
             run = runs.get(run_id)
             if run is not None:
                 counts[run.state] = counts.get(run.state, 0) + 1
-            if not number % SLICE:
-                await asyncio.sleep(0)
+            if turns.is_over():
+                await turns.next()
         return counts
-
-    def _take_runs(self) -> None:
-        runs = self._machine.state.runs
-        fresh: list[Run] = []
-        for run_id in reversed(runs):
-            run = runs[run_id]
-            if run.log_index <= self._runs_through:
-                break
-            run.id = run_id  # the one that is kept anyway
-            fresh.append(run)
-        if fresh:
-            self._runs_through = fresh[0].log_index
-        fresh.sort(key=newest_first, reverse=True)
-        for run in fresh:
-            self._run_ids.append(run.id)
-            self._run_indexes.append(run.log_index)
-            if run.cause in COUNTED_CAUSES and run.state != SKIPPED and run.part is None:
-                self.fires += 1
-        if len(self._run_ids) > 2 * len(runs) + COMPACT_FROM:
-            kept = [place for place, run_id in enumerate(self._run_ids) if run_id in runs]
-            self._run_indexes = array("q", (self._run_indexes[place] for place in kept))
-            self._run_ids = [self._run_ids[place] for place in kept]
-
-
-async def _sorted(names: list[str]) -> list[str]:
-    """Names in order: parted between evenly drawn ones, then part by part."""
-    marks = sorted(names[SLICE::SLICE])
-    parts: list[list[str]] = [[] for _ in range(len(marks) + 1)]
-    for start in range(0, len(names), SLICE):
-        for name in names[start : start + SLICE]:
-            parts[bisect.bisect_left(marks, name)].append(name)
-        await asyncio.sleep(0)
-    ordered: list[str] = []
-    for part in parts:
-        ordered += sorted(part)
-        await asyncio.sleep(0)
-    return ordered
-
-
-async def _in_order(runs: Rows, through: int) -> tuple[list[str], array[int]]:
-    """Ids and log indexes of rows of entries up to `through`, oldest first; the state has them entry by entry."""
-    run_ids: list[str] = []
-    run_indexes = array("q")
-    part: list[tuple[tuple[int, int, str], str]] = []  # rows of whole entries, with their keys
-
-    def take() -> None:
-        part.sort(reverse=True)
-        run_ids.extend(run_id for _, run_id in part)
-        run_indexes.extend(-key[0] for key, _ in part)
-        part.clear()
-
-    for number, run_id in enumerate(list(runs), start=1):
-        run = runs.get(run_id)
-        if run is not None:
-            if run.log_index > through:
-                break
-            if len(part) >= SLICE and run.log_index != -part[-1][0][0]:
-                take()
-            part.append((newest_first(run), run_id))
-        if not number % SLICE:
-            await asyncio.sleep(0)
-    take()
-    return run_ids, run_indexes
 
 
 class _Rendering:

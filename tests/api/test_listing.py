@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Iterator
-from time import thread_time
+from collections.abc import Awaitable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
+from raftcron.clock import SystemClock
 from raftcron.core import definition
 from raftcron.core.codec import encode_entry
 from raftcron.core.commands import ApplyJobs, Command, Decide, Decision, Done, Entry, Fire, Lead, Place, PutJob
 from raftcron.core.model import Run
-from raftcron.runtime.listing import SLICE, SORTS, JobFilter, Listing, Page, RunFilter
+from raftcron.runtime.listing import SORTS, JobFilter, Listing, Page, RunFilter
 from raftcron.runtime.machine import Machine
+from raftcron.runtime.order import SLICE
 from raftcron.runtime.views import job_view, run_view
 from raftcron.testing.wall_time import WallTime
 from tests.api.bench import NEVER, NOOP, Bench, BenchClock
+from tests.turns import TURN_SECONDS, holds_the_loop, longest_turn
 
 
 async def names(one: Bench, query: str = "", limit: int = 2) -> list[str]:
@@ -125,8 +126,6 @@ async def test_a_large_page_ends_early(one: Bench) -> None:
 
 
 COUNT = 100_000
-TURN_SECONDS = 0.01  # of processor time: what the loop may be held for at most
-TRIES = 10  # a machine on which others work shows longer turns now and then
 
 
 class Crowd(NamedTuple):
@@ -140,7 +139,7 @@ class Crowd(NamedTuple):
 def crowd() -> Crowd:
     """Made once, in some seconds; whoever uses it changes nothing."""
     machine = Machine("n1", WallTime(BenchClock()))
-    grown = Listing(machine)
+    grown = Listing(machine, SystemClock())
 
     def apply(command: Command) -> None:
         outcome = machine.apply(machine.state.index + 1, encode_entry(Entry(1, 1_800_000_000_000, command)))
@@ -168,37 +167,8 @@ def listing(request: pytest.FixtureRequest, crowd: Crowd) -> Iterator[Listing]:
     """A list that has seen all come, and one that finds all there, as behind a snapshot."""
     gc.collect()
     gc.disable()  # what it would look through is what other tests have left; a node freezes what it has restored
-    yield crowd.grown if request.param == "grown" else Listing(crowd.machine)
+    yield crowd.grown if request.param == "grown" else Listing(crowd.machine, SystemClock())
     gc.enable()
-
-
-async def longest_turn(page: Awaitable[Page]) -> tuple[Page, float, int]:
-    """A page, the processor time of the longest turn of the loop on the way, in seconds, and how many turns it took."""
-    turns: list[float] = []
-
-    async def watch() -> None:
-        began = thread_time()
-        while True:
-            await asyncio.sleep(0)
-            now = thread_time()
-            turns.append(now - began)
-            began = now
-
-    watching = asyncio.create_task(watch())
-    await asyncio.sleep(0)  # it stands in the loop before the first slice
-    found = await page
-    await asyncio.sleep(0)  # the turn that brought the page is over, too
-    watching.cancel()
-    return found, max(turns), len(turns)
-
-
-async def holds_the_loop(ask: Callable[[], Awaitable[Page]]) -> bool:
-    """Whether each of many tries has a turn longer than the bound."""
-    for _ in range(TRIES):
-        _, seconds, _ = await longest_turn(ask())
-        if seconds < TURN_SECONDS:
-            return False
-    return True
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -259,7 +229,7 @@ async def test_lists_of_runs_do_not_hold_the_loop(
 async def test_long_lists_are_given_page_by_page(one: Bench, crowd: Crowd, path: str, of_jobs: bool) -> None:
     """Over HTTP, too: as many as were asked for, and where to go on."""
     one.n1.context.machine.state, one.n1.context.machine.timeline = crowd.machine.state, crowd.machine.timeline
-    one.n1.context.listing.state_replaced()
+    one.n1.context.listing._order.state_replaced()
     seen: set[str] = set()
     cursor = ""
     for number in range(1, 4):

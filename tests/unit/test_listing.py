@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from raftcron.clock import SystemClock
 from raftcron.core.apply import restore
 from raftcron.core.archive import JobRow
 from raftcron.core.commands import Decide, Decision, DeleteJob, Fire, Place, Restore, Stage, Trigger
 from raftcron.core.rows import newest_first
-from raftcron.runtime import listing as listing_room
-from raftcron.runtime.listing import SLICE, JobFilter, Listing, RunFilter
+from raftcron.runtime import order as order_room
+from raftcron.runtime.listing import JobFilter, Listing, RunFilter
 from raftcron.runtime.machine import Machine
+from raftcron.runtime.order import SLICE
 from tests.unit.machine import Machine as Hand
 from tests.unit.machine import cluster
 from tests.unit.restored import new_machine
@@ -89,7 +91,7 @@ async def test_a_node_that_was_restored_lists_what_it_listed_before() -> None:
     """Jobs in every order and rows, with what came by the snapshot and what came after it."""
     hand = busy(10)
     whole, other = new_machine(), new_machine()
-    here, there = Listing(whole), Listing(other)
+    here, there = Listing(whole, SystemClock()), Listing(other, SystemClock())
     replace(other, applied(hand, whole))
     for _ in range(2):
         hand.put("job-00003a")
@@ -110,7 +112,7 @@ async def test_what_a_restore_brought_is_listed_also_where_a_job_was_made_betwee
     """The ids of restored jobs are of their chunks' entries, before that of the job."""
     hand = cluster()
     machine = applied(hand, new_machine())
-    listing = Listing(machine)
+    listing = Listing(machine, SystemClock())
     hand.put("between")
     stored = hand.state.jobs["between"].definition
     hand.done(DeleteJob("between", [], hand.state.jobs["between"].revision))
@@ -129,7 +131,7 @@ async def test_a_list_goes_on_when_a_snapshot_comes_between_two_pages() -> None:
     """A cursor is a key, so it means the same in the state that comes."""
     hand = busy(10)
     lagging = applied(hand, new_machine())
-    listing = Listing(lagging)
+    listing = Listing(lagging, SystemClock())
     hand.put("job-00000a")
     hand.put("job-00009a")
     ahead = applied(hand, new_machine())
@@ -141,7 +143,7 @@ async def test_a_page_of_jobs_that_is_being_made_when_a_snapshot_comes_is_whole(
     """Its search goes on in the state that has come, from where it was."""
     hand = busy(2 * SLICE)
     lagging = applied(hand, new_machine())
-    listing = Listing(lagging)
+    listing = Listing(lagging, SystemClock())
     await first_names(listing)
     last = f"job-{2 * SLICE - 1:05}"
     looking = asyncio.ensure_future(listing.jobs(JobFilter(text=last), "name", LIMIT, None, lambda job: job.name))
@@ -156,7 +158,7 @@ async def test_a_page_of_rows_that_is_being_made_when_a_snapshot_comes_is_whole(
     """Also where one entry has made more rows than the loop looks at in one turn."""
     hand = busy(2 * SLICE)
     lagging = applied(hand, new_machine())
-    listing = Listing(lagging)
+    listing = Listing(lagging, SystemClock())
     await first_names(listing)
     job = next(iter(hand.state.jobs))
     looking = asyncio.ensure_future(listing.runs(RunFilter(job=job), LIMIT, None, lambda run: run.id))
@@ -174,7 +176,7 @@ async def test_a_restored_list_is_put_in_order_in_slices_and_once() -> None:
     """The loop gets its turns meanwhile; whoever asks waits for the same work, which a further snapshot makes stale."""
     hand = busy(5 * SLICE)
     other = new_machine()
-    listing = Listing(other)
+    listing = Listing(other, SystemClock())
     replace(other, applied(hand, new_machine()))
     hand.put("a-job")
     ahead = applied(hand, new_machine())
@@ -189,10 +191,10 @@ async def test_a_restored_list_is_put_in_order_in_slices_and_once() -> None:
 @pytest.mark.parametrize("comes", ["nothing", "a job", "a snapshot"])
 async def test_many_new_names_are_put_in_order_in_slices(monkeypatch: pytest.MonkeyPatch, comes: str) -> None:
     """What comes meanwhile is in the list too, once."""
-    monkeypatch.setattr(listing_room, "NEW_AT_ONCE", SLICE)
+    monkeypatch.setattr(order_room, "NEW_AT_ONCE", SLICE)
     hand = busy(3 * SLICE)
     node = new_machine()
-    listing = Listing(node)
+    listing = Listing(node, SystemClock())
     applied(hand, node)
     asked = [asyncio.ensure_future(first_names(listing)) for _ in range(3)]
     for _ in range(3):
@@ -221,7 +223,7 @@ async def test_fires_counts_what_entries_have_brought() -> None:
     job = hand.put()
     hand.fire(job, 2_000)
     whole, other = applied(hand, new_machine()), new_machine()
-    listing = Listing(other)
+    listing = Listing(other, SystemClock())
     replace(other, whole)
     assert listing.fires == 0
     hand.finish(hand.state.runs[f"{job.uid:x}-2000"])
