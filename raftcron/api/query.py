@@ -26,7 +26,8 @@ INDEX_MAX = 1 << 62
 
 NOT_VALID = "the parameters of the request are not valid"
 
-_KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
+KEY_MAX = 255  # characters of an idempotency key
+_KEY = re.compile(rf"[!-~]{{1,{KEY_MAX}}}", re.ASCII)
 _ETAGS = re.compile(r'\s*(?:(?:W/)?"[^"]*"\s*(?:,\s*|$))+')
 _ETAG = re.compile(r'(W/)?"([^"]*)"')
 _REVISION = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -174,7 +175,7 @@ def given_key(request: web.Request, body: bytes = b"") -> Key | None:
         return None
     if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
         raise MalformedError(
-            f"Idempotency-Key is {shown(', '.join(values))}: use it once, with 1 to 255 visible ASCII characters"
+            f"Idempotency-Key is {shown(', '.join(values))}: use it once, with 1 to {KEY_MAX} visible ASCII characters"
         )
     who = principal(request)
     scope = "\n".join(("" if who == EVERYBODY else who.name, request.method, request.path, values[0]))
