@@ -10,7 +10,9 @@ import socket
 import stat
 import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner, Result
@@ -132,6 +134,16 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
     path = ROOT / "scripts" / script
     assert os.access(path, os.X_OK)
     assert subprocess.run(["bash", "-n", str(path)], check=False, timeout=30).returncode == 0
+
+
+def test_the_fuzzer_asks_200_requests_an_operation_as_each_role() -> None:
+    """Where its command line says nothing else."""
+    fuzz = SourceFileLoader("fuzz", str(ROOT / "scripts" / "fuzz"))
+    module = ModuleType("fuzz")
+    module.__file__ = fuzz.path
+    exec(fuzz.get_code("fuzz"), vars(module))  # type: ignore[arg-type]
+    asked = module.asked([])
+    assert (asked.examples, asked.role, asked.only) == (200, ["read", "operate", "admin"], "")
 
 
 @pytest.mark.parametrize("script", ["fuzz", "simulate"])
