@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +120,41 @@ class Stage:
 
     def count(self, what: str) -> Callable[[], int]:
         return lambda: self.compaction.counts[what]
+
+
+@pytest.mark.parametrize(
+    ("last", "entries", "size", "is_due"),
+    [
+        (None, 10, 1_000, True),
+        (None, 10, 999, False),
+        (None, 9, 3_999, False),
+        (None, 9, 4_000, True),
+        (900, 10, 1_000, True),
+        (3_000, 10, 2_999, False),
+        (3_000, 10, 3_000, True),
+        (3_000, 9, 11_999, False),
+        (3_000, 9, 12_000, True),
+    ],
+)
+async def test_a_snapshot_is_due_after_as_much_as_the_last_one_and_many_entries(
+    tmp_path: Path, last: int | None, entries: int, size: int, is_due: bool
+) -> None:
+    """As many bytes as the last one has, or the settings say if that is more; four times as many will do alone."""
+    stage = Stage(tmp_path)
+    newest = (
+        None
+        if last is None
+        else SnapshotInfo(id="5-1-" + "0" * 32, index=5, term=1, size=last, configuration=b"", cluster_id="c1")
+    )
+    stage.compaction._store = SimpleNamespace(newest=newest)  # type: ignore[assignment]  # no more of it is looked at
+    for each in (size, *[0] * (entries - 1)):
+        stage.compaction.applied(each)
+    assert stage.compaction._is_due() is is_due
+
+
+def test_by_default_a_snapshot_is_due_after_64_mebibytes_and_50_000_entries() -> None:
+    """10,000 entries are kept behind it."""
+    assert CompactionSettings() == CompactionSettings(bytes=64 * 2**20, entries=50_000, kept_entries=10_000)
 
 
 async def test_a_snapshot_that_is_installed_while_another_is_written_puts_off_none(tmp_path: Path) -> None:
