@@ -224,6 +224,7 @@ class PutCalendar(Struct, array_like=True, frozen=True, tag=17):
     decisions: list[Decision] = []
     seen_revision: int | None = None  # of the calendar; None: there was none
     key: Key | None = None
+    seen_index: int | None = None  # of the log, as the decisions were made; None: not told
 
 
 class DeleteCalendar(Struct, array_like=True, frozen=True, tag=18):

@@ -39,7 +39,7 @@ class Calendars:
             precondition.check(name, calendar, "calendar")
             now = self._time.now_ms()
             seen = None if calendar is None else calendar.revision
-            return PutCalendar(name, stored, now, self._owed(name, now), seen, key)
+            return PutCalendar(name, stored, now, self._owed(name, now), seen, key, self._machine.state.index)
 
         return taken(await self._writes.write(key, look))
 

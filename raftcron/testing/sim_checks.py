@@ -15,32 +15,30 @@ from typing import Any, NamedTuple, Protocol
 
 from raftcron.core import commands as c
 from raftcron.core.codec import decode_entry
-from raftcron.core.ledger import count
 from raftcron.core.model import (
     AT_MOST_ONCE,
     CAUSE_BACKFILL,
     CAUSE_CHAIN,
-    COUNTED_CAUSES,
     ENDED,
     FAILED,
-    REASON_PAUSED,
     STARTED,
     TIMED_OUT,
     UNLIMITED,
     Run,
 )
 from raftcron.core.records import MODULUS, TABLES, Record, record_hash
-from raftcron.core.schedule import Schedule
 from raftcron.core.state import State
-from raftcron.core.timeline import schedules_of
 from raftcron.errors import DamagedError
 from raftcron.ports import Attempt
 from raftcron.raft.configuration import decode, is_configuration
 from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.machine import Machine
+from raftcron.testing import sim_decisions, sim_steps
+from raftcron.testing.sim_decisions import Decisions
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_durable import DurableLog
 from raftcron.testing.sim_loop import Conductor, NodeLoop, SimClock
+from raftcron.testing.sim_steps import Steps
 from raftcron.testing.sim_targets import Entrusted
 from raftcron.testing.wall_time import WallTime
 
@@ -54,20 +52,25 @@ DURABLE = "acknowledged is durable"
 NOT_WRITTEN = "not written stays unwritten"
 LINEARIZABLE = "linearizable reads"
 DIGEST = "I7 equal digests"
-I1 = "I1 one decision"
-I2 = "I2 one start an attempt"
+I1 = sim_decisions.I1
+I2 = sim_steps.I2
 I3 = "I3 tokens grow"
-I4 = "I4 conservation"
-I5 = "I5 time and watermark"
+I4 = sim_decisions.I4
+I5 = sim_decisions.I5
 I8 = "I8 on time"
 I9 = "I9 no more runs than may"
 I6 = "I6 start under the newest token"
 REFUSED = "a refused token never starts"
 MOVED = "a part of a broadcast does not move"
 ONE_ATTEMPT = "one attempt at a time"
-I10 = "I10 paused is paused"
-I11 = "I11 an edit never fires again"
-BACKFILL = "a backfill decides nothing"
+I10 = sim_decisions.I10
+I11 = sim_decisions.I11
+BACKFILL = sim_decisions.BACKFILL
+REQUESTED = sim_decisions.REQUESTED
+DUE = sim_decisions.DUE
+PLACED = sim_steps.PLACED
+IN_TIME = sim_steps.IN_TIME
+JOINED = sim_steps.JOINED
 I14 = "I14 replay gives the same state"
 EPOCH = "no entry of another epoch counts"
 NEWER = "what a later release writes is refused by name"
@@ -107,16 +110,6 @@ class _Row(NamedTuple):
     log_index: int  # of the decision
 
 
-class _Known(NamedTuple):
-    """What was last seen of a job."""
-
-    watermark: int
-    is_paused: bool
-    schedules: tuple[Schedule, ...]
-    anchor: int
-    edited_at: int  # its watermark when it was last written
-
-
 class Checks:
     """All of them, for one simulation."""
 
@@ -143,8 +136,6 @@ class Checks:
         self._written: defaultdict[str, list[int]] = defaultdict(list)  # marker -> indices at which it took effect
         self._rows: dict[str, _Row] = {}
         self._endings: dict[tuple[str, int], str] = {}  # (run, attempt) -> how it ended, as committed
-        self._jobs: dict[int, _Known] = {}
-        self._uids: dict[str, int] = {}  # of the jobs that are there
         self._deleted: dict[str, int] = {}  # job -> index of its last delete
         self._cluster_time = 0
         self._limit_ms = float("inf")  # as of the newest entry
@@ -154,10 +145,12 @@ class Checks:
         self._refused: dict[int, str] = {}  # token -> who refused it
         self._running: dict[str, tuple[int, str, Where]] = {}  # run -> token, node and process of its user code
         self._whole: dict[str, tuple[int, str]] = {}  # run or part of one -> its job, and the run
-        self._limits: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # job -> (from which index, limit)
         self._forced: set[str] = set()  # runs by hand that overlap does not judge
+        self._unlicensed: set[int] = set()  # tokens of attempts that go on when their node's lease ends
         self._kept: set[str] = set()
         self.entrusted = Entrusted(self.fail, self.counts)
+        self.decisions = Decisions(self.fail, self.counts)
+        self._steps = Steps(self.fail, self.counts)
 
     def fail(self, checker: str, text: str) -> None:
         """Note it: the conductor stops at the next look, since here a rim might swallow what is raised."""
@@ -169,6 +162,7 @@ class Checks:
         """An entry is about to be applied."""
         if index > self.highest:
             self._kept, state.touched_runs = state.touched_runs, set()
+            self.decisions.before(state)
 
     def after(self, node: str, index: int, body: bytes, state: State, outcome: c.Outcome) -> None:
         """An entry has been applied."""
@@ -216,27 +210,18 @@ class Checks:
                 self._forced.add(outcome.subject)
         self._follow_time(index, state)
         self._follow_tokens(index, command, touched)
-        for decision in getattr(command, "decisions", ()):
-            below = self._jobs.get(decision.uid)
-            self.counts["decisions below the watermark"] += below is not None and decision.through <= below.watermark
+        self.decisions.below_the_watermark(command)
         tokens: list[int] = []
-        decided: Counter[int] = Counter()
         for run_id in touched:
             run = state.runs.get(run_id) or state.noted_runs.get(run_id)  # the bound may have dropped it at once
             if run is not None:
-                self._follow_row(index, run, state, command, tokens, decided)
+                self._follow_row(index, run, state, command, tokens)
         if tokens:
             if min(tokens) <= self._token or len(set(tokens)) < len(tokens):
                 self.fail(I3, f"entry {index} gives tokens {tokens} after {self._token}")
             self._token = max(tokens)
-        if isinstance(command, c.PutJob | c.DeleteJob | c.PauseJob) and is_new:
-            self._follow_edit(index, entry.at, self._uids.get(command.name), decided)
-            if isinstance(command, c.DeleteJob):
-                self._uids.pop(command.name, None)
-        if isinstance(command, c.Backfill) and is_new:
-            self._follow_backfill(index, command, state, touched)
-        if isinstance(command, c.Decide | c.PutJob | c.DeleteJob | c.PauseJob | c.ResumeJob):
-            self._follow_jobs(index, state, command, decided)
+        self._steps.entry(index, command, state)
+        self.decisions.entry(index, entry.at, command, state, touched, limit_ms=self._limit_ms, is_new=is_new)
 
     def _follow_tokens(self, index: int, command: c.Command, touched: list[str]) -> None:
         """A report under another token than the run's newest changes nothing."""
@@ -273,12 +258,10 @@ class Checks:
             self.fail(I5, f"cluster time is {state.cluster_time - limit:.0f} ms beyond the bound at {index}")
         self._cluster_time, self._epoch = state.cluster_time, state.epoch
 
-    def _follow_row(
-        self, index: int, run: Run, state: State, command: c.Command, tokens: list[int], decided: Counter[int]
-    ) -> None:
+    def _follow_row(self, index: int, run: Run, state: State, command: c.Command, tokens: list[int]) -> None:
         known = self._rows.get(run.id)
         if known is None:
-            self._follow_decision(index, run, state, command, decided)
+            self.decisions.row(index, run, state, type(command).__name__)
             known = _Row("", 1, 0, run.log_index)
         elif run.log_index != known.log_index:
             self.fail(I1, f"run {run.id} was decided at {known.log_index}, and again at {run.log_index}")
@@ -295,82 +278,14 @@ class Checks:
                 if ending != record.state:
                     self.fail(I2, f"attempt {record.attempt} of {run.id} ended {ending}, then {record.state}")
         self.entrusted.follow(index, command, state.cluster_time, run)
+        self._steps.row(index, known.state, known.attempt, known.token, run, state)
         if run.state in ENDED and row != known:
             self.counts[f"runs {run.state}"] += 1
         self._rows[run.id] = row
 
-    def _follow_decision(self, index: int, run: Run, state: State, command: c.Command, decided: Counter[int]) -> None:
-        if run.cause not in COUNTED_CAUSES or run.part is not None:
-            return
-        first = run.scheduled_time if run.first is None else run.first
-        last = run.scheduled_time if run.last is None else run.last
-        known = self._jobs.get(run.uid)
-        if known is None or first <= known.watermark:
-            through = None if known is None else known.watermark
-            checker = I11 if known is not None and first <= known.edited_at else I1
-            self.fail(checker, f"{first} of job {run.job} is decided at {index}, decided through {through} already")
-        job = state.by_uid.get(run.uid)
-        if job is not None and last > job.decided_through:
-            self.fail(I5, f"{last} of job {run.job} is decided at {index} beyond the watermark {job.decided_through}")
-        if run.reason != REASON_PAUSED:
-            if known is not None and known.is_paused:
-                self.fail(I10, f"{run.job} is paused, and {run.id} was decided at {index} by {type(command).__name__}")
-            decided[run.uid] += 1 if run.count is None else run.count
-        self.counts["decisions"] += 1
-
-    def _follow_jobs(self, index: int, state: State, command: c.Command, decided: Counter[int]) -> None:
-        is_edit = not isinstance(command, c.Decide)
-        for uid, job in state.by_uid.items():
-            known = self._jobs.get(uid)
-            if known is not None and job.decided_through == known.watermark and job.revision != index:
-                continue
-            if known is not None:
-                if job.decided_through > self._limit_ms:
-                    beyond = job.decided_through - self._limit_ms
-                    self.fail(I5, f"the watermark of {job.name} is {beyond:.0f} ms beyond the bound at {index}")
-                if job.decided_through < known.watermark:
-                    self.fail(I5, f"the watermark of {job.name} goes from {known.watermark} to {job.decided_through}")
-                if not known.is_paused:
-                    owed = count(known.schedules, known.watermark, job.decided_through, known.anchor)
-                    if owed != decided[uid]:
-                        self.fail(I4, f"entry {index} moves {job.name} past {owed} times and decides {decided[uid]}")
-            edited_at = job.decided_through if is_edit or known is None else known.edited_at
-            schedules = schedules_of(state.policies[uid], job.name)
-            if known is None or job.revision == index:
-                self._limits[uid].append((index, state.policies[uid].max_running))
-            self._jobs[uid] = _Known(job.decided_through, job.paused, schedules, job.anchor, edited_at)
-            self._uids[job.name] = uid
-
-    def _follow_edit(self, index: int, at: int, uid: int | None, decided: Counter[int]) -> None:
-        """What a job owed as its edit was made is decided in that very entry."""
-        known = self._jobs.get(uid or 0)
-        if known is not None and not known.is_paused:
-            owed = count(known.schedules, known.watermark, max(at, known.watermark), known.anchor)
-            if owed != decided[uid or 0]:
-                self.fail(I4, f"entry {index} edits a job that owes {owed} times, and decides {decided[uid or 0]}")
-
-    def _follow_backfill(self, index: int, command: c.Backfill, state: State, touched: list[str]) -> None:
-        """A run for each time of the calendar in the span that was asked for; nothing is decided by it."""
-        uid, times = self._uids[command.name], command.times
-        known, job = self._jobs[uid], state.by_uid[uid]
-        made = sorted(state.runs[run].scheduled_time for run in touched if state.runs[run].log_index == index)
-        owed = count(known.schedules, times[0] - 1, times[-1], known.anchor) if times else 0
-        if made != times or owed != len(times) or (times and times[-1] > state.cluster_time):
-            self.fail(BACKFILL, f"entry {index} makes runs for {made}, asked for were {times}, {owed} were due there")
-        if job.decided_through != known.watermark:
-            self.fail(BACKFILL, f"entry {index} moves {job.name} from {known.watermark} to {job.decided_through}")
-        self._conserve(state, uid)
-
     def conserve(self, state: State) -> None:
-        """I4, for each job: what the calendar counts since it counts is what its counters say."""
-        for uid in state.by_uid:
-            self._conserve(state, uid)
-
-    def _conserve(self, state: State, uid: int) -> None:
-        job = state.by_uid[uid]
-        owed = count(schedules_of(state.policies[uid], job.name), job.counted_from, job.decided_through, job.anchor)
-        if not job.paused and owed != job.fired + job.skipped:
-            self.fail(I4, f"job {job.name} owed {owed}, fired {job.fired}, skipped {job.skipped} at {state.index}")
+        """I4, for each job."""
+        self.decisions.conserve(state)
 
     def watched(self, node: str, watch: Conservation) -> None:
         """I4, as the shipped watch of a node sees it: it cries wolf never."""
@@ -393,8 +308,9 @@ class Checks:
 
     def _started_beside(self, node: str, attempt: Attempt, here: Where) -> None:
         """What another process runs has to be over; one that stands still cannot see to that itself (semantics 5.7)."""
-        _, other, where = self._running.get(attempt.run_id, (0, "", here))
-        if where is not here and not where.is_dead and where.busy_until <= self._conductor.now:
+        token, other, where = self._running.get(attempt.run_id, (0, "", here))
+        is_at_work = where is not here and not where.is_dead and where.busy_until <= self._conductor.now
+        if is_at_work and token not in self._unlicensed:
             self.fail(
                 ONE_ATTEMPT, f"attempt {attempt.attempt} of {attempt.run_id} starts on {node}, one runs on {other}"
             )
@@ -408,6 +324,8 @@ class Checks:
             self.fail(I2, f"attempt {attempt.attempt} of {attempt.run_id} starts on {node}, and did on {other}")
         self._started[what] = f"{node} in its life {life}"
         self._started_beside(node, attempt, where)
+        if not attempt.self_stop:
+            self._unlicensed.add(attempt.fencing_token)
         if (who := self._refused.get(attempt.fencing_token)) is not None:
             self.fail(REFUSED, f"{attempt.run_id} starts under {attempt.fencing_token}, which {who} has refused")
         run = newest.runs.get(attempt.run_id)
@@ -423,11 +341,12 @@ class Checks:
             if run.part.node not in (None, node):
                 self.fail(MOVED, f"{attempt.run_id} starts on {node}, a part of a broadcast to {run.part.node}")
         self.counts["starts away from the leader"] += node != newest.leader
+        policy = newest.policies.get(run.uid)
+        self.counts["rule: isolation continue"] += policy is not None and policy.self_stop is False
         self.counts["starts of runs of the past"] += run.cause == CAUSE_BACKFILL
         self.counts["starts of what follows"] += run.cause == CAUSE_CHAIN
         if attempt.attempt > 1:
             self.counts["retries started"] += 1
-            policy = newest.policies.get(run.uid)
             ended = self._endings.get((attempt.run_id, attempt.attempt - 1))
             if policy is not None and policy.delivery == AT_MOST_ONCE and ended not in (FAILED, TIMED_OUT):
                 self.fail(I2, f"{attempt.run_id} is tried again, its attempt {attempt.attempt - 1} ended {ended}")
@@ -444,16 +363,16 @@ class Checks:
             return
         others = {
             other
-            for run_id, (_, _, where) in self._running.items()
-            if not where.is_dead and where.busy_until <= self._conductor.now
+            for run_id, (token, _, where) in self._running.items()
+            if not where.is_dead and where.busy_until <= self._conductor.now and token not in self._unlicensed
             for uid, other in [self._whole.get(run_id, (0, ""))]
             if uid == run.uid
         }
         others |= {self._whole.get(run_id, (0, run_id))[1] for run_id in self.entrusted.of_job(run.uid)}
         others -= {whole, *self._forced}
         since = min((self._rows[run_id].log_index for run_id in (whole, *others) if run_id in self._rows), default=0)
-        earlier = [limit for at, limit in self._limits[run.uid] if at < since][-1:]
-        limits = [policy.max_running, *earlier, *(limit for at, limit in self._limits[run.uid] if at >= since)]
+        earlier = [limit for at, limit in self.decisions.limits[run.uid] if at < since][-1:]
+        limits = [policy.max_running, *earlier, *(limit for at, limit in self.decisions.limits[run.uid] if at >= since)]
         if UNLIMITED not in limits and len(others) >= max(limits):
             self.fail(I9, f"{run.id} of {run.job} starts on {node} beside {sorted(others)}")
 

@@ -21,6 +21,7 @@ from raftcron.runtime.writes import Precondition, taken
 from raftcron.testing import sim_checks
 from raftcron.testing.chance import Chance
 from raftcron.testing.sim_checks import Checks
+from raftcron.testing.sim_rarer import Rarer
 from raftcron.testing.sim_targets import CALL
 
 if TYPE_CHECKING:
@@ -87,11 +88,13 @@ class Clients:
         places: Chance | None,
         mix: Chance | None,
         asks: Chance | None,
+        rules: Chance | None,
         has_spawners: bool,
     ) -> None:
         """`places` draws where runs go; None: on the leader.  `mix` draws overlaps, misfires and chains, if any.
 
         `asks` draws what is asked of the past, and what is run again, if anything; then there are long runs too.
+        `rules` draws what few jobs say and few clients ask for, if any do (sim_rarer.py).
         Where nodes have spawners, half of the firing jobs run commands.
         """
         self.checks = checks
@@ -103,6 +106,7 @@ class Clients:
         self._places = places
         self._mix = mix
         self._asks = asks
+        self.rarer = None if rules is None else Rarer(lives, rules, self._write)
         self._firing = FIRING if asks is None else FIRING | LONG
         if has_spawners:
             self._firing = self._firing | {name: FIRING[name] | COMMAND for name in COMMANDS}
@@ -132,6 +136,8 @@ class Clients:
                     self._write(life, name, self._put(name))
             if self._mix is not None and CHAINED not in life.machine.state.jobs and PARENT in life.machine.state.jobs:
                 self._write(life, "", self._chain(self._mix.choice(CHAINS)))
+            if self.rarer is not None:
+                self.rarer.put_missing(life)
 
     def write_something(self) -> None:
         """A client writes on each node that believes to lead."""
@@ -147,6 +153,8 @@ class Clients:
                 self._write_some(life)
             if self._asks is not None and not self.is_calm and self._asks.random() < 0.12:
                 self._ask_for_more(life, self._asks)
+            if self.rarer is not None and not self.is_calm and self.rarer.is_asked():
+                self.rarer.ask(life, tuple(self._firing))
 
     def write(self, life: Life, operation: Operation) -> None:
         """Somebody else's write, remembered like all others."""
@@ -249,12 +257,16 @@ class Clients:
         if self._mix is not None and name in self._firing:
             for field, choices in (("overlap", OVERLAPS), ("misfire", MISFIRES)):
                 body[field] = {**body.get(field, {}), **self._mix.choice(choices)}
-        if self._places is None:
-            return lambda service, key: service.put_job(name, body, ANY, key)
-        body["placement"], is_grouped = self._places.choice(PLACEMENTS), self._places.random() < 0.5
+        is_grouped = False
+        if self._places is not None:
+            body["placement"], is_grouped = self._places.choice(PLACEMENTS), self._places.random() < 0.5
+        rarer = self.rarer if name in self._firing else None
+        wish = None if rarer is None else rarer.add_to(body)
 
         def put(service: Service, key: Key) -> Awaitable[Done]:
             grouped = {"group": GROUP} if is_grouped and GROUP in service._machine.state.groups else {}
+            if rarer is not None and wish is not None:
+                return rarer.put(name, body | grouped, wish)(service, key)
             return service.put_job(name, body | grouped, ANY, key)
 
         return put

@@ -6,11 +6,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from raftcron.core.ledger import count
-from raftcron.core.times import schedules_of
 from raftcron.runtime.clocks import FRESH_SECONDS, ROUND_TRIP_SECONDS
 from raftcron.testing.chance import Chance
 from raftcron.testing.sim_loop import START_WALL, Conductor, SimClock
+from raftcron.testing.sim_owed import terms_of
 
 MAX_CLOCK_SKEW_MS = 5_000
 MAX_SKEW_SECONDS = 1.5  # of a wall clock that counts as right, either way
@@ -147,9 +146,11 @@ class WrongClocks:
 class Undecided:
     """I8: while nothing is wrong, and for a while before, nothing that is owed waits to be decided."""
 
-    def __init__(self, conductor: Conductor, clocks: Mapping[str, SimClock]) -> None:
+    def __init__(self, conductor: Conductor, clocks: Mapping[str, SimClock], owed_since: Mapping[int, int]) -> None:
+        """`owed_since`: when a job came to owe what it had missed in a pause, see Decisions."""
         self._conductor = conductor
         self._clocks = clocks
+        self._owed_since = owed_since
         self._calm: tuple[object, float] = (None, 0.0)  # of what kind, and since when
         self.looks = 0
 
@@ -164,9 +165,21 @@ class Undecided:
         state = leader.machine.state
         by_now = int((START_WALL + self._conductor.now + self._clocks[leader.name].offset) * 1000) - LATE_MS
         for uid, job in state.by_uid.items():
-            if job.paused or job.decided_through >= by_now:
+            if job.paused and job.pause_until is not None and job.pause_until < by_now:
+                return f"{job.name} is paused {by_now + LATE_MS - job.pause_until} ms longer than it was to be"
+            if job.paused or max(job.decided_through, self._owed_since.get(uid, 0)) >= by_now:
                 continue
-            owed = count(schedules_of(state.policies[uid], job.name), job.decided_through, by_now, job.anchor)
+            terms = terms_of(state, job)
+            through = by_now - terms.jitter_ms
+            if terms.left == 0:
+                owed = 0  # it has had all its runs
+            elif terms.interval_ms is None:
+                owed = terms.owed(job.decided_through, through) or 0
+            elif job.last_end is None or terms.exclusions:
+                owed = 0  # its run is at work; or a calendar has a say in what comes behind it
+            else:
+                at = terms.after_end(job.last_end, job.counted_from)
+                owed = int(at is not None and job.decided_through < at <= through)
             if owed:
                 return f"{owed} times of {job.name} are not decided {by_now + LATE_MS - job.decided_through} ms later"
         return None

@@ -62,9 +62,10 @@ class Cluster:
         places: Chance | None = None,
         mix: Chance | None = None,
         asks: Chance | None = None,
+        rules: Chance | None = None,
         has_spawners: bool = False,
     ) -> None:
-        """`places` draws where runs go; None: all on the leader.  `mix`, `asks`, `has_spawners`: see Clients."""
+        """`places` draws where runs go; None: all on the leader.  The others: see Clients."""
         self.seed = seed
         machines = [f"n{number}" for number in range(1, size + 1 + SPARE_MACHINES)]
         self.names = machines[:size]  # of those that belong to the cluster, or should
@@ -93,7 +94,8 @@ class Cluster:
         self._trace = trace
         self._hash = blake2b(digest_size=8)
         dice = chance(seed, "clients")
-        self.clients = Clients(self.lives, self.checks, dice, places, mix, asks, has_spawners)
+        self.clients = Clients(self.lives, self.checks, dice, places, mix, asks, rules, has_spawners)
+        rarer = self.clients.rarer
         self.targets = Targets(seed, self.conductor, self.network, self.lives, self.clients)
         self._batch_entries = dice.choice([seam.BATCH_ENTRIES, 16, 3])  # small ones are often in the middle
         self._setting = Setting(
@@ -104,6 +106,8 @@ class Cluster:
             times,
             request_seconds=5.0,
             has_spawners=has_spawners,
+            tags={} if rarer is None else rarer.tags_of(machines),
+            breaks=rarer is not None,
             call=self.targets.call,
         )
         self.conductor.died = self._died
@@ -209,6 +213,7 @@ class Cluster:
                 executor={},
                 timeout_seconds=request["timeout"],
                 kill_after_seconds=request["kill_after"],
+                self_stop=request["self_stop"],
             )
             self.note(name, f"execs {attempt.run_id} {attempt.attempt}")
             self.counts["starts of processes"] += 1

@@ -65,7 +65,8 @@ class Lateness:
         if run.id in self._others or not self._goes_at_once(run, state):
             return False
         cluster = self._cluster
-        late = min(self._leader.time.now_ms() - run.due_at, (cluster.now - self._since) * 1000)
+        due = max(run.due_at, cluster.checks.decisions.owed_since.get(run.uid, 0))  # a pause may have held it back
+        late = min(self._leader.time.now_ms() - due, (cluster.now - self._since) * 1000)
         if late > ALLOWED_MS:
             text = f"{run.id} {does} ({run.state}) {late:.0f} ms after it was due and the failover was over"
             cluster.checks.fail(sim_checks.I8, text)
@@ -73,7 +74,7 @@ class Lateness:
 
     @staticmethod
     def _goes_at_once(run: Run, state: State) -> bool:
-        """Whether it is a first attempt for a time that has just come, and waits for no turn, cap, pace or part."""
+        """Whether it is a first attempt for a time that has just come, and waits for no turn, cap, pace, tag, part."""
         policy = state.policies.get(run.uid)
         return (
             policy is not None
@@ -81,6 +82,7 @@ class Lateness:
             and policy.overlap in AT_ONCE
             and policy.placement != ON_ALL
             and not policy.shards
+            and not policy.tags
             and run.cause == CAUSE_SCHEDULE
             and run.attempt == 1
             and not run.moves
@@ -139,5 +141,6 @@ class Lateness:
 
     @staticmethod
     def _full(state: State) -> list[str]:
-        """Nodes without a slot left: who waits then waits for that."""
-        return [name for name, node in state.nodes.items() if len(state.on_node.get(name, ())) >= node.slots]
+        """Nodes without a slot left, or drained: who waits then waits for that."""
+        nodes = state.nodes.items()
+        return [name for name, node in nodes if node.drained or len(state.on_node.get(name, ())) >= node.slots]

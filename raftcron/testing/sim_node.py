@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from raftcron.core.commands import Announce, Done, Outcome
 from raftcron.core.model import Key
+from raftcron.core.policy import BROKEN
 from raftcron.errors import FatalError
 from raftcron.executors.registry import Executors, Registry, Surroundings
 from raftcron.executors.remnants import seen_end
@@ -39,6 +40,7 @@ RUN_DIRECTORY = DIRECTORY / "run"
 PORT = 7201
 SLOTS = 20
 CATCH_UP_RATE = 50
+BREAKING_SHARE = 0.5  # of the attempts that fail
 GRACE_SECONDS = 2.0  # of an orderly end
 REGISTRY = Registry()
 
@@ -53,11 +55,19 @@ class Setting(NamedTuple):
     times: LeaseTimes
     request_seconds: float
     has_spawners: bool  # one a node, which runs what is of type shell
+    tags: dict[str, dict[str, str]]  # what nodes carry
+    breaks: bool  # some of what fails breaks off
     call: Callable[[Attempt], tuple[float, Ending]]  # a target: after how many seconds it answers, and what
     course: Callable[[str, Attempt], Course] | None = None  # of user code on a node; None: drawn
 
     def course_of(self, node: str, attempt: Attempt) -> Course:
-        return _drawn(self.seed, attempt) if self.course is None else self.course(node, attempt)
+        if self.course is not None:
+            return self.course(node, attempt)
+        drawn = _drawn(self.seed, attempt)
+        if not self.breaks:
+            return drawn
+        dice = chance(self.seed, f"breaks/{attempt.run_id}/{attempt.attempt}")
+        return drawn._replace(breaks=dice.random() < BREAKING_SHARE)
 
 
 class _Watched:
@@ -144,7 +154,7 @@ class _Executor:
             does = life.setting.course_of(life.name, attempt)
         stop = asyncio.ensure_future(control.stopped())
         try:
-            done, _ = await asyncio.wait([stop], timeout=does.seconds)
+            done, _ = await asyncio.wait([stop], timeout=min(does.seconds, attempt.timeout_seconds))
             if done and does.dying_seconds:
                 await asyncio.sleep(does.dying_seconds)
         finally:
@@ -156,6 +166,10 @@ class _Executor:
             return Ending("cancelled" if reason == "cancelled" else "failed", error_kind=reason)
         if answer is not None:
             return answer
+        if does.seconds > attempt.timeout_seconds:
+            return Ending("timed_out", error_kind="timeout")
+        if does.fails and does.breaks:
+            return Ending("failed", proven=False, error_kind=BROKEN)
         if does.fails:
             return Ending("failed", exit_code=1, error_kind="exit")
         return Ending("succeeded", exit_code=0)
@@ -327,6 +341,7 @@ def _settings(name: str, setting: Setting, release: int) -> NodeSettings:
             version=f"simulated {release}",
             slots=SLOTS,
             process_slots=SLOTS,
+            tags=setting.tags.get(name, {}),
         ),
     )
 

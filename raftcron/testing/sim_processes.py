@@ -42,6 +42,7 @@ class Course(NamedTuple):
     seconds: float
     fails: bool
     dying_seconds: float = 0.0
+    breaks: bool = False  # where it fails: so that nobody sees how it ended
 
 
 Begin = Callable[[Mapping[str, Any], "UserCode"], Course]  # user code of this request starts

@@ -29,6 +29,7 @@ READ_SECONDS = 0.15
 CONSERVE_SECONDS = 0.7
 ASKING_SHARE = 0.6  # of the seeds: runs of the past and runs again are asked for, and targets take runs over
 SPAWNERS_SHARE = 0.5  # of the seeds, in which a spawner a node runs commands
+RULES_SHARE = 0.5  # of the seeds, in which jobs say, and clients ask for, what few do (sim_rarer.py)
 MIXED_SHARE = 0.5  # of the seeds in which runs go anywhere: their jobs overlap, miss and follow in all ways
 
 ENOUGH_SECONDS = 60.0
@@ -154,6 +155,8 @@ class Story:
         is_mixed = is_spread and mix.random() < MIXED_SHARE
         asks = chance(seed, "asks")
         is_asking = script is None and asks.random() < ASKING_SHARE
+        rules = chance(seed, "rules")
+        is_rarer = script is None and rules.random() < RULES_SHARE
         has_spawners = script is None and chance(seed, "spawners").random() < SPAWNERS_SHARE
         self.cluster = Cluster(
             seed,
@@ -163,11 +166,13 @@ class Story:
             places if is_spread else None,
             mix if is_mixed else None,
             asks if is_asking else None,
+            rules if is_rarer else None,
             has_spawners,
         )
         self.clients = self.cluster.clients
         self.faults = Faults(self.cluster, dice, has_spawners, latest=FORM_SECONDS + FAULT_SECONDS)
-        self._undecided = Undecided(self.cluster.conductor, self.cluster.clocks)
+        owed_since = self.cluster.checks.decisions.owed_since
+        self._undecided = Undecided(self.cluster.conductor, self.cluster.clocks, owed_since)
         self._lateness = Lateness(self.cluster, self.faults)
         self._is_loaded = True
 
@@ -205,6 +210,8 @@ class Story:
             self.faults.begin()
             cluster.run(FAULT_SECONDS)
         self.faults.end()
+        if self.clients.rarer is not None:
+            self.clients.rarer.is_over = True
         cluster.run(LEADER_SECONDS)
         self._expect(bool(self.clients.leaders()), f"no leader within {LEADER_SECONDS:g} s")
         cluster.run(QUIET_SECONDS / 2 - LEADER_SECONDS)

@@ -137,6 +137,7 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
             decisions,
             calendar.revision if calendar and draw(st.integers(0, 5)) else None,
             key,
+            draw(st.none() | st.integers(0, state.index)),
         ),
         lambda: c.PutCalendar("x", b"\xc1", due),
         lambda: c.DeleteCalendar("x", calendar.revision if calendar and draw(st.booleans()) else 0, key),

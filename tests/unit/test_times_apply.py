@@ -65,6 +65,36 @@ def test_a_calendar_changes_together_with_what_was_owed_before() -> None:
     assert machine.state.calendars["x"].revision == revision
 
 
+def test_a_calendar_waits_for_what_was_written_since_the_leader_looked() -> None:
+    """A job that is resumed with what it missed owes that under the old calendar, and nobody has decided it yet."""
+    machine = cluster()
+    put_calendar(machine)
+    job = machine.put(exclude=["x"], overlap={"policy": "allow"})
+    machine.done(c.PauseJob("job", [], job.revision))
+    machine.at = 3_500
+    looked, seen = machine.state.index, machine.state.calendars["x"].revision
+    machine.done(c.ResumeJob("job", machine.state.revision_of(job), job.decided_through))
+    late = c.PutCalendar("x", CHRISTMAS, 3_500, [], seen, seen_index=looked)
+    assert machine.refused(late) == "stale"
+    owed = [decision(machine, job, 2_000, 3_000)]
+    machine.done(c.PutCalendar("x", CHRISTMAS, 3_500, owed, seen, seen_index=machine.state.index))
+    assert (job.decided_through, job.fired) == (3_000, 2)
+
+
+def test_a_calendar_does_not_wait_for_jobs_that_owe_nothing_until_it_holds() -> None:
+    """One that is paused, one that was written at a later instant, and one that was not written since."""
+    machine = cluster()
+    put_calendar(machine)
+    paused, later = machine.put("paused", exclude=["x"]), machine.put("later", exclude=["x"])
+    machine.put("still", exclude=["x"])
+    machine.at = 1_900
+    seen, looked = machine.state.calendars["x"].revision, machine.state.index
+    machine.done(c.PauseJob("paused", [], paused.revision))
+    machine.put("later", exclude=["x"], description="as of now")
+    assert (paused.decided_through, later.decided_through) == (1_000, 1_900)
+    machine.done(c.PutCalendar("x", CHRISTMAS, 1_900, [], seen, seen_index=looked))
+
+
 def test_calendars_stay_while_a_job_names_them() -> None:
     """Through edits and deletes of jobs; and a job cannot name one that is not there."""
     machine = cluster()

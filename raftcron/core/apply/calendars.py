@@ -33,6 +33,8 @@ def put(state: State, context: Context, command: PutCalendar) -> Outcome:
     ]
     if any(decision.revision != state.revision_of(job) or not holds(job, decision) for job, decision in owed):
         return STALE
+    if command.seen_index is not None and _have_changed(state, command, command.seen_index):
+        return STALE
     for job, decision in owed:
         count_anew(state, job)
         if decision.through > job.decided_through:  # no job stands here twice, unless somebody made it up
@@ -52,6 +54,19 @@ def put(state: State, context: Context, command: PutCalendar) -> Outcome:
     state.touch(calendar)
     state.touched_calendars.add(calendar.name)
     return remember(state, context, command.key, command.name, status)
+
+
+def _have_changed(state: State, command: PutCalendar, seen_index: int) -> bool:
+    """Whether a job of the calendar was written since the leader looked, and may owe something until `holds_from`.
+
+    Nobody has decided that under what the calendar said: a job resumed with what it missed, or one that is new.
+    """
+    if state.index <= seen_index:
+        return False
+    jobs = (state.by_uid[uid] for uid in state.calendar_jobs.get(command.name, ()))
+    return any(
+        job.revision > seen_index and not job.paused and job.decided_through < command.holds_from for job in jobs
+    )
 
 
 def delete(state: State, context: Context, command: DeleteCalendar) -> Outcome:
