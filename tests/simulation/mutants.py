@@ -13,18 +13,19 @@ from typing import NamedTuple
 
 from raftcron import node as shipped_node
 from raftcron.core import image, planner
-from raftcron.core.apply import admission, decisions, jobs, remote
+from raftcron.core.apply import admission, chains, decisions, jobs, remote, runs
 from raftcron.core.commands import Backfill, Finish, Hear
+from raftcron.core.instant import MAX_MS
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
 from raftcron.raft import engine, guard, leadership, membership, proposals, reads, roster, seam, segment, snapshot
 from raftcron.raft.journal import Journal
 from raftcron.raft.settings import RaftSettings
-from raftcron.runtime import clocks, leases, machine, presence, scheduler, worker
+from raftcron.runtime import assigner, clocks, leases, machine, presence, scheduler, worker
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks, sim_node, sim_targets
 from raftcron.testing.sim_story import Story
-from tests.simulation import off_log, off_runs, off_time, scripts
+from tests.simulation import off_log, off_rules, off_runs, off_time, scripts
 from tests.simulation.switch import Replacement, handled, replaced
 
 SHORT, LONG = LeaseTimes(3.0, 0.6), LeaseTimes(10.0, 2.0)
@@ -232,6 +233,33 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a backfill decides": Mutant([handled(Backfill, off_runs.backfill_and_decide)], {sim_checks.BACKFILL}),
     "a backfill leaves a time out": Mutant([handled(Backfill, off_runs.backfill_but_one)], {sim_checks.BACKFILL}),
+    # the rarer rules
+    "max_runs is not looked at": Mutant([(decisions, "_is_spent", lambda *_: False)], {sim_checks.I4}),
+    "what is to be skipped is not": Mutant(
+        [(planner, "decide", off_rules.decide_what_is_to_be_skipped)], {sim_checks.REQUESTED}
+    ),
+    "a pause does not end by itself": Mutant(
+        [(scheduler.Scheduler, "_end_pauses", off_rules.pauses_go_on)], {sim_checks.I8}
+    ),
+    "a drained node gets runs": Mutant(
+        [
+            (State, "has_slot", off_rules.slot_though_drained),
+            (assigner._Room, "has_slot", off_rules.room_though_drained),
+            (assigner.Assigner, "_takes_runs", off_rules.takes_runs_though_drained),
+        ],
+        {sim_checks.PLACED},
+    ),
+    "tags are not looked at": Mutant([(State, "carries", lambda *_: True)], {sim_checks.PLACED}),
+    "the start deadline is not looked at": Mutant(
+        [
+            (admission, "start_deadline", lambda *_: MAX_MS),
+            (runs, "start_deadline", lambda *_: MAX_MS),
+            (assigner, "start_deadline", lambda *_: MAX_MS),
+        ],
+        {sim_checks.IN_TIME},
+    ),
+    "any end is tried again": Mutant([(runs, "may_retry", off_rules.retry_any_end)], {sim_checks.I2}),
+    "what follows several follows one": Mutant([(chains, "_notice", off_rules.follow_any)], {sim_checks.JOINED}),
     # time
     "a leader trusts its wall clock": Mutant(
         [(clocks.TrustedTime, "now_ms", off_time.wall_time)], {sim_checks.I5}, scripts.leader_jumps_a_year, size=3

@@ -1,0 +1,70 @@
+"""What stands in the place of the rarer rules while they are switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from msgspec import structs
+
+from raftcron.core import planner
+from raftcron.core.apply import chains, runs
+from raftcron.core.model import FAILED, TIMED_OUT
+from raftcron.core.state import State
+from raftcron.runtime import assigner, scheduler
+
+
+def slot_though_drained(self: Any, node: str, *, process: str | None) -> bool:
+    """State.has_slot, but a drained node has some."""
+    return _undrained(self, node, lambda: _has_slot(self, node, process=process))
+
+
+def room_though_drained(self: Any, node: str, *, process: str | None) -> bool:
+    """The leader's room of an entry, likewise."""
+    return _undrained(self.state, node, lambda: _room_has_slot(self, node, process=process))
+
+
+def takes_runs_though_drained(self: Any, name: str, *, fresh: bool) -> bool:
+    """Assigner._takes_runs, likewise."""
+    return _undrained(self._machine.state, name, lambda: _takes_runs(self, name, fresh=fresh))
+
+
+def _undrained(state: Any, node: str, look: Callable[[], bool]) -> bool:
+    record = state.nodes.get(node)
+    if record is None or not record.drained:
+        return look()
+    record.drained = False
+    try:
+        return look()
+    finally:
+        record.drained = True
+
+
+def retry_any_end(policy: Any, run: Any, state: str, error_kind: str | None) -> bool:
+    """policy.may_retry, but the job is not asked which ends are tried again."""
+    is_asked_for = _may_retry(policy, run, state, error_kind)
+    return is_asked_for or (run.attempt < policy.max_attempts and state in (FAILED, TIMED_OUT))
+
+
+def follow_any(state: Any, context: Any, child: Any, run: Any) -> None:
+    """chains._notice, but one parent's end is enough."""
+    policy = state.policy(child.uid)
+    _notice(state, context, child, run)
+    if policy.join == "all" and len(policy.after) > 1 and child.joined:
+        chains._fire(state, context, child, policy, run)
+
+
+def decide_what_is_to_be_skipped(job: Any, *rest: Any) -> Any:
+    """planner.decide, but nobody knows what is to be skipped."""
+    return _decide(structs.replace(job, skips=()), *rest)
+
+
+def pauses_go_on(self: Any, now: int) -> Iterator[Any]:
+    """Scheduler._end_pauses, but what is over goes on."""
+    self._machine.timeline.pauses_over(now, scheduler.PAUSES_PER_SWEEP)
+    return iter(())
+
+
+_has_slot, _room_has_slot = State.has_slot, assigner._Room.has_slot
+_takes_runs = assigner.Assigner._takes_runs
+_may_retry, _notice, _decide = runs.may_retry, chains._notice, planner.decide
