@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -16,9 +17,13 @@ from raftcron.core.schedule import CronSchedule, Dst, Schedule, ScheduleError
 from raftcron.core.timeline import Timeline
 from raftcron.core.times import read_schedules
 from raftcron.core.zone import Zone, zone_data
+from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.events import EventLog
+from raftcron.runtime.writes import Precondition
 from raftcron.testing.scripted_executor import Script
 from tests.scenarios.scene import START_MS, Actor, Scene, play
+
+ANY = Precondition()
 
 
 def job_of(scene: Scene, name: str = "job") -> Job:
@@ -52,6 +57,32 @@ async def put_calendar(scene: Scene, **fields: Any) -> None:
     ]
     seen = None if calendar is None else calendar.revision
     await propose(scene, PutCalendar("x", exclusion.canonical(fields), now, decisions, seen))
+
+
+# ---- calendars -------------------------------------------------------------------------------------------------------
+
+
+def test_a_calendar_that_is_written_as_a_job_is_resumed_drops_nothing() -> None:
+    """What the job missed is decided under what the calendar said before, though both were on their way at once."""
+
+    async def act(scene: Scene) -> None:
+        leader = scene.leader
+        calendars = Calendars(machine=leader.machine, time=leader.time, writes=leader.service)
+        await calendars.put("x", {}, ANY, None)
+        await scene.put(schedule="* * * * * *", exclude=["x"], overlap={"policy": "allow"})
+        begin = second(leader.now_ms())
+        await scene.seconds(2.5)
+        await leader.service.pause_job("job", None, ANY, None)
+        await scene.seconds(3)
+        nothing_more, end = {"schedules": ["* * * * * *"]}, second(leader.now_ms())
+        await asyncio.gather(
+            leader.service.resume_job("job", {"catch_up": True}, ANY, None),
+            calendars.put("x", nothing_more, ANY, None),
+        )
+        await scene.seconds(5)
+        assert scene.ticks() == list(range(int(begin) + 1, int(end) + 1))
+
+    play(act)
 
 
 # ---- jitter ----------------------------------------------------------------------------------------------------------
