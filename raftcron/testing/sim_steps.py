@@ -74,7 +74,8 @@ class Steps:
                 self._joined.append(run)
         if run.state == SKIPPED != was and run.reason in (REASON_DEADLINE, REASON_NO_NODE):
             self._counts[f"rule: start_deadline ({run.reason})"] += 1
-        if run.state in ENDED and run.state not in (was, SKIPPED) and run.part is None:
+        is_end = run.state in ENDED and run.state not in (was, SKIPPED) and run.part is None
+        if is_end and run.uid in state.by_uid:  # of a job that is gone nothing follows
             ends = self._ends.get(run.job)
             if ends is None or ends.since < index:
                 ends = self._ends[run.job] = _Ends(index, set())

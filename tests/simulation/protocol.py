@@ -344,7 +344,7 @@ RULES: dict[str, Shown | Elsewhere] = {
         "`start` is refused past the start deadline",
         AWAY(executor_is_late_by_the_leaders_clock_alone, start_deadline="2s", times=LONG),
         [handled(Start, off.start_past_its_deadline)],
-        {LATE},
+        {sim_checks.IN_TIME},
         [off.slowly(Expire)],
     ),
     "expire_assigned": Shown(
