@@ -25,7 +25,7 @@ from raftcron import __version__
 from raftcron.clock import Clock, SystemClock, kernel_says_synchronised
 from raftcron.config import Settings
 from raftcron.core.commands import Announce
-from raftcron.core.model import HANDLER_TAG, PROCESS_TAG
+from raftcron.core.model import HANDLER_TAG, PROCESS_TAG, THREAD_TAG
 from raftcron.core.schedule import CRONITER_VERSION, TZDATA_VERSION
 from raftcron.errors import ConfigurationError, FatalError, RaftcronError
 from raftcron.executors import http_spec
@@ -359,7 +359,8 @@ def _node_settings(settings: Settings, times: LeaseTimes, handlers: Handlers) ->
             tzdata_version=TZDATA_VERSION,
             tags=dict(settings.tags)
             | {f"{HANDLER_TAG}{name}": "" for name in handlers}
-            | {f"{PROCESS_TAG}{name}": "" for name in handlers.processes},
+            | {f"{PROCESS_TAG}{name}": "" for name in handlers.processes}
+            | {f"{THREAD_TAG}{name}": "" for name in handlers.threads},
         ),
     )
 

@@ -119,8 +119,8 @@ class RaftCron:
             can_be_stopped = self._register(known, function, process)
             executor = {"type": "python", "handler": known} | ({} if args is None else {"args": args})
             body = {"schedule": schedule, "executor": executor, "owner": OWNER} | fields
-            if not can_be_stopped:
-                body.setdefault("isolation", "continue")
+            if not can_be_stopped and body.get("isolation") is None:
+                body["isolation"] = "continue"
             self._jobs[known] = body
             return function
 
@@ -381,5 +381,5 @@ class _NodeThread:
                 return
         assert daemon.service is not None
         await daemon.service.put_job(
-            name, body | {"labels": {**body.get("labels", {}), LABEL: digest}}, Precondition(), None
+            name, body | {"labels": {**body.get("labels", {}), LABEL: digest}}, Precondition(), None, is_declared=True
         )

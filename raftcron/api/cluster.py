@@ -14,7 +14,7 @@ from raftcron.api.query import Query, idempotency_key
 from raftcron.core.commands import Done
 from raftcron.core.fields import kind_of
 from raftcron.core.instant import rfc3339, shown
-from raftcron.core.model import HANDLER_TAG, PROCESS_TAG, Key
+from raftcron.core.model import HANDLER_TAG, OF_HANDLERS, Key
 from raftcron.errors import ConflictError, Fault
 from raftcron.ports import LogStatus, Member, Role, Standing
 from raftcron.runtime.small_bodies import fields_of, refuse_any
@@ -191,7 +191,7 @@ def _member(node: NodeContext, status: LogStatus, member: Member) -> dict[str, A
         "clock_offset_ms": None if is_awaited else node.clocks.offset_ms(member.name),
         "version": __version__ if is_self else None if announced is None else announced.version,
         "drained": announced is not None and announced.drained,
-        "tags": {key: value for key, value in carried.items() if not key.startswith((HANDLER_TAG, PROCESS_TAG))},
+        "tags": {key: value for key, value in carried.items() if not key.startswith(OF_HANDLERS)},
         "handlers": sorted(key.removeprefix(HANDLER_TAG) for key in carried if key.startswith(HANDLER_TAG)),
         "slots": None if announced is None else announced.slots,
         "process_slots": None if announced is None else announced.process_slots,

@@ -104,6 +104,7 @@ class NodeContext:
             proposer=self.proposer,
             time=self.time,
             reads=self.reads,
+            log=self.log,
             registry=self.registry,
             vault=vault,
         )

@@ -10,10 +10,14 @@ from raftcron.core.times import schedules_of
 RETRY_UNPROVEN = "retry_unproven"
 RETRY_UNUSED = "retry_unused"
 ALL_UNDER_SKIP = "all_under_skip"
+STOP_IN_THREAD = "stop_in_thread"
 
 
-def lint(policy: Policy, name: str, now: int) -> list[Note]:
-    """Notes on a sound definition, as seen from an instant; none where it says what most people mean."""
+def lint(policy: Policy, name: str, now: int, thread_on: str | None = None) -> list[Note]:
+    """Notes on a sound definition, as seen from an instant; none where it says what most people mean.
+
+    `thread_on`: a node where the handler that the job calls runs in a thread, None if there is none.
+    """
     found: list[Note] = []
     try:
         schedules = schedules_of(policy, name)
@@ -38,6 +42,14 @@ def lint(policy: Policy, name: str, now: int) -> list[Note]:
                 ALL_UNDER_SKIP,
                 "misfire.policy all runs each missed time, but overlap.policy skip skips those that fall into a run: "
                 "queue or allow runs them all",
+            )
+        )
+    if thread_on is not None and policy.self_stop:
+        found.append(
+            Note(
+                STOP_IN_THREAD,
+                f"isolation is stop, but on node {thread_on} the handler is a function in a thread, which can be asked "
+                "to stop (run.cancelled) and cannot be made to: leave it out, or register it with process=True",
             )
         )
     return found

@@ -64,6 +64,8 @@ AT_LEAST_ONCE: Final = "at_least_once"
 
 HANDLER_TAG: Final = "handler:"  # in front of a name: what a node carries that has this handler; no setting gives it
 PROCESS_TAG: Final = "process:"  # likewise, if this handler runs there in a process of its own
+THREAD_TAG: Final = "thread:"  # likewise, if it runs there in a thread, which nothing can stop
+OF_HANDLERS: Final = (HANDLER_TAG, PROCESS_TAG, THREAD_TAG)
 
 UNLIMITED: Final = 0  # of Policy.max_running and Policy.max_runs
 HISTORY_BYTES_KEPT: Final = 200 << 20  # run records beside each job's last one, unless history-total says otherwise

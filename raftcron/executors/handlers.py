@@ -137,6 +137,11 @@ class Handlers:
         """Which of them run in a child of their own, in order of their names."""
         return [name for name in self if self._handlers[name].process]
 
+    @property
+    def threads(self) -> list[str]:
+        """Which of them nothing can stop, in order of their names."""
+        return [name for name in self if not self._handlers[name].can_be_stopped]
+
     def get(self, name: str) -> Handler | None:
         return self._handlers.get(name)
 

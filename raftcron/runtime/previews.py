@@ -67,7 +67,7 @@ class Previews:
             changes += [{"pointer": f"/executor{at}", "from": None, "to": None} for at in differing(former, latter)]
         result = "created" if job is None else "replaced" if changes else "unchanged"
         policy, now = definition.policy_of(stored), self._time.shown_ms()
-        notes = lint(policy, name, now)
+        notes = lint(policy, name, now, self._service.thread_on(checked.written["executor"]))
         if job is None:
             ahead = forecast.begin(self._machine.state, name, policy, now)
             return Preview(result, after, [] if paused else _scheduled(ahead), changes, forecast.UNMOVED, notes)

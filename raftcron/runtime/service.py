@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Container, Mapping
 from typing import Any
 
+import msgspec
+
 from raftcron.core import chains, definition, planner
 from raftcron.core.apply.jobs import SKIPS_MAX
 from raftcron.core.coming import coming_of
@@ -27,7 +29,7 @@ from raftcron.core.commands import (
 from raftcron.core.fields import kind_of, name_fault, near
 from raftcron.core.instant import parse_rfc3339, shown
 from raftcron.core.judge import ScheduleJudge, never_fires
-from raftcron.core.model import Job, Key
+from raftcron.core.model import THREAD_TAG, Job, Key
 from raftcron.core.schedule import ScheduleError
 from raftcron.core.times import Times, schedules_of
 from raftcron.core.vault import carried, has_plain, plain, references
@@ -43,6 +45,7 @@ from raftcron.errors import (
     UnavailableError,
 )
 from raftcron.executors.registry import Registry
+from raftcron.ports import Log
 from raftcron.runtime.alert_routes import url_faults
 from raftcron.runtime.clocks import Clocks, TrustedTime
 from raftcron.runtime.machine import Machine
@@ -68,23 +71,29 @@ class Service(Writes):
         proposer: Proposer,
         time: TrustedTime,
         reads: Reads,
+        log: Log,
         registry: Registry,
         vault: Vault | None = None,
     ) -> None:
         """Without a `vault` no job is taken that holds a secret."""
         super().__init__(node=node, machine=machine, proposer=proposer, time=time, reads=reads)
+        self._log = log
         self._registry = registry
         self._vault = vault
 
-    async def put_job(self, name: str, body: Any, precondition: Precondition, key: Key | None) -> Done:
-        """Create (201) or replace (200).  Raises InvalidError, RevisionError, ConflictError."""
+    async def put_job(
+        self, name: str, body: Any, precondition: Precondition, key: Key | None, *, is_declared: bool = False
+    ) -> Done:
+        """Create (201) or replace (200).  Raises InvalidError, RevisionError, ConflictError.
+
+        `is_declared`: by the code that has the handler, so that it says itself whether that can be stopped.
+        """
 
         def look() -> Command:
             job = self._machine.state.jobs.get(name)
             precondition.check(name, job)
-            return self.put_command(
-                name, job, self.checked(body, name, job), must_create=precondition.must_create, key=key
-            )
+            checked = self.checked(body, name, job, is_declared=is_declared)
+            return self.put_command(name, job, checked, must_create=precondition.must_create, key=key)
 
         await self.ready_for(body)
         done = await self.write(key, look)
@@ -312,8 +321,9 @@ class Service(Writes):
         beside: Container[str] | None = None,
         *,
         is_merged: bool = False,
+        is_declared: bool = False,
     ) -> definition.Checked:
-        """The body, if nothing is wrong with it.
+        """The body, if nothing is wrong with it; unless `is_declared`, with what `_isolated` fills in.
 
         `job` is what it would replace; `is_merged`: what the body leaves out of its secrets is not to be kept.
         `beside` are the jobs that are written in one entry with it; who does that looks for cycles among them.
@@ -348,7 +358,22 @@ class Service(Writes):
             faults |= {} if fault is None else {fault: None}
         if faults:
             raise InvalidError(f"the job has {counted(len(faults))}; nothing was written", tuple(faults))
-        return checked
+        return checked if is_declared else self._isolated(checked)
+
+    def _isolated(self, checked: definition.Checked) -> definition.Checked:
+        """What cannot be stopped says so in its definition, unless that says something else (semantics 5.11)."""
+        written = checked.written
+        if written.get("isolation") is not None or self.thread_on(written["executor"]) is None:
+            return checked
+        return msgspec.structs.replace(checked, written=written | {"isolation": "continue"})
+
+    def thread_on(self, executor: Mapping[str, Any]) -> str | None:
+        """The first member that has announced the handler of this sound executor object as a thread, if any has."""
+        if executor["type"] != "python":
+            return None
+        carried = ((f"{THREAD_TAG}{executor['handler']}", ""),)
+        members = sorted(member.name for member in self._log.status().members)
+        return next((name for name in members if self._machine.state.carries(name, carried)), None)
 
     def _group_faults(self, group: Any) -> list[Fault]:
         groups = self._machine.state.groups

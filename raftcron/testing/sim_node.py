@@ -250,6 +250,7 @@ class Life:
             proposer=node.proposer,
             time=node.time,
             reads=self.reads,
+            log=node.log,
             registry=REGISTRY,
         )
         loop.set_exception_handler(self._handle)

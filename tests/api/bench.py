@@ -159,15 +159,17 @@ class Bench:
         for node in self.nodes.values():
             await self.announce(node)
 
-    async def announce(self, node: BenchNode, incarnation: int = 1) -> None:
+    async def announce(self, node: BenchNode, incarnation: int = 1, tags: Mapping[str, str] | None = None) -> None:
         leader = self.nodes[self.cluster.leader or ""]
-        address = node.url.removeprefix("http://")
-        await leader.propose(Announce(node.name, incarnation, address, f"{node.name}:7201", "0.1.0", 1000, 100))
+        address, carried = node.url.removeprefix("http://"), dict(tags or {})
+        await leader.propose(
+            Announce(node.name, incarnation, address, f"{node.name}:7201", "0.1.0", 1000, 100, tags=carried)
+        )
 
-    async def announce_anew(self, node: BenchNode) -> None:
-        """In its next life, at what is its address now."""
+    async def announce_anew(self, node: BenchNode, tags: Mapping[str, str] | None = None) -> None:
+        """In its next life, at what is its address now; with these `tags`, and no others."""
         node.machine.incarnation += 1
-        await self.announce(node, node.machine.incarnation)
+        await self.announce(node, node.machine.incarnation, tags)
 
     async def ask(
         self,

@@ -101,6 +101,61 @@ async def test_declared_jobs_run_in_the_application(make: Make, ports: list[int]
         await eventually(ended, within=60, what="its end is recorded with what it returned")
 
 
+async def test_a_job_written_through_the_api_says_whether_its_handler_can_be_stopped(
+    make: Make, ports: list[int]
+) -> None:
+    """`continue` where it is a function in a thread, as a declared job does; what is got can be put back."""
+    cron = make()
+
+    @cron.handler()
+    def in_thread(run: Run) -> None:
+        pass
+
+    @cron.handler()
+    async def on_loop(run: Run) -> None:
+        pass
+
+    cron.handler("apart", process=True)(applied.finish_when_asked)
+    await cron.start()
+    await cron.ready()
+    async with api(ports) as ask:
+        for handler, isolation in (("in_thread", "continue"), ("on_loop", None), ("apart", None)):
+            body = {"schedule": "@manual", "executor": {"type": "python", "handler": handler}}
+            job = await ask("PUT", f"/v1/jobs/{handler}", body)
+            assert job["isolation"] == isolation
+            for again in (body, job):
+                assert await ask("PUT", f"/v1/jobs/{handler}", again) == job
+        [member] = (await ask("GET", "/v1/cluster"))["members"]
+        assert (member["handlers"], member["tags"]) == (["apart", "in_thread", "on_loop"], {})
+
+
+async def test_a_function_that_becomes_a_coroutine_is_no_thread_any_more(make: Make, ports: list[int]) -> None:
+    """The code says so, whatever the node's life before had announced when its job is written anew."""
+
+    def in_thread(run: Run) -> None:
+        pass
+
+    async def on_loop(run: Run) -> None:
+        pass
+
+    async def life(function: Callable[[Run], Any], isolation: str | None) -> None:
+        cron = make()
+        cron.job("@manual", name="job")(function)
+        await cron.start()
+        await cron.ready()
+        async with api(ports) as ask:
+
+            async def is_so() -> bool:
+                job = await ask("GET", "/v1/jobs/job")
+                return "name" in job and job["isolation"] == isolation
+
+            await eventually(is_so, within=60, what="the job is as the code says it")
+        await cron.stop()
+
+    await life(in_thread, "continue")
+    await life(on_loop, None)
+
+
 async def test_handlers_in_processes_are_bounded_by_the_process_slots(
     make: Make, ports: list[int], tmp_path: Path
 ) -> None:

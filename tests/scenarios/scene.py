@@ -241,6 +241,7 @@ class Scene:
             proposer=proposer,
             time=time,
             reads=Reads(log, machine, clock),
+            log=log,
             registry=Registry(),
         )
         actor = Actor(

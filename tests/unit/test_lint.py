@@ -32,3 +32,13 @@ def test_what_may_surprise_is_said(fields: dict[str, Any], codes: list[str]) -> 
     found = lint(policy, "a", 1_800_000_000_000)
     assert [note.code for note in found] == codes
     assert all(len(note.message) > 20 for note in found)
+
+
+@pytest.mark.parametrize(("isolation", "codes"), [("stop", ["stop_in_thread"]), ("continue", [])])
+def test_a_thread_that_shall_be_stopped_is_told_of(isolation: str, codes: list[str]) -> None:
+    """By its handler and node; nothing is said where no node runs the handler in a thread."""
+    policy = definition.policy_of(definition.canonical(PLAIN | {"isolation": isolation}))
+    found = lint(policy, "a", 1_800_000_000_000, thread_on="web-1")
+    assert [note.code for note in found] == codes
+    assert all("web-1" in note.message for note in found)
+    assert lint(policy, "a", 1_800_000_000_000) == []

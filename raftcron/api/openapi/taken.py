@@ -20,6 +20,7 @@ from raftcron.runtime import requests, secrets, service, tokens
 
 TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
+ISOLATION = "left out or null, it becomes `continue` where a member runs the job's handler in a thread"
 ADDRESS: Schema = {"type": "string", "description": "host:port", "examples": ["127.0.0.1:7204"]}
 TOKEN: Schema = {
     "description": "the request's Raftcron-Fencing-Token, as a number or as its digits",
@@ -48,6 +49,7 @@ def job_fields() -> dict[str, Schema]:
             found[key] = {**strict(inner), "default": default}
         else:
             found[key] = _with_default(f"/{key}", default)
+    found["isolation"]["description"] = ISOLATION
     return found
 
 
