@@ -208,7 +208,7 @@ class Campaign:
         healed_at = await self.now()
         # Where the lead went elsewhere meanwhile, who was cut off may have been so from the leader, whatever the kind.
         ends_leases = sort.ends_leases or self.cluster.judged_again > again
-        self.faults.append(Fault(each.kind, nodes, at, healed_at, ends_leases))
+        self.faults.append(Fault(each.kind, nodes, at, healed_at, ends_leases, round(each.step_seconds * 1000)))
         await self._raise_fallen()
         await self.cluster.wait_leader(within=LEADER_SECONDS)
         await self.wait_fires()
@@ -388,6 +388,7 @@ class Campaign:
             samples=tuple(self.watcher.samples),
             odd=tuple(self.odd),
             fallen=tuple(self.fallen),
+            told=tuple(self.watcher.told),
         )
 
 

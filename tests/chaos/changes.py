@@ -6,14 +6,15 @@ times are judged by the other rules too, each by the phase that it fell into.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from tests.chaos.calendar import spans_of_pauses, times
 from tests.chaos.history import Evidence, Job, Run, Sample
 
-MAX_CLOCK_SKEW_MS = 5_000  # all processes share one clock here, so that it is the time that they trust
+MAX_CLOCK_SKEW_MS = 5_000  # a majority of the nodes has the true clock, always: it is the time that they trust
 SLACK_MS = 1_000  # of the instant of an edit: its leader's clock is read while it is asked for
 SCHEDULED = frozenset({"schedule", "catch_up"})
 PAUSED = "paused"  # the reason of a summary of what was not owed
@@ -88,6 +89,22 @@ def time_and_watermarks(evidence: Evidence) -> Iterator[str]:
         at = started.get((arrival.run_id or "", arrival.token or 0)) or 0
         if at > arrival.arrived_at + MAX_CLOCK_SKEW_MS:
             yield f"cluster time was {at} before {arrival.run_id} arrived at {arrival.arrived_at}"
+        if (arrival.scheduled_time or 0) > arrival.arrived_at + MAX_CLOCK_SKEW_MS:
+            yield f"{arrival.job}: {arrival.scheduled_time} arrived at {arrival.arrived_at}, before it was due"
+    yield from _by_the_true_clock(evidence)
+
+
+def _by_the_true_clock(evidence: Evidence) -> Iterator[str]:
+    """What is in the log by a look is not of a time to come, nor does any node trust a time that is far from it."""
+    stamps = sorted({stamp for run in evidence.runs for stamp in run.stamps})
+    highest = list(accumulate((at for _, at in stamps), max))
+    for index, seen_at in sorted({(sample.index, sample.seen_at) for sample in evidence.samples}):
+        place = bisect_right(stamps, index, key=lambda stamp: stamp[0])
+        if place and highest[place - 1] > seen_at + MAX_CLOCK_SKEW_MS:
+            yield f"cluster time was {highest[place - 1]} by index {index}, which was there at {seen_at}"
+    for told in evidence.told:
+        if not told.asked_at - MAX_CLOCK_SKEW_MS <= told.time <= told.seen_at + MAX_CLOCK_SKEW_MS:
+            yield f"{told.node} trusts {told.time} as the time, between {told.asked_at} and {told.seen_at}"
 
 
 def counters(evidence: Evidence) -> Iterator[str]:

@@ -52,6 +52,8 @@ class Needs:
     samples: int = 500
     odd_writes: int = 30  # that were taken
     leader_changes: int = 1
+    clock_steps: int = 0  # that differ
+    times_told: int = 0  # by nodes, of the time that they trust
     faults: tuple[str, ...] = ()  # kinds, each at least once, and healed
 
     @staticmethod
@@ -338,16 +340,24 @@ def ends(case: Case) -> Iterator[str]:
 
 
 def resumption(case: Case) -> Iterator[str]:
-    """After each kill, and after the end of each fault, what fell due after it arrives within 10 s."""
+    """After each kill, and after the end of each fault, what fell due after it arrives within 10 s.
+
+    Where a kill leaves no majority, that is counted from when one is whole again: how long a start takes is no matter
+    here.
+    """
     kills, faults = case.evidence.kills, case.evidence.faults
-    moments = [(f"kill of the {kill.role} {kill.node}", kill.at) for kill in kills]
+    spans = list(calm_spans(case.evidence))
+
+    def whole_from(at: int) -> int:
+        return next((max(begin, at) for begin, end in spans if end > at), at)
+
+    moments = [(f"kill of the {kill.role} {kill.node}", whole_from(kill.at)) for kill in kills]
     moments += [
         (f"end of {each.kind} of {each.nodes}", each.healed_at) for each in faults if each.healed_at is not None
     ]
     for (what, at), gap in zip(moments, resumption_gaps(case, [at for _, at in moments]), strict=True):
         if gap is None or gap > RESUME_MS:
             yield f"{what} at {at}: fires resumed after {gap} ms"
-    spans = list(calm_spans(case.evidence))
     for (begin, end), gap in zip(spans, resumption_gaps(case, [begin for begin, _ in spans]), strict=True):
         if end - begin > FAILOVER_MS and (gap is None or gap > FAILOVER_MS):
             yield f"a majority is whole from {begin} on: fires resumed after {gap} ms"
@@ -441,7 +451,7 @@ def pauses(case: Case) -> Iterator[str]:
 
 
 def time_and_watermarks(case: Case) -> Iterator[str]:
-    """Neither watermarks nor cluster time go back, nor are they further ahead than clocks may be."""
+    """Neither watermarks nor cluster time go back, nor pass the true time by more than right clocks may."""
     yield from changes.time_and_watermarks(case.evidence)
 
 
@@ -525,6 +535,8 @@ def numbers_of(case: Case) -> dict[str, float]:
         "samples": len(evidence.samples),
         "odd_writes": sum(odd.status is not None and odd.status < 400 for odd in evidence.odd),
         "leader_changes": sum(one != other for one, other in pairwise(evidence.leaders)),
+        "clock_steps": len({fault.step_ms for fault in evidence.faults} - {0}),
+        "times_told": len(evidence.told),
         **{f"faults: {kind}": number for kind, number in Counter(fault.kind for fault in evidence.faults).items()},
         "arrivals": len(evidence.arrivals),
         "writes_answered_503": statuses[CERTAINLY_NOT_WRITTEN],
@@ -545,7 +557,7 @@ def judge(evidence: Evidence, needs: Needs | None = None) -> Verdict:
     numbers = numbers_of(case)
     names = ["leader_kills", "follower_kills", "kills_in_flight", "counted_jobs", "jobs_of_each_class", "due_times"]
     names += ["due_times_in_faults", "acknowledged_writes", "reads", "edits", "times_in_pauses", "samples"]
-    names += ["odd_writes", "leader_changes"]
+    names += ["odd_writes", "leader_changes", "clock_steps", "times_told"]
     shortfalls = [
         f"{name} {numbers[name]:g}, needed {getattr(asked, name)}"
         for name in names

@@ -9,13 +9,14 @@ import asyncio
 import random
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
 
 from tests.chaos import odd_requests
-from tests.chaos.history import Odd, Phase, Read, Sample, Write, milliseconds
+from tests.chaos.history import Odd, Phase, Read, Sample, Told, Write, milliseconds
 from tests.chaos.receiver import Receiver, now
 from tests.cluster.harness import NO_ANSWER, Answer, Cluster
 
@@ -206,27 +207,37 @@ def phase_of(job: dict[str, Any], asked_at: int) -> Phase:
 
 @dataclass
 class Watcher:
-    """Looks at the jobs that fire, again and again, through nodes picked by chance."""
+    """Looks at the jobs that fire, and at what time it is, again and again, through nodes picked by chance."""
 
     cluster: Cluster
     dice: random.Random
     samples: list[Sample] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
 
     async def work(self, stop: asyncio.Event) -> None:
-        path = "/v1/jobs?limit=500&label=" + "%3D".join(*WATCHED.items())
         while not stop.is_set():
             await asyncio.sleep(LOOK_SECONDS)
-            try:
-                answer = await self.cluster.request(
-                    self.dice.choice(tuple(self.cluster.nodes)), "GET", path, timeout=15
-                )
-            except NO_ANSWER:
-                continue
-            if answer.status == 200:
-                self.samples += [self._sample(job) for job in answer.json["items"]]
+            for look in (self._look_at_jobs, self._look_at_time):
+                with suppress(*NO_ANSWER):
+                    await look(self.dice.choice(tuple(self.cluster.nodes)))
+
+    async def _look_at_jobs(self, node: str) -> None:
+        path = "/v1/jobs?limit=500&label=" + "%3D".join(*WATCHED.items())
+        answer = await self.cluster.request(node, "GET", path, timeout=15)
+        if answer.status == 200:
+            seen_at, index = now(), answer.index
+            assert index is not None, f"a look without an index: {answer}"
+            self.samples += [self._sample(job, seen_at, index) for job in answer.json["items"]]
+
+    async def _look_at_time(self, node: str) -> None:
+        asked_at = now()
+        answer = await self.cluster.request(node, "GET", "/v1/cluster?digests=0", timeout=15)
+        time = answer.json["time"] if answer.status == 200 else None
+        if time is not None:
+            self.told.append(Told(node, milliseconds(time), asked_at, now()))
 
     @staticmethod
-    def _sample(job: dict[str, Any]) -> Sample:
+    def _sample(job: dict[str, Any], seen_at: int, index: int) -> Sample:
         stats = job["stats"]
         counted_from, decided_through = milliseconds(stats["counted_from"]), milliseconds(stats["decided_through"])
         return Sample(
@@ -237,7 +248,8 @@ class Watcher:
             decided_through,
             stats["fired"],
             stats["skipped"],
-            now(),
+            seen_at,
+            index,
         )
 
 

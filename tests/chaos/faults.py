@@ -10,6 +10,9 @@
     cut-leader, cut-follower            nothing goes from it to its peers, nor back
     mute-leader, deaf-leader            nothing goes from it, or nothing to it
     cut-pair, cut-followers             one connection is cut: leader and follower, or two followers
+    clock-leader, clock-follower        its wall clock steps, far or near, and is set right later
+    clock-start                         a follower dies, and starts with a clock that is wrong for a while
+    clock-heirs                         a follower's clock steps and the leader dies: those left have no one time
     power-leader, power-follower,
     power-all                           what was not synced is gone; at once for all
 
@@ -19,6 +22,7 @@ What is asserted here holds for that fault alone; what holds for all of them is 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import shutil
 import time
@@ -30,6 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.cluster.disks import DiskCluster
 from tests.cluster.harness import eventually
 from tests.cluster.network import CutCluster
+from tests.cluster.wall_clocks import WallClockCluster
 
 if TYPE_CHECKING:
     from tests.chaos.campaign import Campaign
@@ -39,15 +44,22 @@ SLICE_SECONDS = 0.1
 TRIES = 8  # a stopped process ends the system call that it is in, which may be its last of a snapshot
 FILL_BYTES = 200_000
 FILLS = 400  # of these; far more than four times any state here, at which a snapshot is due whatever else is so
+SKEW_SECONDS = 5.0  # clocks that are further apart do not agree (max_clock_skew)
+LOOK_SECONDS = 1.2  # within which each node has looked at all clocks, where nothing tells of it
+TOLD_SECONDS = 30.0  # within which it is told that a clock is wrong, or that no two clocks agree
 
 
 class Round(NamedTuple):
-    """One fault: its kind, whether it waits for runs in flight, how long it lasts, how long is quiet after it."""
+    """One fault: its kind, whether it waits for runs in flight, how long it lasts, how long is quiet after it.
+
+    `step_seconds`: by so much a wall clock is wrong meanwhile.
+    """
 
     kind: str
     in_flight: bool
     down_seconds: float
     quiet_seconds: float
+    step_seconds: float = 0.0
 
 
 Strike = Callable[["Campaign", Round, str, list[str]], Awaitable[tuple[str, ...]]]
@@ -63,26 +75,33 @@ class Sort(NamedTuple):
 # ---- plans -----------------------------------------------------------------------------------------------------------
 
 SHORT = ("leader",) * 8 + ("follower",) * 4 + ("majority",) * 2 + ("freeze", "stall")  # 10 leaders, 6 followers die
+SHORT_CLOCKS = ("clock-leader",) * 4 + ("clock-follower",) * 2 + ("clock-start",) * 2  # as many as there are steps
 LONG = (*SHORT, "all")
+STEPS = [sign * seconds for sign in (1, -1) for seconds in (0.1, 6.0, 3_600.0, 365 * 86_400.0)]
 
 
 def rounds_of(kinds: Iterable[str], dice: random.Random) -> Iterator[Round]:
-    """Every second round waits for runs in flight.
+    """Every second round waits for runs in flight; clocks take each step once before any comes again.
 
     Where nobody can commit, that lasts for more than the 2 s that a write is held, so that 503 is seen; a stalled
     leader sleeps for longer than an election takes, and far shorter than its lease.
     """
+    steps = itertools.cycle(dice.sample(STEPS, len(STEPS)))
     for place, kind in enumerate(kinds):
+        if kind in CLOCKS:
+            yield Round(kind, place % 2 == 0, 0.0, dice.uniform(0.1, 0.3), next(steps))
+            continue
         is_brief = kind in ("leader", "follower")
         yield Round(
             kind, place % 2 == 0 or not is_brief, dice.uniform(0.1, 0.8) if is_brief else 2.3, dice.uniform(0.1, 1.2)
         )
 
 
-def short_rounds(seed: int) -> Iterator[Round]:
-    """The least that gives a verdict, in an order of its own for each seed."""
+def short_rounds(seed: int, more: Iterable[str] = ()) -> Iterator[Round]:
+    """The least that gives a verdict, and `more`, in an order of its own for each seed."""
     dice = random.Random(seed)
-    return rounds_of(dice.sample(SHORT, len(SHORT)), dice)
+    kinds = (*SHORT, *more)
+    return rounds_of(dice.sample(kinds, len(kinds)), dice)
 
 
 def long_rounds(seed: int, minutes: float, more: Iterable[str] = ()) -> Iterator[Round]:
@@ -372,6 +391,93 @@ async def cut_followers(campaign: Campaign, each: Round, leader: str, followers:
     return await _part(campaign, each, lambda leader, followers: (followers[0], [followers[1]]))
 
 
+# ---- clocks ----------------------------------------------------------------------------------------------------------
+
+
+def _clocked(campaign: Campaign) -> WallClockCluster:
+    assert isinstance(campaign.cluster, WallClockCluster), "the nodes of this cluster have no clocks of their own"
+    return campaign.cluster
+
+
+async def _seen(campaign: Campaign, name: str, seconds: float, by: str) -> None:
+    """Until another node knows that this one's clock is wrong by so much; wrong by little it just is for as long."""
+    if abs(seconds) <= SKEW_SECONDS:
+        await asyncio.sleep(LOOK_SECONDS)
+        return
+
+    async def is_seen() -> bool:
+        members = (await campaign.cluster.status(by))["members"]
+        [offset] = [one["clock_offset_ms"] for one in members if one["name"] == name]
+        return offset is not None and bool(abs(offset / 1000 - seconds) < SKEW_SECONDS / 2)
+
+    await eventually(is_seen, within=TOLD_SECONDS, what=f"{by} sees the clock of {name} wrong by {seconds:g} s")
+
+
+async def _step(campaign: Campaign, victim: str, seconds: float, by: str) -> None:
+    """Until the node itself knows that its clock has stepped, and another that it is wrong."""
+    cluster = _clocked(campaign)
+    log = cluster.nodes[victim].err
+    said = log.stat().st_size
+    cluster.set_clock(victim, seconds)
+
+    async def is_felt() -> bool:
+        return b"clock_jumped" in log.read_bytes()[said:]
+
+    if abs(seconds) > SKEW_SECONDS:
+        await eventually(is_felt, within=TOLD_SECONDS, what=f"{victim} says that its clock has jumped by {seconds:g} s")
+    await _seen(campaign, victim, seconds, by)
+
+
+async def clock_leader(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    """Beyond the skew it hands over, once a minute at most: whoever leads then goes on by what it trusts."""
+    if each.in_flight:
+        await campaign.wait_in_flight(leader, leader)
+    await _step(campaign, leader, each.step_seconds, by=followers[0])
+    await campaign.wait_fires()
+    _clocked(campaign).set_clock(leader, 0.0)
+    return (leader,)
+
+
+async def clock_follower(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    await _step(campaign, followers[0], each.step_seconds, by=leader)
+    await campaign.wait_fires()
+    _clocked(campaign).set_clock(followers[0], 0.0)
+    return (followers[0],)
+
+
+async def clock_start(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    """It has trusted nothing before, and takes what a majority agrees on."""
+    cluster, victim = _clocked(campaign), followers[0]
+    at = await campaign.now()
+    await cluster.kill(victim)
+    cluster.set_clock(victim, each.step_seconds)
+    await campaign.revive({campaign.dies(victim, leader, at): victim})
+    await _seen(campaign, victim, each.step_seconds, by=leader)
+    await campaign.wait_fires()
+    cluster.set_clock(victim, 0.0)
+    return (victim,)
+
+
+async def clock_heirs(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
+    """Whoever of the two leads goes on by what it has trusted before, says so, and believes neither clock alone."""
+    cluster, victim = _clocked(campaign), followers[0]
+    await _step(campaign, victim, each.step_seconds, by=leader)
+    at = await campaign.now()
+    await cluster.kill(leader)
+    place = campaign.dies(leader, leader, at)
+    heir = await cluster.wait_leader(other_than=leader, within=ELECTION_SECONDS)
+    if abs(each.step_seconds) > SKEW_SECONDS:
+
+        async def is_said() -> bool:
+            return bool((await cluster.status(heir))["clock_untrusted"])
+
+        await eventually(is_said, within=TOLD_SECONDS, what=f"{heir} says that nobody agrees with it on the time")
+    await campaign.wait_fires()
+    await campaign.revive({place: leader})
+    cluster.set_clock(victim, 0.0)
+    return (victim, leader)
+
+
 # ---- power -----------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +511,12 @@ CUTS = {
     "cut-pair": Sort(cut_pair),
     "cut-followers": Sort(cut_followers),
 }
+CLOCKS = {
+    "clock-leader": Sort(clock_leader),
+    "clock-follower": Sort(clock_follower),
+    "clock-start": Sort(clock_start),
+    "clock-heirs": Sort(clock_heirs),
+}
 POWER_CUTS = {
     "power-leader": Sort(power_leader),
     "power-follower": Sort(power_follower),
@@ -425,5 +537,6 @@ FAULTS = {
     "starve": Sort(starve_leader, ends_leases=True),
     "freeze": Sort(pause_followers),
     **CUTS,
+    **CLOCKS,
     **POWER_CUTS,
 }

@@ -1,6 +1,7 @@
 """The evidence of a chaos run as plain data, with its way to a file and back.  Not here: any judgement.
 
-All instants are integer milliseconds since 1970 UTC by the clock of the machine that all processes share.
+All instants are integer milliseconds since 1970 UTC by the machine's clock, the true one: all processes share it, but
+for nodes whose clocks are set wrong for a while.
 """
 
 from __future__ import annotations
@@ -181,6 +182,17 @@ class Sample:
     fired: int
     skipped: int
     seen_at: int
+    index: int = 0  # of the log, at which it was served
+
+
+@dataclass(frozen=True)
+class Told:
+    """The time that a node trusts, by its own word; `asked_at` and `seen_at` by the true clock."""
+
+    node: str
+    time: int
+    asked_at: int
+    seen_at: int
 
 
 @dataclass(frozen=True)
@@ -220,6 +232,7 @@ class Fault:
     at: int
     healed_at: int | None
     ends_leases: bool = False  # it may last longer than a lease, so that what ran there may be lost
+    step_ms: int = 0  # by so much a wall clock was set wrong
 
 
 @dataclass(frozen=True)
@@ -260,6 +273,7 @@ class Evidence:
     samples: tuple[Sample, ...] = ()  # one after the other
     odd: tuple[Odd, ...] = ()
     fallen: tuple[Fallen, ...] = ()
+    told: tuple[Told, ...] = ()
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self)))
@@ -297,4 +311,5 @@ class Evidence:
             samples=tuple(Sample(**row) for row in raw["samples"]),
             odd=tuple(Odd(**row) for row in raw["odd"]),
             fallen=tuple(Fallen(**row) for row in raw["fallen"]),
+            told=tuple(Told(**row) for row in raw["told"]),
         )

@@ -24,6 +24,7 @@ from tests.chaos.history import (
     Remaining,
     Run,
     Sample,
+    Told,
     Write,
 )
 
@@ -43,8 +44,12 @@ ENOUGH = Needs(
     times_in_pauses=2,
     samples=3,
     odd_writes=1,
-    faults=("cut-leader", "wipe"),
+    clock_steps=1,
+    times_told=2,
+    faults=("cut-leader", "wipe", "clock-leader"),
 )
+STEP_AT = BEGIN + 19_000  # a clock is wrong from here on,
+RIGHT_AT = BEGIN + 23_500  # until here
 CUT_AT = BEGIN + 32_000
 EDITED = "@every 1s from 2025-12-31T23:59:59.500Z"  # what `edited` has from 15 s on
 LOST_AT = BEGIN + 10_000  # the scheduled time whose runs meet the first kill of n1
@@ -168,16 +173,21 @@ def good() -> Evidence:
         faults=(
             Fault("cut-leader", ("n1",), CUT_AT, CUT_AT + 2_000, ends_leases=True),
             Fault("wipe", ("n3",), BEGIN + 35_000, BEGIN + 36_000),
+            Fault("clock-leader", ("n2",), STEP_AT, RIGHT_AT, step_ms=3_600_000),
         ),
         samples=(
-            Sample("most-1", "@every 1s", False, BEGIN - 200, BEGIN + 5_000, 5, 0, BEGIN + 5_700),
-            Sample("edited", "* * * * * *", True, BEGIN + 10_000, BEGIN + 10_000, 0, 0, BEGIN + 10_300),
-            Sample("most-1", "@every 1s", False, BEGIN - 200, BEGIN + 11_000, 10, 1, BEGIN + 11_400),
+            Sample("most-1", "@every 1s", False, BEGIN - 200, BEGIN + 5_000, 5, 0, BEGIN + 5_700, 50),
+            Sample("edited", "* * * * * *", True, BEGIN + 10_000, BEGIN + 10_000, 0, 0, BEGIN + 10_300, 100),
+            Sample("most-1", "@every 1s", False, BEGIN - 200, BEGIN + 11_000, 10, 1, BEGIN + 11_400, 110),
         ),
         odd=(
             Odd("PUT /v1/jobs/odd-1", 201, "n1"),
             Odd("PUT /v1/jobs/odd-2", 422, "n2"),
             Odd("DELETE /v1/jobs/odd-2", None, "n2"),
+        ),
+        told=(
+            Told("n2", STEP_AT + 1_004, STEP_AT + 1_000, STEP_AT + 1_005),
+            Told("n1", STEP_AT + 1_950, STEP_AT + 2_000, STEP_AT + 2_005),
         ),
     )
 
@@ -290,9 +300,17 @@ def fired_in_the_pause(evidence: Evidence) -> Evidence:
     return replace(evidence, runs=(*evidence.runs, fired))
 
 
+def with_told(evidence: Evidence, time: int) -> Evidence:
+    """The node whose clock is wrong trusts another time."""
+    return replace(evidence, told=(replace(evidence.told[0], time=time), *evidence.told[1:]))
+
+
 def silent_after_last_kill(evidence: Evidence, ms: int = 11_000) -> Evidence:
-    """Nothing that fell due after the last kill arrived for so long."""
-    quiet = evidence.kills[-1].at
+    return silent_after(evidence, evidence.kills[-1].at, ms)
+
+
+def silent_after(evidence: Evidence, quiet: int, ms: int) -> Evidence:
+    """Nothing that fell due after this instant arrived for so long."""
     return replace(
         evidence,
         arrivals=tuple(

@@ -1,4 +1,4 @@
-"""A real cluster under kill -9, judged from outside: nothing lost, nothing decided twice, fires go on."""
+"""A real cluster under kill -9 and wrong clocks, judged from outside: nothing lost or decided twice, fires go on."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.campaign import unleash
-from tests.chaos.checker import judge
-from tests.chaos.faults import short_rounds
+from tests.chaos.checker import Needs, judge
+from tests.chaos.faults import SHORT_CLOCKS, STEPS, short_rounds
 from tests.cluster.harness import Cluster, eventually
+from tests.cluster.wall_clocks import WallClockCluster, best_clock_cluster
 from tests.patience import quickest
 
 SEED = 3  # the order of the faults; `scripts/chaos --seed N` runs others
 
 
-async def test_killing_nodes_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
-    """8 SIGKILLs of leaders and 4 of followers under fire: the checker finds nothing, and has enough to say so."""
+async def test_killing_nodes_and_setting_their_clocks_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    """8 SIGKILLs of leaders and 4 of followers under fire, and clocks that step by up to a year: nothing is found.
+
+    The checker has enough to say so.
+    """
     began = time.monotonic()
-    verdict = judge(await unleash(tmp_path, SEED, short_rounds(SEED)))
+    make = best_clock_cluster(tmp_path)
+    clocks, steps = (SHORT_CLOCKS, len(STEPS)) if issubclass(make, WallClockCluster) else ((), 0)
+    needs = Needs(clock_steps=steps, times_told=100, faults=tuple(dict.fromkeys(clocks)))
+    verdict = judge(await unleash(tmp_path, SEED, short_rounds(SEED, clocks), make=make), needs)
     print(verdict.table())
     print(f"{time.monotonic() - began:.1f} s")
     assert verdict.word == "passed", f"\n{verdict.table()}\nevidence: {tmp_path / 'evidence.json'}"

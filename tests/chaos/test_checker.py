@@ -11,17 +11,20 @@ import pytest
 
 from tests.chaos.calendar import due_times
 from tests.chaos.checker import RULES, Needs, judge
+from tests.chaos.faults import SHORT, SHORT_CLOCKS, STEPS, short_rounds
 from tests.chaos.history import Evidence, Fallen, Kill, Remaining, milliseconds
 from tests.chaos.made_up import (
     BEGIN,
     ENOUGH,
     SECONDS,
+    STEP_AT,
     Change,
     a_job,
     fired_again,
     fired_in_the_pause,
     good,
     run_of,
+    silent_after,
     silent_after_last_kill,
     skipped,
     summarised,
@@ -34,6 +37,7 @@ from tests.chaos.made_up import (
     with_remaining,
     with_run,
     with_sample,
+    with_told,
     with_write,
     without_arrivals,
     without_run,
@@ -60,6 +64,11 @@ BROKEN: list[tuple[str, str, Change]] = [
     ),
     ("one_decision", "says 2 times, the calendar has 3", lambda good: summarised(good, 2)),
     ("one_decision", "decided 2 times", lambda good: with_run(summarised(good, 4), "most-1", 32, last=BEGIN + 33_000)),
+    (  # a clock's hour was believed
+        "one_decision",
+        "nothing was due",
+        lambda good: with_run(summarised(good, 3), "most-1", 32, reason="misfire", last=BEGIN + 3_632_000),
+    ),
     ("one_decision", "nobody asked", lambda good: with_run(good, "most-1", 5, cause="manual")),
     ("run_ids", "names 2 rows", lambda good: with_run(good, "most-1", 5, id=run_of(good, "most-2", 5).id)),
     ("run_ids", "does not exist", lambda good: with_run(good, "most-1", 5, job="ghost")),
@@ -121,6 +130,7 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("ends", "nothing befell n2 then", lambda good: with_attempt(good, "most-1", 20, state="lost")),
     ("resumption", "resumed after 11000 ms", silent_after_last_kill),
     ("resumption", "a majority is whole from", lambda good: silent_after_last_kill(good, 6_000)),
+    ("resumption", f"a majority is whole from {STEP_AT}", lambda good: silent_after(good, STEP_AT, 3_500)),
     (
         "resumption",
         "resumed after None ms",
@@ -190,6 +200,14 @@ BROKEN: list[tuple[str, str, Change]] = [
         "cluster time was",
         lambda good: with_attempt(good, "most-1", 5, started_at=BEGIN + 10_500),
     ),
+    (
+        "time_and_watermarks",
+        "before it was due",
+        lambda good: with_arrival(good, "most-1", 25, arrived_at=BEGIN + 19_900),
+    ),
+    ("time_and_watermarks", f"{BEGIN + 19_002} by index 190", lambda good: with_sample(good, 2, index=190)),
+    ("time_and_watermarks", "n2 trusts", lambda good: with_told(good, STEP_AT + 7_000)),
+    ("time_and_watermarks", "n2 trusts", lambda good: with_told(good, STEP_AT - 5_000)),
     ("counters", "owed 11 from", lambda good: with_sample(good, 2, skipped=0)),
     ("oddities", "answered 500", lambda good: replace(good, odd=(replace(good.odd[0], status=500),))),
     ("oddities", "ended by itself", lambda good: replace(good, fallen=(Fallen("n2", 70, "cannot be applied"),))),
@@ -225,6 +243,15 @@ def test_a_summary_row_counts_for_the_times_it_covers() -> None:
     assert judge(summarised(good(), 3), ENOUGH).violations == ()
 
 
+@pytest.mark.parametrize("is_majority_dead", [True, False], ids=["two dead", "one dead"])
+def test_a_long_silence_is_right_only_where_no_majority_is_left(is_majority_dead: bool) -> None:
+    """How long the dead take to start is no matter: once two of three are whole fires go on, at once."""
+    down = [Kill(name, "leader", BEGIN + 25_500, BEGIN + 36_500) for name in ("n1", "n2")[: 1 + is_majority_dead]]
+    silent = silent_after_last_kill(replace(good(), kills=(*good().kills[:2], *down)), 11_500)
+    said = [violation.message for violation in judge(silent, ENOUGH).violations if violation.rule == "resumption"]
+    assert bool(said) != is_majority_dead, said
+
+
 def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
     """Both ends of a write without an answer are fine."""
     there = with_remaining(with_remaining(good(), "w-4", Remaining("one", 12)), "w-5", None)
@@ -256,6 +283,8 @@ def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
         (lambda good: with_phases(good, 3), "times_in_pauses 0"),
         (lambda good: replace(good, samples=good.samples[1:]), "samples 2"),
         (lambda good: replace(good, odd=good.odd[1:]), "odd_writes 0"),
+        (lambda good: replace(good, faults=good.faults[:2]), "clock_steps 0"),
+        (lambda good: replace(good, told=good.told[1:]), "times_told 1"),
         (lambda good: replace(good, faults=good.faults[:1]), "no wipe"),
         (
             lambda good: replace(good, faults=(replace(good.faults[0], healed_at=None), good.faults[1])),
@@ -277,6 +306,17 @@ def test_the_short_form_asks_for_no_less_than_the_contract() -> None:
     assert (needs.leader_kills, needs.follower_kills, needs.kills_in_flight) == (8, 4, 6)
     assert (needs.counted_jobs, needs.due_times) == (20, 1000)
     assert judge(good()).word == "inconclusive"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_short_form_sets_clocks_wrong_by_each_amount_once(seed: int) -> None:
+    """By a tenth of a second, by more than the skew, by an hour and a year; ahead and back; of leaders and others."""
+    rounds = list(short_rounds(seed, SHORT_CLOCKS))
+    stepped = [each for each in rounds if each.step_seconds]
+    assert sorted(each.step_seconds for each in stepped) == sorted(STEPS)
+    assert {abs(seconds) for seconds in STEPS} == {0.1, 6.0, 3_600.0, 31_536_000.0}
+    assert {each.kind for each in stepped} == set(SHORT_CLOCKS)
+    assert len(rounds) == len(SHORT) + len(stepped)
 
 
 @pytest.mark.parametrize(

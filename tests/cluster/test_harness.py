@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.cluster.disks import DiskCluster
 from tests.cluster.harness import Cluster, ReservedPorts, UnansweredError, eventually
 from tests.cluster.network import NamespacedCluster, ProxiedCluster
+from tests.cluster.wall_clocks import WallClockCluster, best_clock_cluster
 
 
 async def test_a_condition_is_awaited_and_its_last_reason_is_told() -> None:
@@ -74,7 +76,19 @@ async def test_a_command_line_is_the_contracts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("network", [NamespacedCluster, ProxiedCluster])
-def test_a_cluster_whose_disks_and_connections_fail_is_both_sorts(network: type[Cluster]) -> None:
-    """`scripts/chaos` joins them: what the one has of its own takes no name of the other's."""
-    common = vars(network).keys() & vars(DiskCluster).keys()
-    assert {name for name in common if not name.startswith("__")} == set()
+def test_a_cluster_that_suffers_all_faults_is_of_all_sorts(network: type[Cluster]) -> None:
+    """`scripts/chaos` joins them: what the one has of its own takes no name of the others', but for what each adds to.
+
+    Those are `command`, which each hands on.
+    """
+    names = Counter(name for sort in (network, DiskCluster, WallClockCluster) for name in vars(sort))
+    assert {name for name, count in names.items() if count > 1 and not name.startswith("__")} <= {"command"}
+
+
+def test_without_a_compiler_it_is_said_that_no_clock_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict lists what could not be injected."""
+    monkeypatch.setenv("PATH", "")
+    make = best_clock_cluster(tmp_path)
+    assert not issubclass(make, WallClockCluster)
+    [told] = make.not_injected
+    assert told.startswith("wall clocks that step: there is no C compiler")

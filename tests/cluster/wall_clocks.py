@@ -35,3 +35,11 @@ class WallClockCluster(Cluster):
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.clock"
+
+
+def best_clock_cluster(folder: Path) -> type[Cluster]:
+    """A WallClockCluster, or a cluster that says why its clocks cannot be set; compiles the shim to `folder`."""
+    reason = why_no_shim(folder)
+    if reason is None:
+        return WallClockCluster
+    return type("OneClockCluster", (Cluster,), {"not_injected": (f"wall clocks that step: {reason}",)})
