@@ -312,8 +312,10 @@ def _frames_of(path: Path) -> Iterator[bytes]:
     at = 0
     while len(raw) - at > _HEAD:
         size = int.from_bytes(raw[at : at + 4], "little")
+        if not 0 < size <= FRAME_BYTES_MAX:  # zeros, of pages that were never written, have a right checksum
+            return
         data = raw[at + _HEAD : at + _HEAD + size]
-        if size > FRAME_BYTES_MAX or len(data) < size or zlib.crc32(data).to_bytes(4, "little") != raw[at + 4 : at + 8]:
+        if len(data) < size or zlib.crc32(data).to_bytes(4, "little") != raw[at + 4 : at + 8]:
             return
         yield data
         at += _HEAD + size

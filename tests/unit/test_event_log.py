@@ -193,7 +193,7 @@ def test_a_snapshot_that_jumps_ahead_leaves_a_gap_that_is_told(tmp_path: Path) -
     log.close()
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "lose a file"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "zeros", "lose a file"])
 def test_what_a_power_cut_left_is_read_without_a_gap(tmp_path: Path, damage: str) -> None:
     """Pages of unsynced files may be missing anywhere: only what hangs together with the newest counts."""
     log = EventLog(tmp_path, kept=80)
@@ -208,6 +208,9 @@ def test_what_a_power_cut_left_is_read_without_a_gap(tmp_path: Path, damage: str
     elif damage == "flip":
         raw[len(raw) // 2] ^= 1
         victim.write_bytes(raw)
+    elif damage == "zeros":  # the file had its length, and its pages were not there yet
+        first = 8 + int.from_bytes(raw[:4], "little")
+        victim.write_bytes(raw[:first] + bytes(len(raw) - first))
     else:
         victim.unlink()
     log = EventLog(tmp_path, kept=80)
