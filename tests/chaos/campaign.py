@@ -54,6 +54,7 @@ SLOW_DELAY_SECONDS = 0.55  # in flight more than half of the time, so that kills
 LONGER_THAN_ITS_INTERVAL_SECONDS = 1.8
 SETTLE_SECONDS = 30.0
 ATTEMPTS = {"at_most_once": None, "at_least_once": 50}  # a run may well meet more kills than the default's five
+GRACE = "60s"  # a machine that takes long to start those that were killed together makes no misfires of it
 WRITERS = 6
 READERS = 2
 STRANGERS = 1
@@ -184,6 +185,7 @@ class Campaign:
                 executor={"type": "http", "url": self.receiver.hook(plan.delay)},
                 delivery=plan.delivery,
                 retry={"max_attempts": ATTEMPTS[plan.delivery]},
+                misfire={"grace": GRACE},
                 overlap={"policy": plan.overlap},
                 timeout="20s",
                 history={"runs": self.history_runs},
