@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from raftcron.api import bodies, respond
 from raftcron.api.context import NODE
 from raftcron.api.forward import stream
+from raftcron.api.paced import PacedResponse, dropping
 from raftcron.api.query import Query, given_key
 from raftcron.core.archive import ARCHIVE_BYTES_MAX
 from raftcron.errors import MalformedError, TooLargeError
@@ -25,7 +26,7 @@ async def get(request: web.Request) -> web.StreamResponse:
     Query(request, ()).refuse_any()
     node = request.app[NODE]
     index, pieces = await node.backups.take(node.log.status().cluster_id or "")
-    response = web.StreamResponse(
+    response = PacedResponse(
         headers={
             "Content-Type": ARCHIVE,
             "Content-Disposition": f'attachment; filename="raftcron-{index}.backup"',
@@ -33,11 +34,12 @@ async def get(request: web.Request) -> web.StreamResponse:
         }
     )
     await response.prepare(request)
-    if request.method != "HEAD":
-        for piece in pieces:
-            await response.write(piece)
-            await asyncio.sleep(0)
-    await response.write_eof()
+    with dropping(request, "backup"):
+        if request.method != "HEAD":
+            for piece in pieces:
+                await response.write(piece)
+                await asyncio.sleep(0)
+        await response.write_eof()
     return response
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from raftcron.api.auth import principal
 from raftcron.api.context import NODE, NodeContext
+from raftcron.api.paced import PacedResponse, TakesNothingError
 from raftcron.api.query import Query
 from raftcron.core import events as core
 from raftcron.core.access import still_known
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 KINDS: Final = ("run", "job", "leader", "node", "calendar")
 STREAMS_MAX: Final = 1_000  # at once on a node; each costs a connection and some KiB
 ALIVE_SECONDS: Final = 15.0  # between two signs of life where nothing happens
-SLOW_SECONDS: Final = 30.0  # a reader that takes nothing for so long is dropped
 WRITE_BYTES: Final = 64 << 10  # handed over at once
 
 _ID = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})", re.ASCII)
@@ -68,10 +68,10 @@ async def _stream(
     request: web.Request, node: NodeContext, reader: Reader, kinds: set[str], job: str | None
 ) -> web.StreamResponse:
     who = principal(request)
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+    response = PacedResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
     await response.prepare(request)
     try:
-        await _send(response, b": raftcron\n\n")
+        await response.write(b": raftcron\n\n")
         while True:
             if not still_known(node.machine.state.tokens, who):
                 await _drop(response, "the token was revoked")
@@ -88,27 +88,21 @@ async def _stream(
                 parts.append(_written(place, event))
                 size += len(parts[-1])
                 if size >= WRITE_BYTES:
-                    await _send(response, b"".join(parts))
+                    await response.write(b"".join(parts))
                     parts, size = [], 0
             if parts:
-                await _send(response, b"".join(parts))
+                await response.write(b"".join(parts))
                 continue
             try:
                 async with asyncio.timeout(ALIVE_SECONDS):
                     await news.wait()
             except TimeoutError:
-                await _send(response, b": alive\n\n")
+                await response.write(b": alive\n\n")
     except GoneError as error:
         await _drop(response, error.detail)
-    except TimeoutError:
-        await _drop(response, f"it took nothing for {SLOW_SECONDS:g} s")
+    except TakesNothingError as error:
+        await _drop(response, str(error))
     return response
-
-
-async def _send(response: web.StreamResponse, data: bytes) -> None:
-    """TimeoutError: the reader takes nothing."""
-    async with asyncio.timeout(SLOW_SECONDS):
-        await response.write(data)
 
 
 async def _drop(response: web.StreamResponse, reason: str) -> None:

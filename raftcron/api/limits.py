@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftcron.api import auth, backup, bodies, connections, events, forward, query, server
+from raftcron.api import auth, backup, bodies, connections, events, forward, paced, query, server
 from raftcron.api import bulk as bulk_body
 from raftcron.config import table
 from raftcron.core import (
@@ -111,9 +111,9 @@ def _answers() -> list[Row]:
         ("times that one explanation lists", f"{explain.MAX_NEXT:,}", "422"),
         ("streams of events of a node", f"{events.STREAMS_MAX:,}", "429"),
         (
-            "time for which a reader of events may take nothing",
-            _time(events.SLOW_SECONDS),
-            "it is dropped, and told why",
+            "time for which a reader of events, an output or a backup may take nothing",
+            _time(paced.SLOW_SECONDS),
+            "it is dropped; one of events is told why",
         ),
         ("outputs that are read through a node", f"{kept_output.READERS_MAX:,}", "429"),
         ("answer of the leader to a forwarded write", _size(forward.ANSWER_BYTES_MAX), "504"),

@@ -17,6 +17,7 @@ from aiohttp import web
 from raftcron.api import problems, respond
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.forward import SESSION, carried, trust, url_at
+from raftcron.api.paced import PacedResponse, dropping
 from raftcron.api.query import READ, Query
 from raftcron.core.model import ENDED, LOST, RUNNING, AttemptRecord, Run
 from raftcron.errors import GoneError, NotFoundError, RaftcronError, TooManyError, UnavailableError
@@ -96,7 +97,8 @@ async def get(request: web.Request) -> web.StreamResponse:
         raise TooManyError(f"{READERS_MAX} outputs are being read through this node: ask another one, or later")
     node.outputs.readers += 1
     try:
-        return await _answer(request, follow, asked, is_carried=part is not None, headers=headers)
+        with dropping(request, "output"):
+            return await _answer(request, follow, asked, is_carried=part is not None, headers=headers)
     except _Stop as stop:
         return stop.response
     finally:
@@ -114,7 +116,7 @@ async def _answer(
     pieces = None if attempt is None else await _open(request, attempt, follow, is_carried=is_carried)
     if attempt is not None:
         headers[ATTEMPT] = str(attempt.record.attempt)
-    response = web.StreamResponse(headers={**headers, "Content-Type": "text/plain; charset=utf-8"})
+    response = PacedResponse(headers={**headers, "Content-Type": "text/plain; charset=utf-8"})
     await response.prepare(request)
     while request.method != "HEAD" and attempt is not None and pieces is not None:
         async with aclosing(pieces):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -192,6 +195,17 @@ class Bench:
         async with self.session.request(method, url, data=stream, headers=sent, allow_redirects=False) as response:
             return Answer(response.status, response.headers.copy(), await response.read())
 
+    @contextmanager
+    def taking_nothing(self, path: str, on: str = "n1") -> Iterator[socket.socket]:
+        """A reader that asks and takes no byte of the answer."""
+        url = URL(self.nodes[on].url)
+        with socket.socket() as narrow:
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little lies between the two
+            narrow.connect((url.host, url.port))
+            narrow.sendall(f"GET {path} HTTP/1.1\r\nHost: {url.authority}\r\n\r\n".encode())
+            narrow.setblocking(False)
+            yield narrow
+
     async def put(
         self, name: str, *, on: str = "n1", headers: Mapping[str, str] | None = None, **fields: Any
     ) -> Answer:
@@ -207,6 +221,14 @@ class Bench:
         run = self.n1.machine.state.runs[run_id]
         ended = Finished(run_id, run.fencing_token, **{"state": "succeeded", **fields})
         await self.n1.propose(Finish([ended]))
+
+
+async def until_cut(reader: socket.socket) -> None:
+    """Take what was on its way, until the node has ended the connection; TimeoutError if it does not."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ConnectionResetError):
+        while await asyncio.wait_for(loop.sock_recv(reader, 1 << 20), 60):
+            pass
 
 
 @asynccontextmanager

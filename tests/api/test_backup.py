@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
 
+from raftcron.api import paced
+from raftcron.api.connections import CONNECTIONS, Connections
 from raftcron.core.archive import ARCHIVE_VERSION, MAGIC
 from raftcron.runtime import backup
-from tests.api.bench import GOOD, Answer, Bench, bench
+from tests.api.bench import GOOD, Answer, Bench, bench, until_cut
 from tests.api.test_events import watching
 
 TYPE = {"Content-Type": "application/vnd.raftcron.backup"}
@@ -224,3 +227,25 @@ async def test_only_an_admin_may(one: Bench) -> None:
     (await one.ask("POST", "/v1/restore", data=data, headers={**TYPE, **operate})).problem(403)
     (await one.ask("GET", "/v1/backup", headers=asked)).expect(200)
     (await one.ask("POST", "/v1/restore", data=data, headers={**TYPE, **asked})).expect(200)
+
+
+async def test_a_reader_that_takes_nothing_of_a_backup_is_dropped(
+    one: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection is cut, and the log says why."""
+    caplog.set_level(logging.INFO, paced.__name__)
+    for number in range(16):  # more than lies between two sockets
+        (await one.put(f"large-{number}", executor={**HTTP, "body": "x" * 1_000_000})).expect(201)
+    monkeypatch.setattr(paced, "SLOW_SECONDS", 0.3)
+    connections: Connections = one.n1.runner.app[CONNECTIONS]
+    with one.taking_nothing("/v1/backup") as narrow:
+        async with asyncio.timeout(60):
+            while not connections._busy:
+                await asyncio.sleep(0)
+            while connections._busy:
+                await asyncio.sleep(0.01)
+        await until_cut(narrow)
+    told = [record.getMessage() for record in caplog.records if record.name == paced.__name__]
+    assert told == ["backup_reader_dropped reason=it took nothing for 0.3 s"]
+    monkeypatch.setattr(paced, "SLOW_SECONDS", 60.0)
+    assert len((await one.ask("GET", "/v1/backup")).expect(200).body) > 16_000_000

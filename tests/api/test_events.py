@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from raftcron.api import events
+from raftcron.api import events, paced
 from raftcron.client.events import Event, Parser
 from raftcron.core.codec import encode_entry
 from raftcron.core.commands import Entry, PutJob
@@ -169,7 +169,7 @@ async def test_a_reader_that_takes_nothing_is_dropped(
 ) -> None:
     """It costs the node neither memory nor a place for ever; the log says why, and the others go on."""
     caplog.set_level(logging.INFO, events.__name__)
-    monkeypatch.setattr(events, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(paced, "SLOW_SECONDS", 0.2)
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little lies between the two
     narrow.connect(("127.0.0.1", int(one.n1.url.rsplit(":", 1)[1])))

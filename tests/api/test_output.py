@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from raftcron.api import paced
 from raftcron.core.commands import Assign, Assignment, Lose, Place, Requeue, Token
 from raftcron.core.model import Run
 from raftcron.executors.kept_output import READERS_MAX, KeptOutput
 from raftcron.executors.output import output_name
-from tests.api.bench import Bench
+from tests.api.bench import Bench, until_cut
 
 RETRIED = {"delivery": "at_least_once", "retry": {"max_attempts": 2}}
 LONG = b"line\n" * 10_000
@@ -197,3 +199,28 @@ async def test_readers_are_counted_to_their_end(two: Bench, disks: Path) -> None
     async with asyncio.timeout(60):
         while two.n1.context.outputs.readers or two.n2.context.outputs.readers:
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("query", ["", "?follow=1"])
+@pytest.mark.parametrize("on", ["n1", "n2"])
+async def test_a_reader_that_takes_nothing_gives_its_place_back(
+    two: Bench, disks: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, on: str, query: str
+) -> None:
+    """On the node that was asked and on the one that has the output: its connection is cut, and the log says why."""
+    caplog.set_level(logging.INFO, paced.__name__)
+    monkeypatch.setattr(paced, "SLOW_SECONDS", 0.3)
+    run = await begin(two)
+    file_of(disks, run).write_bytes(bytes(16 << 20))  # more than lies between two sockets
+    asked, has_it = two.nodes[on].context.outputs, two.n1.context.outputs
+    asked.readers += READERS_MAX - 1
+    with two.taking_nothing(f"/v1/runs/{run.id}/output{query}", on) as narrow:
+        async with asyncio.timeout(60):
+            while asked.readers < READERS_MAX:
+                await asyncio.sleep(0)
+            while asked.readers == READERS_MAX or has_it.readers not in (0, READERS_MAX - 1):
+                await asyncio.sleep(0.01)
+        await until_cut(narrow)
+    told = {record.getMessage() for record in caplog.records if record.name == paced.__name__}
+    assert told == {"output_reader_dropped reason=it took nothing for 0.3 s"}
+    monkeypatch.setattr(paced, "SLOW_SECONDS", 60.0)
+    assert len(await read(two, run, on=on)) == 16 << 20
