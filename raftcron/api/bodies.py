@@ -95,7 +95,7 @@ def _walked(body: bytes) -> Any:
             f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
     except _KeyTwiceError as error:
-        raise MalformedError(f"the body is not usable: the key {error.args[0]!r:.80} is twice in one object") from None
+        raise key_twice(error.args[0]) from None
     except ValueError as error:  # an integer of more digits than Python reads, or a constant
         raise MalformedError(f"the body is not JSON: {str(error).split(';')[0]}") from None
     _check_values(value)
@@ -164,6 +164,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number that JSON has")
+
+
+def key_twice(key: str) -> MalformedError:
+    """What such a body is refused with."""
+    return MalformedError(f"the body is not usable: the key {key!r:.80} is twice in one object")
 
 
 def _check_values(value: Any) -> None:

@@ -175,6 +175,8 @@ async def _split(body: bytes, clock: Clock, faults: list[Fault]) -> tuple[AsyncI
         raise TooLargeError(f"the body holds more than {LISTS_MAX:,} lists and objects; nothing was done: split it")
     await asyncio.sleep(0)
     faults += (Fault(f"/{name[:100]}", "is not a field here" + near(name[:100], FIELDS)) for name in _unknown(body))
+    if not faults:
+        await _check_keys(body, clock)
     raws = {name: memoryview(getattr(whole, name)) for name in FIELDS if name != "jobs"}
     long = sorted(name for name, raw in raws.items() if len(raw) > FIELD_BYTES_MAX)
     faults += (Fault(f"/{name}", f"is longer than {FIELD_BYTES_MAX} bytes") for name in long)
@@ -195,15 +197,35 @@ def _unknown(body: bytes) -> list[str]:
     return []
 
 
+async def _check_keys(body: bytes, clock: Clock) -> None:
+    """Of keys that are there twice the decoder has taken the last.  MalformedError.
+
+    `body`: an object without other keys than FIELDS, so that few are looked at.
+    """
+    whole = body.strip()
+    seen: set[str] = set()
+    async for start, _ in _spans(whole, clock):
+        key = msgspec.json.decode(elements.key(whole, start), type=str)
+        if key in seen:
+            raise bodies.key_twice(key)
+        seen.add(key)
+
+
 async def _elements(jobs: memoryview, clock: Clock) -> AsyncIterator[Sent]:
-    """The jobs of an array, decoded as they are asked for; where one is long, with turns for everything else."""
+    """The jobs of an array, decoded as they are asked for."""
+    async for start, stop in _spans(jobs, clock):
+        yield _decoded(bytes(jobs[start:stop]).strip())
+
+
+async def _spans(whole: bytes | memoryview, clock: Clock) -> AsyncIterator[tuple[int, int]]:
+    """Where each element begins and ends; where one is long, with turns for everything else."""
     until = clock.monotonic() + SLICE_SECONDS
-    for span in elements.spans(jobs):
+    for span in elements.spans(whole):
         if clock.monotonic() > until:
             await asyncio.sleep(0)
             until = clock.monotonic() + SLICE_SECONDS
         if span is not None:
-            yield _decoded(bytes(jobs[span[0] : span[1]]).strip())
+            yield span
 
 
 def _kind_of_all(body: bytes, error: Exception) -> str:

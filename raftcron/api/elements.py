@@ -1,4 +1,4 @@
-"""The elements of a large JSON array, found one after another: no list of them all is ever made.
+"""The elements of a large JSON array or object, found one after another: no list of them all is ever made.
 
 Only for what a decoder has found to be JSON already: brackets, commas and quotation marks are looked for, no more.
 """
@@ -13,6 +13,7 @@ PIECE_BYTES: Final = 64 << 10  # what one step looks at, some 0.3 ms
 _BEFORE: Final = rb'(?:[^"\[\]{}%b]++|"(?:[^"\\]++|\\.)*+")*+'  # what holds none of these outside of a string
 _FLAT: Final = re.compile(_BEFORE % b",", re.DOTALL)
 _DEEP: Final = re.compile(_BEFORE % b"", re.DOTALL)
+_KEY: Final = re.compile(rb'\s*+("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 _TEXT: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _QUOTE, _OPENING, _CLOSING = ord('"'), b"[{", b"]}"
 
@@ -20,7 +21,8 @@ _QUOTE, _OPENING, _CLOSING = ord('"'), b"[{", b"]}"
 def spans(array: bytes | memoryview, piece_bytes: int = PIECE_BYTES) -> Iterator[tuple[int, int] | None]:
     """Where each element begins and ends, space around it included; None after a piece in which none has ended.
 
-    `array`: one JSON array, from its bracket to its bracket.  `piece_bytes`: at least 2.
+    `array`: one JSON array, from its bracket to its bracket, or an object, whose members are then the elements.
+    `piece_bytes`: at least 2.
     """
     start = at = 1
     end = len(array) - 1
@@ -52,3 +54,10 @@ def spans(array: bytes | memoryview, piece_bytes: int = PIECE_BYTES) -> Iterator
         is_any = True
     if is_any or start > 1:
         yield start, end
+
+
+def key(whole: bytes, start: int) -> bytes:
+    """The key of the member of an object that begins there, as it is written."""
+    found = _KEY.match(whole, start)
+    assert found is not None, "a member begins with its key"
+    return found[1]

@@ -185,6 +185,30 @@ async def test_a_large_body_of_another_shape_is_not_walked(
     assert [fault["pointer"] for fault in problem.get("errors", [])] == pointers
 
 
+@pytest.mark.parametrize("space", [0, bodies.JOB_BYTES_MAX], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        (b'"jobs": [], "jobs": JOBS', "jobs"),
+        (b'"jobs": JOBS, "owner": "me", "jobs": []', "jobs"),
+        (b'"jobs": JOBS, "\\u006aobs": JOBS', "jobs"),
+        (b'"jobs" :JOBS , "dry_run": true, "dry_run": false', "dry_run"),
+    ],
+)
+async def test_a_key_that_is_there_twice_is_refused_by_name(one: Bench, fields: bytes, key: str, space: int) -> None:
+    """In a body of any size; none of the two is taken."""
+    body = b" {" + fields.replace(b"JOBS", json.dumps(jobs("a")).encode()) + b" " * space + b"} "
+    problem = (await one.ask("POST", "/v1/jobs:apply", data=body)).problem(400, "malformed")
+    assert f"'{key}' is twice" in problem["detail"]
+    assert not one.n1.machine.state.jobs
+
+
+async def test_a_key_may_stand_again_within_a_job(one: Bench) -> None:
+    """Only twice in one object is too often."""
+    sent = {"jobs": jobs("a", labels={"jobs": '"jobs": ['}, owner="me"), "owner": "me"}
+    (await one.ask("POST", "/v1/jobs:apply", sent)).expect(200)
+
+
 ZEROS = b'{"jobs": [' + b"0," * (4 << 20) + b"0]}"
 
 
