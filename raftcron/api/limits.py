@@ -87,6 +87,11 @@ def _many() -> list[Row]:
             f"{bulk_body.STRAYS_MAX:,}",
             "422; those before are written",
         ),
+        (
+            "jobs of one `jobs:apply` whose faults are named",
+            f"{bulk.FAULTY_TOLD:,}",
+            "each of the others has its `status`, and one line in `errors`",
+        ),
         ("owner of jobs", f"{bulk_body.OWNER_MAX} characters", "422"),
         ("a field beside the jobs of one `jobs:apply`", f"{bulk_body.FIELD_BYTES_MAX:,} bytes", "422"),
         (

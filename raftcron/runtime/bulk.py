@@ -37,6 +37,7 @@ from raftcron.runtime.writes import taken
 CHUNK_JOBS: Final = 500  # some 20 ms of apply; apply.jobs.WRITES_MAX is what an entry may hold
 CHUNK_BYTES: Final = 768 << 10  # as they were sent; an entry holds 1 MiB, and a job's decisions stand in it too
 JOBS_MAX: Final = 1_000_000  # of one request
+FAULTY_TOLD: Final = 10_000  # jobs of one request whose faults are kept; of the others, that there are some
 SLICE_SECONDS: Final = 0.005  # of checking before the loop gets a turn
 
 NEW, REPLACED, UNCHANGED, DELETED, INVALID = "created", "replaced", "unchanged", "deleted", "invalid"
@@ -57,6 +58,9 @@ class Result(NamedTuple):
     status: int
     result: str
     errors: tuple[Fault, ...] = ()
+
+
+UNTOLD: Final = (Fault("", "is at fault: send it again alone, or once those before it are mended"),)
 
 
 class Applied(NamedTuple):
@@ -106,7 +110,7 @@ class Bulk:
         results: list[Result] = []
         names: set[str] = set()
         writes: list[Done] = []
-        number = judged = 0
+        number = judged = faulty = 0
         keys = None if key is None or dry_run else _Keys(key)
         is_over = False
         try:
@@ -117,6 +121,7 @@ class Bulk:
                 of_chunk = None if keys is None else keys.of_chunk(chunk)
                 self._service.answered(of_chunk)  # also where no job of it is sound
                 items = await self._check(chunk, owner, names, results)
+                faulty = _shorten(results, judged, faulty)
                 if dry_run:
                     self._foresee(items, owner, results)
                 elif items and not is_over:
@@ -284,6 +289,19 @@ class Bulk:
                 yield DeleteJob(
                     name, self._service.settled(job, self._time.now_ms()), self._machine.state.revision_of(job)
                 )
+
+
+def _shorten(results: list[Result], start: int, faulty: int) -> int:
+    """Keep no more faults than those of FAULTY_TOLD jobs; `faulty` are before `start`, and the answer is how many are.
+
+    A million jobs that are at fault would fill half a GiB.
+    """
+    for place in range(start, len(results)):
+        if results[place].result == INVALID:
+            faulty += 1
+            if faulty > FAULTY_TOLD:
+                results[place] = results[place]._replace(errors=UNTOLD)
+    return faulty
 
 
 async def _chunks(jobs: AsyncIterator[Sent]) -> AsyncIterator[list[Sent]]:

@@ -273,6 +273,19 @@ async def test_jobs_that_are_none_are_told_up_to_a_bound(one: Bench, monkeypatch
     assert sorted(one.n1.machine.state.jobs) == ["a", "b"]
 
 
+async def test_the_faults_of_so_many_jobs_are_named(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the first; of each other one, in whichever chunk, that it is at fault, and what to do."""
+    monkeypatch.setattr(bulk, "FAULTY_TOLD", 2)
+    monkeypatch.setattr(bulk, "CHUNK_JOBS", 2)
+    bad = [{"name": f"bad-{number}", "schedule": "nonsense"} for number in range(4)]
+    sent = [bad[0], *jobs("a"), *bad[1:], *jobs("b")]
+    answer = (await one.ask("POST", "/v1/jobs:apply", {"jobs": sent})).expect(200)
+    assert [each["status"] for each in answer.json["results"]] == [422, 201, 422, 422, 422, 201]
+    errors = [each["errors"] for each in answer.json["results"] if each["status"] == 422]
+    assert [[fault["pointer"] for fault in each] for each in errors] == [["/executor", "/schedule"]] * 2 + [[""]] * 2
+    assert "send it again" in errors[-1][0]["message"]
+
+
 async def test_too_many_lists_are_too_large(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each bracket is looked at by itself, so they are counted before."""
     monkeypatch.setattr(api_bulk, "LISTS_MAX", 100)
