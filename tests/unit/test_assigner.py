@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftcron.clock import SystemClock
 from raftcron.core import definition
 from raftcron.core.codec import encode_entry
 from raftcron.core.commands import (
@@ -26,6 +25,7 @@ from raftcron.core.model import Run
 from raftcron.runtime.assigner import RUNS_PER_LOOK, Assigner
 from raftcron.runtime.leases import LeaseKeeper, LeaseTimes
 from raftcron.runtime.machine import Machine
+from tests.raft.transport_world import HandClock
 from tests.unit.restored import new_machine
 
 NOW = 10_000_000_000
@@ -56,10 +56,11 @@ class Stage:
         self.write(Lead("n1", 1, 1, "", "", ""))
         for number in range(nodes):
             self.write(Announce(f"n{number + 1}", 1, "", "", "", slots, slots))
-        leases = LeaseKeeper(SystemClock(), LeaseTimes(), _no_index)
+        clock = HandClock()  # stands still: queueing 20,000 runs may take longer than a lease
+        leases = LeaseKeeper(clock, LeaseTimes(), _no_index)
         leases.begin()
         for name in self.machine.state.nodes:
-            leases._heard[name] = SystemClock().boot()
+            leases._heard[name] = clock.boot()
         self.assigner = Counted(
             node="n1", machine=self.machine, leases=leases, catch_up_rate=50, moving=set(), is_ending=lambda node: False
         )
