@@ -163,11 +163,14 @@ class Network:
         self.numbers = itertools.count(1)
         self.queues: dict[tuple[str, str, int], deque[tuple[float, bytes]]] = {}
         self.delivered = 0
+        self.delay: Callable[[], float] = self._draw_delay  # of each message, in seconds
+
+    def _draw_delay(self) -> float:
+        return self.rng.uniform(0.0005, 0.02) * (10 if self.rng.random() < 0.02 else 1)
 
     def post(self, source: str, target: str, number: int, data: bytes) -> None:
         queue = self.queues.setdefault((source, target, number), deque())
-        delay = self.rng.uniform(0.0005, 0.02) * (10 if self.rng.random() < 0.02 else 1)
-        arrival = max(self.loop.now + delay, queue[-1][0] if queue else 0.0)
+        arrival = max(self.loop.now + self.delay(), queue[-1][0] if queue else 0.0)
         queue.append((arrival, data))
         self.loop.call_at(arrival, self.pump, source, target, number)
 
