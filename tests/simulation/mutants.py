@@ -1,6 +1,6 @@
 """Mends and guards of raftcron, each with a switch that turns it off, to see that the simulation's checkers can fail.
 
-`MUTANTS` names, for each, the checkers that may fire; recorded.json holds the seeds in which one does.  Where dice do
+`MUTANTS` names, for each, the checker that must fire; recorded.json holds the seeds in which one does.  Where dice do
 not find it there is a script (scripts.py).  When a change moves the traces, `scripts/simulate --mutants` looks for
 new seeds and writes them down.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from raftcron import node as shipped_node
 from raftcron.core import image, planner
 from raftcron.core.apply import admission, chains, decisions, jobs, remote, runs
-from raftcron.core.commands import Backfill, Finish, Hear
+from raftcron.core.commands import Backfill, Decide, Finish, Hear
 from raftcron.core.instant import MAX_MS
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
@@ -46,32 +46,51 @@ class Mutant(NamedTuple):
     given: list[Replacement] = []
 
 
-LOG = {sim_checks.MATCH, sim_checks.DURABLE, sim_checks.COMMITTED, sim_checks.ONE_HISTORY}
-STARTS = {sim_checks.I6, sim_checks.I2}
 NO_FALLBACK: Replacement = (sim_node, "RaftSettings", partial(RaftSettings, leader_fallback=60.0))
 
 MUTANTS: dict[str, Mutant] = {
     # the log
-    "acknowledged before it is synced": Mutant([(seam.Core, "flush", off_log.flush_without_sync)], LOG),
-    "no fsync": Mutant([(Journal, "sync", off_log.sync_without_sync)], LOG),
+    "acknowledged before it is synced": Mutant(
+        [(seam.Core, "flush", off_log.flush_without_sync)], {sim_checks.COMMITTED}
+    ),
+    "a leader counts itself before it has synced": Mutant(
+        [
+            (seam.Core, "step", off_log.step_without_own_sync),
+            (Journal, "setRaftCommitIndex", off_log.commit_index_without_sync),
+        ],
+        {sim_checks.COMMITTED},
+    ),
+    "a candidate asks before it has synced": Mutant(
+        [
+            (seam.Core, "_dispatch", off_log.asked_before_the_sync),
+            (Journal, "setCurrentTerm", off_log.own_vote_without_sync),
+        ],
+        {sim_checks.ONE_LEADER},
+        scripts.win_and_die,
+        size=3,
+    ),
+    "no fsync": Mutant([(Journal, "sync", off_log.sync_without_sync)], {sim_checks.COMMITTED}),
     "no checksum": Mutant(
-        [(segment, "_end_of_record", scripts.end_of_any_record)], {sim_checks.FATAL, *LOG}, scripts.flip_bits, size=3
+        [(segment, "_end_of_record", off_log.end_of_any_record)], {sim_checks.ONE_HISTORY}, scripts.flip_bits, size=3
     ),
     "whatever follows is cut": Mutant(
         [
             (guard, "judge_append", off_log.append_cuts_whatever_follows),
             (guard, "judge_answer", off_log.cut_and_rewind),
         ],
-        LOG,
+        {sim_checks.COMMITTED},
         scripts.resend_to_who_holds_it,
         size=3,
     ),
     "answers of earlier terms count": Mutant(
-        [(seam.Core, "_take_answer", off_log.answers_of_any_term)], LOG, scripts.answer_of_an_earlier_term, size=5
+        [(seam.Core, "_take_answer", off_log.answers_of_any_term)],
+        {sim_checks.MATCH},
+        scripts.answer_of_an_earlier_term,
+        size=5,
     ),
     "all that is held is claimed": Mutant(
         [(guard, "judge_append", off_log.append_claims_all)],
-        {sim_checks.FATAL, *LOG},
+        {sim_checks.ONE_HISTORY},
         scripts.restart_with_a_stale_tail,
         size=3,
     ),
@@ -92,7 +111,7 @@ MUTANTS: dict[str, Mutant] = {
         size=3,
     ),
     "claimed before it is committed": Mutant(
-        [(engine.Engine, "propose", off_log.answered_when_appended)], {sim_checks.DURABLE, sim_checks.LIVENESS}
+        [(engine.Engine, "propose", off_log.answered_when_appended)], {sim_checks.DURABLE}
     ),
     "reads without a round": Mutant(
         [(reads.Reads, "_begin_round", off_log.round_without_a_quorum)],
@@ -111,13 +130,13 @@ MUTANTS: dict[str, Mutant] = {
             (membership.Membership, "admit", off_log.nothing_is_damaged),
             (membership.Membership, "may_vote", off_log.anybody_votes),
         ],
-        {sim_checks.FATAL, *LOG},
+        {sim_checks.ONE_HISTORY},
         scripts.a_wiped_voter,
         size=3,
     ),
     "a replaced node believes its own count of lives": Mutant(
         [(shipped_node.Node, "start", off_runs.sure_of_its_life)],
-        STARTS,
+        {sim_checks.I2},
         scripts.replace_in_the_midst,
         size=3,
         times=LONG,
@@ -130,7 +149,7 @@ MUTANTS: dict[str, Mutant] = {
             (membership.Membership, "unknown", lambda _self: []),
             (membership.Membership, "admit", off_log.nothing_is_damaged),
         ],
-        {sim_checks.ONE_HISTORY, sim_checks.FATAL, sim_checks.ONE_LEADER},
+        {sim_checks.ONE_HISTORY},
         scripts.form_twice,
         size=3,
     ),
@@ -146,19 +165,19 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "an offer moves the commit index": Mutant(
         [(seam.Core, "_take_offer", off_log.offer_moves_the_commit_index)],
-        {sim_checks.ONE_HISTORY, sim_checks.DIGEST},
+        {sim_checks.ONE_HISTORY},
         scripts.offer_to_a_stale_tail,
         size=3,
     ),
     "a snapshot clears an acknowledged tail": Mutant(
         [(seam.Core, "holds", lambda *_: False), (Journal, "align", off_log.aligned_by_clearing)],
-        LOG,
+        {sim_checks.MATCH},
         scripts.offer_of_what_is_held,
         size=3,
     ),
     "the journal does not join its snapshot": Mutant(
-        [(Journal, "align", off_log.not_aligned)],
-        {sim_checks.LIVENESS, sim_checks.FATAL, *LOG},
+        [(Journal, "align", off_log.aligned_with_blanks)],
+        {sim_checks.ONE_HISTORY},
         scripts.death_before_an_install,
         size=3,
     ),
@@ -189,7 +208,10 @@ MUTANTS: dict[str, Mutant] = {
         size=3,
     ),
     "learners count": Mutant(
-        [(seam.Core, "set_members", off_log.learners_count)], LOG, scripts.commit_with_a_learner, size=3
+        [(seam.Core, "set_members", off_log.learners_count)],
+        {sim_checks.COMMITTED},
+        scripts.commit_with_a_learner,
+        size=3,
     ),
     "changes of the members overlap": Mutant(
         [
@@ -202,7 +224,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "no node stops by its digest": Mutant(
         [(presence.Presence, "_compare", lambda *_: None)],
-        {sim_checks.DIGEST, sim_checks.I14},
+        {sim_checks.I14},
         scripts.spoil_a_record,
         size=3,
     ),
@@ -214,7 +236,11 @@ MUTANTS: dict[str, Mutant] = {
             (jobs, "holds", off_runs.holds_below_the_watermark),
             (jobs, "_settle", off_runs.settle_below_the_watermark),
         ],
-        {sim_checks.I1, sim_checks.I5, sim_checks.I11},
+        {sim_checks.I1},
+    ),
+    "an edit fires again": Mutant(
+        [handled(Decide, off_runs.decide_of_a_former_revision), (jobs, "_settle", off_runs.settle_by_a_row)],
+        {sim_checks.I11},
     ),
     "an edit is half applied": Mutant([(jobs, "_settle", off_runs.settle_nothing)], {sim_checks.I4}),
     "a time is dropped by the planner": Mutant([(planner, "decide", off_runs.decide_but_one)], {sim_checks.I4}),
@@ -222,12 +248,12 @@ MUTANTS: dict[str, Mutant] = {
     "overlap is not looked at": Mutant([(State, "has_room", off_runs.always_room)], {sim_checks.I9}),
     "what overlaps leaves no row": Mutant([(admission, "admit", off_runs.admit_without_a_row)], {sim_checks.I4}),
     "a pause is forgotten on restart": Mutant(
-        [(machine.Machine, "apply", off_runs.pause_is_forgotten)], {sim_checks.DIGEST, sim_checks.I10, sim_checks.FATAL}
+        [(machine.Machine, "apply", off_runs.pause_is_forgotten)], {sim_checks.I10}
     ),
     "a pause does not hold": Mutant(
         [
             (decisions, "holds", off_runs.holds_while_paused),
-            (Timeline, "update", scripts.update_though_paused),
+            (Timeline, "update", off_runs.update_though_paused),
         ],
         {sim_checks.I10},
     ),
@@ -302,11 +328,15 @@ MUTANTS: dict[str, Mutant] = {
         [handled(Hear, off_runs.hear_and_forget)], {sim_targets.ENTRUSTED}
     ),
     "the start gate is open": Mutant(
-        [(worker.Worker, "_is_valid", off_runs.gate_is_open)], STARTS, scripts.start_after_a_stall, size=3, times=SHORT
+        [(worker.Worker, "_is_valid", off_runs.gate_is_open)],
+        {sim_checks.I6},
+        scripts.start_after_a_stall,
+        size=3,
+        times=SHORT,
     ),
     "heartbeats are answered without a round": Mutant(
         [(leases.LeaseKeeper, "__init__", off_runs.heartbeats_without_a_round)],
-        {sim_checks.ONE_ATTEMPT, *STARTS},
+        {sim_checks.ONE_ATTEMPT},
         scripts.isolation_of_a_leader_at_work,
         size=3,
         times=SHORT,
@@ -321,11 +351,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a restart starts it again": Mutant(
         [(worker.Worker, "_look", off_runs.look_at_any_life), (worker.Worker, "gate", off_runs.gate_of_any_life)],
-        STARTS,
+        {sim_checks.I2},
         scripts.restart_in_the_midst,
         size=3,
     ),
-    "a leader fires what is not committed": Mutant([(scheduler.Scheduler, "_propose", off_runs.fire_at_once)], STARTS),
+    "a leader fires what is not committed": Mutant(
+        [(scheduler.Scheduler, "_propose", off_runs.fire_at_once)], {sim_checks.I6}
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from raftcron.core import codec
 from raftcron.core.commands import Done
 from raftcron.errors import UnavailableError
 from raftcron.ports import Applied
-from raftcron.raft import guard, membership, roster, seam, snapshot, snapshot_file
+from raftcron.raft import guard, membership, roster, seam, segment, snapshot, snapshot_file
 from raftcron.raft.journal import Journal
 from raftcron.raft.snapshot_file import Reading
 from raftcron.runtime import machine
@@ -24,6 +24,32 @@ def flush_without_sync(self: Any) -> None:
             self._host.transmit(node.id, message)
     if self._verified_commit > self._SyncObj__raftCommitIndex and not self.is_leader:
         self._SyncObj__raftCommitIndex = self._verified_commit
+
+
+def step_without_own_sync(self: Any) -> None:
+    """Core.step, but a leader does not wait for its own disk: its copy counts like those of the others (row 5)."""
+    seam._clock.current = self._time
+    self.flush()
+    self.doTick(0)
+    if self.is_leader:
+        self._replicate(everyone=False)
+
+
+def commit_index_without_sync(self: Any, index: int) -> None:
+    """Journal.setRaftCommitIndex, likewise."""
+    self._commit_index = index
+
+
+def own_vote_without_sync(self: Any, term: int, voted_for: str | None) -> None:
+    """Journal.setCurrentTerm, but a vote for itself, and its term, may wait for the next sync (row 5)."""
+    with replaced([(Journal, "sync", lambda _self: None)] if voted_for == self.identity.name else []):
+        _set_current_term(self, term, voted_for)
+
+
+def asked_before_the_sync(self: Any, node: Any, message: Any) -> bool:
+    """Core._dispatch, but a candidate asks for votes before its own is durable (row 5)."""
+    with replaced([(Journal, "sync", lambda _self: None)]):
+        return _dispatch(self, node, message)
 
 
 class NeverSynced:
@@ -46,6 +72,15 @@ def sync_without_sync(self: Any) -> None:
         _journal_sync(self)
     finally:
         self._device = device
+
+
+def end_of_any_record(data: memoryview, offset: int, end: int, salt: int) -> int | None:
+    """segment._end_of_record, but the checksum is not looked at (row 5)."""
+    if offset + segment.RECORD_BYTES > end:
+        return None
+    length = int.from_bytes(data[offset + 4 : offset + 8], "little")
+    stop = offset + segment.RECORD_BYTES + length
+    return stop if stop <= end else None
 
 
 def append_cuts_whatever_follows(log: Any, committed: int, append: Any) -> Any:
@@ -175,10 +210,11 @@ def offer_moves_the_commit_index(self: Any, node: Any, offer: Any) -> None:
         self._verified_commit = max(self._verified_commit, min(offer.index, self.last_index))
 
 
-def not_aligned(self: Any, index: int, term: int) -> None:
-    """Journal.align, but a log that ends before the snapshot stays as it is (row 3)."""
-    if self._kept.holds(index, term):
-        _align(self, index, term)
+def aligned_with_blanks(self: Any, index: int, term: int) -> None:
+    """Journal.align, but a log that ends before the snapshot is drawn out to it by entries that say nothing (row 3)."""
+    while self.last_index < index:
+        self.add(seam.NO_OP, self.last_index + 1, term)
+    _align(self, index, term)
 
 
 def aligned_by_clearing(self: Any, index: int, term: int) -> None:
@@ -266,4 +302,5 @@ _set_members, _change = seam.Core.set_members, roster.Roster.change
 
 _judge_append, _judge_answer, _take_answer = guard.judge_append, guard.judge_answer, seam.Core._take_answer
 _is_current, _journal_sync = seam.Core._is_current, Journal.sync
+_dispatch, _set_current_term = seam.Core._dispatch, Journal.setCurrentTerm
 _store_init, decode_entry = snapshot.SnapshotStore.__init__, codec.decode_entry

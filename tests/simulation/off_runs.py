@@ -12,8 +12,9 @@ from raftcron.core import apply as core_apply
 from raftcron.core import planner
 from raftcron.core.apply import admission, decisions, remote, requests, runs
 from raftcron.core.apply.context import remember
-from raftcron.core.commands import Decide, Decision, Done, Refused, Token
-from raftcron.core.model import RUNNING, STARTED
+from raftcron.core.commands import Decide, Decision, Done, Refused, Summary, Token
+from raftcron.core.model import REASON_MISFIRE, RUNNING, STARTED
+from raftcron.core.timeline import Timeline
 from raftcron.ports import Attempt
 from raftcron.runtime import leases, machine, scheduler, worker
 
@@ -36,6 +37,24 @@ def settle_below_the_watermark(state: Any, context: Any, job: Any, made: Any) ->
     """jobs._settle, likewise."""
     for decision in made:
         decisions.take(state, context, job, decision, None)
+
+
+def decide_of_a_former_revision(state: Any, context: Any, command: Any) -> Any:
+    """decisions.decide, but what was worked out before an edit is decided in spite of it."""
+    for decision in command.decisions:
+        job = state.by_uid.get(decision.uid)
+        if job is not None and decision.revision < job.revision and not job.paused:
+            decisions.take(state, context, job, decision, command.place)
+    return decisions.decide(state, context, command)
+
+
+def settle_by_a_row(state: Any, context: Any, job: Any, made: Any) -> None:
+    """jobs._settle, but what is due is only noted as missed, and left to whoever has worked it out before."""
+    for decision in made:
+        times = [fire.scheduled_time for fire in decision.fires]
+        missed = [Summary(REASON_MISFIRE, times[0], times[-1], len(times))] if times else []
+        if decision.through > job.decided_through and not decision.summaries:
+            decisions.take(state, context, job, structs.replace(decision, fires=[], summaries=missed), None)
 
 
 def settle_nothing(state: Any, context: Any, job: Any, made: Any) -> None:
@@ -185,8 +204,18 @@ def heartbeats_without_a_round(self: Any, clock: Any, times: Any, read_index: An
     _keeper_init(self, clock, times, at_once)
 
 
+def update_though_paused(self: Any, job: Any, policy: Any) -> None:
+    """Timeline.update, but a paused job stays on it."""
+    was, job.paused = job.paused, False
+    try:
+        _timeline_update(self, job, policy)
+    finally:
+        job.paused = was
+
+
 _current = remote._current
 _apply, _holds, _admit, _machine_apply = core_apply.apply, decisions.holds, admission.admit, machine.Machine.apply
 _keeper_init, _scheduler_propose = leases.LeaseKeeper.__init__, scheduler.Scheduler._propose
 _decide = planner.decide
 _node_start = shipped_node.Node.start
+_timeline_update = Timeline.update

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from raftcron.core.timeline import Timeline
 from raftcron.errors import RaftcronError
-from raftcron.raft import engine, membership, seam, segment
+from raftcron.raft import engine, membership, seam
 from raftcron.raft.settings import CompactionSettings
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_loop import ProcessDied
@@ -323,6 +323,28 @@ def vote_twice(story: Story) -> None:
     cluster.run(0.3)
 
 
+def win_and_die(story: Story) -> None:
+    """A node is elected by its own vote and another one, dies at once, and is asked for its vote in that very term."""
+    cluster, network = story.cluster, story.cluster.network
+    story.form()
+    leader = _leader(story).name
+    one, voter = _followers(story)
+    life, former = cluster.lives[one], cluster.lives[leader].log
+    hello = former._transport.hello_of(one)
+    _isolate(story, leader)
+    life.log._core._host = replace(life.log._core._host, elected=lambda: life.loop.pause(1.0))  # it writes no more
+    _stand(cluster, one)
+    _until(story, 0.05, lambda: life.log._core.is_leader, 0.00005)
+    cluster.kill(one)
+    _isolate(story, voter)
+    _until(story, 2.0, lambda: not former._core.is_leader)
+    network.cuts -= {(leader, one), (one, leader)}
+    cluster.boot(one)
+    _until(story, 2.0, lambda: former._transport.hello_of(one) not in {None, hello}, 0.0005)
+    _stand(cluster, leader)
+    cluster.run(0.3)
+
+
 def _stand(cluster: Cluster, name: str) -> None:
     """As if it had all pre-votes."""
     log = cluster.lives[name].log
@@ -590,27 +612,3 @@ def nothing_happens(story: Story) -> None:
     """All is well."""
     story.form()
     story.cluster.run(10.0)
-
-
-# ---- parts of mutants that are longer than a line or two ---------------------------------------------------------
-
-
-def end_of_any_record(data: memoryview, offset: int, end: int, salt: int) -> int | None:
-    """segment._end_of_record, but the checksum is not looked at."""
-    if offset + segment.RECORD_BYTES > end:
-        return None
-    length = int.from_bytes(data[offset + 4 : offset + 8], "little")
-    stop = offset + segment.RECORD_BYTES + length
-    return stop if stop <= end else None
-
-
-def update_though_paused(self: Any, job: Any, policy: Any) -> None:
-    """Timeline.update, but a paused job stays on it."""
-    was, job.paused = job.paused, False
-    try:
-        _timeline_update(self, job, policy)
-    finally:
-        job.paused = was
-
-
-_timeline_update = Timeline.update
