@@ -267,6 +267,12 @@ class Cluster:
         counts["snapshots"] += of_snapshots["installed"]
         counts.update({f"snapshots {what}": n for what, n in of_snapshots.items() if what != "installed"})
 
+    def forgive(self, name: str) -> None:
+        """What was done to its disk is over; one that is full, or fails, is still to blame for what this life meets."""
+        disk = self.disks[name]
+        if disk.free_bytes is None and not disk.failing_syncs:
+            self.may_fail.discard(name)
+
     def _died(self, name: str) -> None:
         """A process has ended in its own turn."""
         life = self.lives[name]

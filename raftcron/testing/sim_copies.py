@@ -115,4 +115,4 @@ class OldCopies:
             self._cluster.conductor.after(LOOK_SECONDS, self._until_replaced, name)
         else:
             self._cluster.checks.set_back.discard(name)
-            self._cluster.may_fail.discard(name)
+            self._cluster.forgive(name)

@@ -208,11 +208,9 @@ class Damage:
 
     def _end(self, name: str) -> None:
         cluster = self._cluster
-        disk = cluster.disks[name]
-        disk.is_aside = False
+        cluster.disks[name].is_aside = False
         self._held.discard(name)
-        if disk.free_bytes is None and not disk.failing_syncs:  # else it is still to blame for what this life meets
-            cluster.may_fail.discard(name)
+        cluster.forgive(name)
         self._up_later(name, 0.2)
 
 
