@@ -64,7 +64,10 @@ class Group:
     def watermark(self, job: Job) -> int:
         """Through which instant a member is decided: what a calendar said before it changed is over."""
         through = job.decided_through
-        return through if through > self.floor or job.counted_index > self.revision else self.floor
+        if through > self.floor or job.counted_index > self.revision:
+            return through
+        changed = (one.holds_from for one in self.times.exclusions if one.revision > job.counted_index)
+        return max(through, *changed)
 
     def next_after(self, after: int) -> int | None:
         """The first time after an instant; cheap for the watermarks that most members share."""

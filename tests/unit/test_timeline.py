@@ -144,6 +144,19 @@ def test_a_changed_calendar_is_read_when_it_is_asked_for() -> None:
     assert many.next_of(job) == NOW + 2 * HOUR
 
 
+def test_a_calendar_holds_from_its_instant_only_for_jobs_that_were_written_before_it() -> None:
+    """Where the clock was set back between: the times until then are owed, also when another calendar has changed."""
+    many = Many()
+    for revision, name in enumerate(("x", "y"), 10):
+        many.calendars[name] = Calendar(name, revision, NOW, NOW, exclusion.canonical({}), NOW + 8_000)
+    [job] = many.put(1, schedule="@every 1s", exclude=["x", "y"])
+    job.counted_index = 15
+    many.timeline.update(job, many.policies[job.uid])
+    assert many.next_of(job) == NOW + 1_000
+    many.calendar(20, NOW + 3_000, dates=["2030-01-01"])
+    assert many.next_of(job) == NOW + 4_000
+
+
 def test_a_calendar_that_cannot_be_read_stops_its_jobs_alone() -> None:
     """With the reason, whenever that is found out; a readable one takes them up again."""
     many = Many()
