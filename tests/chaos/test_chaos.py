@@ -19,6 +19,7 @@ from tests.patience import quickest
 SEED = 3  # the order of the faults; `scripts/chaos --seed N` runs others
 
 
+@pytest.mark.timeout(900)  # on two cores of its own a minute; each start of a node takes longer on a shared machine
 async def test_killing_nodes_and_setting_their_clocks_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     """8 SIGKILLs of leaders and 4 of followers under fire, and clocks that step by up to a year: nothing is found.
 
