@@ -58,7 +58,8 @@ GRACE = "60s"  # a machine that takes long to start those that were killed toget
 WRITERS = 6
 READERS = 2
 STRANGERS = 1
-SAMPLES = 200  # so many looks at jobs are taken before a campaign ends, however slow the machine,
+SAMPLES = 200  # so many looks at jobs are taken before a campaign ends, however slow or fast the machine,
+TIMES_TOLD = 20  # so many nodes asked for the time,
 ODD_WRITES = 10  # so many odd writes taken,
 EDITS = 20  # and so many changes made
 PAUSES = 8  # of which so many are pauses that are over
@@ -163,9 +164,9 @@ class Campaign:
         taken = sum(odd.status is not None and odd.status < 400 for odd in self.odd)
         made = sum(len(phases) - 1 for phases in self.phases.values())
         held = sum(phase.is_paused for phases in self.phases.values() for phase in phases[:-1])
-        worked = (len(self.watcher.samples), taken, made, held)
-        enough = (SAMPLES, ODD_WRITES, EDITS, PAUSES)
-        assert all(map(int.__ge__, worked, enough)), f"(looks, odd writes, changes, pauses) {worked} of {enough}"
+        worked = (len(self.watcher.samples), len(self.watcher.told), taken, made, held)
+        enough = (SAMPLES, TIMES_TOLD, ODD_WRITES, EDITS, PAUSES)
+        assert all(map(int.__ge__, worked, enough)), f"(looks, times, odd writes, changes, pauses) {worked} of {enough}"
         return True
 
     def _die(self) -> random.Random:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.campaign import unleash
+from tests.chaos.campaign import TIMES_TOLD, unleash
 from tests.chaos.checker import Needs, judge
 from tests.chaos.faults import SHORT_CLOCKS, STEPS, short_rounds
 from tests.cluster.harness import Cluster, eventually
@@ -28,7 +28,7 @@ async def test_killing_nodes_and_setting_their_clocks_loses_nothing_and_repeats_
     began = time.monotonic()
     make = best_clock_cluster(tmp_path)
     clocks, steps = (SHORT_CLOCKS, len(STEPS)) if issubclass(make, WallClockCluster) else ((), 0)
-    needs = Needs(clock_steps=steps, times_told=100, faults=tuple(dict.fromkeys(clocks)))
+    needs = Needs(clock_steps=steps, times_told=TIMES_TOLD, faults=tuple(dict.fromkeys(clocks)))
     verdict = judge(await unleash(tmp_path, SEED, short_rounds(SEED, clocks), make=make), needs)
     print(verdict.table())
     print(f"{time.monotonic() - began:.1f} s")
