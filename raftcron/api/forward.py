@@ -207,17 +207,9 @@ async def _while_leading(node: NodeContext, leader: str) -> AsyncIterator[None]:
 
     Raises UnknownOutcomeError.
     """
-    loop, patience = asyncio.get_running_loop(), node.request_timeout_seconds
+    patience = node.request_timeout_seconds
     bound = asyncio.timeout(patience)
-    looking: asyncio.TimerHandle
-
-    def look() -> None:
-        nonlocal looking
-        if node.log.status().leader == leader and not bound.expired():
-            bound.reschedule(loop.time() + patience)
-        looking = loop.call_later(patience / LOOKS, look)
-
-    looking = loop.call_later(patience / LOOKS, look)
+    watch = _Watch(node, leader, bound)
     try:
         async with bound:
             yield
@@ -229,7 +221,30 @@ async def _while_leading(node: NodeContext, leader: str) -> AsyncIterator[None]:
             "knows: it may be written, or a part of it; repeat the whole with the same Idempotency-Key"
         ) from None
     finally:
-        looking.cancel()
+        watch.end()
+
+
+class _Watch:
+    """Puts `bound` off by the request time-out for as long as `leader` is looked at and leads.
+
+    `end` leaves no cycle of references behind: what a request has held goes with it, and not with the next collection.
+    """
+
+    def __init__(self, node: NodeContext, leader: str, bound: asyncio.Timeout) -> None:
+        self._node, self._leader, self._bound = node, leader, bound
+        self._loop = asyncio.get_running_loop()
+        self._wait()
+
+    def end(self) -> None:
+        self._next.cancel()
+
+    def _wait(self) -> None:
+        self._next = self._loop.call_later(self._node.request_timeout_seconds / LOOKS, self._look)
+
+    def _look(self) -> None:
+        if self._node.log.status().leader == self._leader and not self._bound.expired():
+            self._bound.reschedule(self._loop.time() + self._node.request_timeout_seconds)
+        self._wait()
 
 
 def carried(request: web.Request, body: bytes | None) -> CIMultiDict[str]:
