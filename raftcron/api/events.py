@@ -27,6 +27,7 @@ KINDS: Final = ("run", "job", "leader", "node", "calendar")
 STREAMS_MAX: Final = 1_000  # at once on a node; each costs a connection and some KiB
 ALIVE_SECONDS: Final = 15.0  # between two signs of life where nothing happens
 WRITE_BYTES: Final = 64 << 10  # handed over at once
+LOOK_EVENTS: Final = 500  # looked at in one turn of the loop, whether they are asked for or not
 
 _ID = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})", re.ASCII)
 _STREAMS = web.AppKey("streams", set)
@@ -70,6 +71,8 @@ async def _stream(
     who = principal(request)
     response = PacedResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     try:
         await response.write(b": raftcron\n\n")
         while True:
@@ -79,7 +82,9 @@ async def _stream(
             news = node.events.news()
             parts: list[bytes] = []
             size = 0
-            for place, event in reader.read():
+            for looked, (place, event) in enumerate(reader.read(), 1):
+                if looked % LOOK_EVENTS == 0:
+                    await asyncio.sleep(0)
                 of = _job(event)
                 if _kind(event) not in kinds or (job is not None and of != job):
                     continue

@@ -55,7 +55,7 @@ def groups() -> list[tuple[str, list[Row]]]:
 def _requests() -> list[Row]:
     return [
         ("request line, and each header", f"{HEAD_BYTES:,} bytes", "400"),
-        ("`Idempotency-Key`", f"{query.KEY_MAX} visible ASCII characters", "422"),
+        ("`Idempotency-Key`", f"{query.KEY_MAX} visible ASCII characters", "400"),
         ("a token, as it is sent", f"{access.TOKEN_BYTES_MAX} bytes", "401"),
         ("body of a job", _size(bodies.JOB_BYTES_MAX), "413"),
         ("every other body", _size(bodies.SMALL_BYTES_MAX), "413"),
@@ -145,7 +145,7 @@ def _jobs() -> list[Row]:
         ("`misfire.max`", f"{fields.MISFIRE_MAX:,} times", "422"),
         ("`overlap.queue`", f"{fields.QUEUE_MAX:,} runs", "422"),
         ("`overlap.max_running`, and other counts", f"{fields.COUNT_MAX:,}", "422"),
-        ("`retry.attempts`", f"{fields.ATTEMPTS_MAX:,}", "422"),
+        ("`retry.max_attempts`", f"{fields.ATTEMPTS_MAX:,}", "422"),
         ("`history.runs`", f"{fields.HISTORY_RUNS_MAX:,}", "422"),
         ("targets of a job's alerts", f"{fields.ALERTS_MAX}", "422"),
         ("times that wait to be skipped", f"{jobs.SKIPS_MAX} a job", "422"),

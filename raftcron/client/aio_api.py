@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from raftcron.client.answers import Answer
-from raftcron.client.events import Event, Parser
+from raftcron.client.events import Event, Parser, behind
 from raftcron.client.views import Applied, Backfill, Coming, Explanation, Job, Run, Why
 from raftcron.errors import GoneError, RaftcronError, UnavailableError
 
@@ -346,15 +346,16 @@ class AsyncApi(ABC):
         breaks = 0
         while True:
             headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
-            parser = Parser()
+            parser, opened = Parser(), dict[str, str]()
             try:
-                async for chunk in self.stream(path("events"), headers=headers):
+                async for chunk in self.stream(path("events"), headers=headers, opened=opened):
                     for event in parser.feed(chunk):
                         breaks, after = 0, event.id or after
                         yield event
             except UnavailableError:
                 if breaks >= STREAM_BREAKS_MAX:
                     raise
+            after = after or behind(opened)
             breaks += 1
             if breaks > STREAM_BREAKS_MAX:
                 raise RaftcronError("the stream of events ends at once, each time: look at the nodes' logs")

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from raftcron.client.answers import Answer
-from raftcron.client.events import Event, Parser
+from raftcron.client.events import Event, Parser, behind
 from raftcron.client.views import Applied, Backfill, Coming, Explanation, Job, Run, Why
 from raftcron.errors import GoneError, RaftcronError, UnavailableError
 
@@ -341,15 +341,16 @@ class Api(ABC):
         breaks = 0
         while True:
             headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
-            parser = Parser()
+            parser, opened = Parser(), dict[str, str]()
             try:
-                for chunk in self.stream(path("events"), headers=headers):
+                for chunk in self.stream(path("events"), headers=headers, opened=opened):
                     for event in parser.feed(chunk):
                         breaks, after = 0, event.id or after
                         yield event
             except UnavailableError:
                 if breaks >= STREAM_BREAKS_MAX:
                     raise
+            after = after or behind(opened)
             breaks += 1
             if breaks > STREAM_BREAKS_MAX:
                 raise RaftcronError("the stream of events ends at once, each time: look at the nodes' logs")

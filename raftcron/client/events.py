@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from raftcron.errors import RaftcronError
 
 EVENT_BYTES_MAX: Final = 1 << 20  # of one event; more is not one of our nodes
+LAST_N: Final = 999_999_999  # the greatest that an id may have behind its index
 
 
 class Event(NamedTuple):
@@ -17,6 +18,12 @@ class Event(NamedTuple):
     id: str | None
     event: str
     data: Any
+
+
+def behind(opened: Mapping[str, str]) -> str | None:
+    """The id behind all that stood when a stream with these headers began: a reader that saw none goes on there."""
+    index = opened.get("raftcron-index", "")
+    return f"{index}.{LAST_N}" if index.isdigit() else None
 
 
 class Parser:

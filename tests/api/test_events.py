@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from raftcron.api import events, paced
+from raftcron.api.openapi.operations import OPERATIONS
 from raftcron.client.events import Event, Parser
 from raftcron.core.codec import encode_entry
 from raftcron.core.commands import Entry, PutJob
@@ -224,3 +225,14 @@ async def test_a_quiet_stream_gives_signs_of_life(one: Bench, monkeypatch: pytes
     async with watching(one) as stream:
         async with asyncio.timeout(60):
             assert await stream.response.content.readuntil(b"\n\n") == b": alive\n\n"
+
+
+async def test_what_is_described_is_taken(one: Bench) -> None:
+    """A stream has no end, so that the test of all routes leaves this one out."""
+    await one.put("a")
+    described = {parameter.name for parameter in OPERATIONS["GET", "/v1/events"].query}
+    assert described == {"kind", "job", "last_event_id"}
+    async with watching(one, query="?kind=job&kind=run&job=a&last_event_id=1.0") as stream:
+        [told_of] = await stream.take(1)
+        assert (told_of.event, told_of.data["name"]) == ("job", "a")
+    (await one.ask("GET", "/v1/events?other=1")).expect(422)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from raftcron.client import AsyncClient, Event
 from tests.cluster.harness import Cluster
@@ -58,3 +60,39 @@ async def test_a_reader_goes_on_across_nodes_leaders_and_restarts(tmp_path: Path
         wanted = [(f"job-{place}", change) for place in range(JOBS) for change in ("created", "deleted")]
         assert [(event.data["name"], event.data["change"]) for event in seen] == wanted
         assert len({event.id for event in seen}) == len(seen)
+
+
+async def test_a_reader_that_has_seen_nothing_yet_misses_nothing(tmp_path: Path) -> None:
+    """Its node dies in a quiet hour; what is written before it has found another one is told there."""
+    async with Cluster(tmp_path) as cluster:
+        await cluster.start()
+        followers = await cluster.followers()
+        urls = [cluster.nodes[name].url for name in (followers[0], await cluster.wait_leader())]
+        is_open, told, free = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        class Client(AsyncClient):
+            async def stream(self, *args: Any, **options: Any) -> AsyncIterator[bytes]:
+                async for chunk in super().stream(*args, **options):
+                    is_open.set()
+                    yield chunk
+
+            async def pause(self, seconds: float) -> None:
+                await free.wait()
+                await super().pause(seconds)
+
+        async def watch() -> None:
+            async with Client(urls, discover=False) as client:
+                async for event in client.events():
+                    if event.event == "job":
+                        assert event.data["name"] == "meanwhile"
+                        told.set()
+
+        watching = asyncio.create_task(watch())
+        try:
+            await asyncio.wait_for(is_open.wait(), 30)
+            await cluster.kill(followers[0])
+            await cluster.put_job(followers[1], "meanwhile", schedule="@manual", executor={"type": "noop"})
+            free.set()
+            await asyncio.wait_for(told.wait(), 30)
+        finally:
+            watching.cancel()
