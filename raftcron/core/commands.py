@@ -88,7 +88,7 @@ class PutJob(Struct, array_like=True, frozen=True, tag=3):
     if_revision: int | None = None  # If-Match
     must_create: bool = False  # If-None-Match: *, or POST
     paused: bool | None = None  # None keeps it
-    resumed: Summary | None = None  # what was not owed until now, if the write ends a pause
+    unowed: Summary | None = None  # what a pause has passed by until now, if the job is paused
     owner: str | None = None
     key: Key | None = None
 

@@ -122,6 +122,34 @@ class History(Records):
 
     def seal(self) -> None:
         """The entry is done: bring the digest up to date, pack what has ended, keep the history within its bound."""
+        packed = self._seal_touched()
+        if self.history_bytes > self.history_total:
+            self._make_room(packed * LEAVING_PER_ROW)
+            self._seal_touched()  # the jobs whose rows have left
+        digest = self.digest
+        head = (self.epoch, self.lead_index, self.cluster_time, self.next_token, self.history_total, self.leader)
+        if head != self._head:
+            digest -= self._head_hash
+            self._head, self._head_hash = head, head_hash(*head)
+            digest += self._head_hash
+        self.digest = digest % MODULUS
+
+    def bound_rows(self, job: Job) -> None:
+        """The oldest rows of a job leave until no more are kept than its definition says; its last run stays."""
+        rows = self.history.get(job.uid, [])
+        kept = max(1, self.policies[job.uid].history_runs)
+        while len(rows) > kept:
+            oldest = rows.pop(0)
+            if oldest == job.last_run and len(rows) >= kept:
+                rows.append(oldest)  # the last run is kept for ever; one row at most is moved
+                oldest = rows.pop(0)
+            self._note_unkept(job, self.runs[oldest])
+            self._drop(oldest)
+
+    # ---- details
+
+    def _seal_touched(self) -> int:
+        """Hash anew what has changed; how many rows among it have ended, and lie packed now."""
         digest = self.digest
         packed = 0
         for record in self._touched.values():  # record_hash, written out: a third of what a run costs is here
@@ -140,28 +168,7 @@ class History(Records):
                     self.history_bytes += len(data) - len(record.output_tail)
         self._touched.clear()
         self.digest = digest
-        if self.history_bytes > self.history_total:
-            self._make_room(packed * LEAVING_PER_ROW)
-        digest = self.digest
-        head = (self.epoch, self.lead_index, self.cluster_time, self.next_token, self.history_total, self.leader)
-        if head != self._head:
-            digest -= self._head_hash
-            self._head, self._head_hash = head, head_hash(*head)
-            digest += self._head_hash
-        self.digest = digest % MODULUS
-
-    def bound_rows(self, job: Job) -> None:
-        """The oldest rows of a job leave until no more are kept than its definition says; its last run stays."""
-        rows = self.history.get(job.uid, [])
-        kept = max(1, self.policies[job.uid].history_runs)
-        while len(rows) > kept:
-            oldest = rows.pop(0)
-            if oldest == job.last_run and len(rows) >= kept:
-                rows.append(oldest)  # the last run is kept for ever; one row at most is moved
-                oldest = rows.pop(0)
-            self._drop(oldest)
-
-    # ---- details
+        return packed
 
     def _end(self, run: Run) -> None:
         if run.part is not None:
@@ -228,7 +235,16 @@ class History(Records):
             rows = self.history.get(run.uid)
             if rows is not None and run.part is None:
                 rows.remove(run_id)
+            job = self.by_uid.get(run.uid)
+            if job is not None:
+                self._note_unkept(job, run)
             self._drop(run_id)
+
+    def _note_unkept(self, job: Job, run: Run) -> None:
+        """A row of the job is about to leave; if it tells of a scheduled time, `why` has to know that once it did."""
+        if run.due_at > job.unkept_through and run.cause in COUNTED_CAUSES and run.part is None:
+            job.unkept_through = run.due_at  # that of the time, or behind it by the jitter: `why` is asked for either
+            self.count_job(job)
 
     def _keep_orphan(self, run_id: str) -> None:
         self.orphans.append(run_id)

@@ -163,6 +163,7 @@ class Job(Struct, array_like=True, gc=False):
     last_failure: int | None = None  # when its newest run that failed, timed out or was lost ended
     failures_in_row: int = 0  # such ends since the last success
     last_node: str | None = None  # where the last attempt started, if the placement asks for it
+    unkept_through: int = 0  # up to this time rows may lack, having left or never been written; 0: none does
 
 
 class Calendar(Struct, array_like=True, gc=False):

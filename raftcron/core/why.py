@@ -64,14 +64,6 @@ _STATES = {
 }
 
 
-class Kept(NamedTuple):
-    """What the rows of a job that are kept say."""
-
-    row: Run | None = None  # the one that speaks for the instant
-    oldest: int | None = None  # scheduled time of the oldest row of a scheduled time
-    is_cut: bool = False  # some row has been dropped, as far as can be told
-
-
 class Answer(NamedTuple):
     """`scheduled_time` is the N that is spoken of; None where the instant is none.  `row`: what log, epoch, run say."""
 
@@ -107,19 +99,22 @@ def explain(
     policy: Policy,
     times: Times,
     calendars: Mapping[str, Calendar],
-    kept: Kept,
+    row: Run | None,
     at: int,
     now: int,
 ) -> Answer:
-    """The verdict on an instant; `now` is the time that a leader would decide on.  Instants are milliseconds UTC."""
+    """The verdict on an instant, for which `row` speaks, if one is kept.  Instants are milliseconds UTC.
+
+    `now` is the time that a leader would decide on.
+    """
     time = scheduled_time(job, times, at)
-    if kept.row is not None:
-        return _of_row(kept.row, at, time)
+    if row is not None:
+        return _of_row(row, at, time)
     if time is None:
-        return _no_time(job, policy, times, calendars, kept, at)
+        return _no_time(job, policy, times, calendars, at)
     due_at = times.due_at(job.uid, time, times.next(time))
     if time <= max(job.counted_from, times.floor):
-        return _before_change(job, times, kept, time, due_at)
+        return _before_change(job, times, time, due_at)
     if time <= job.decided_through:
         return Answer(
             FORGOTTEN,
@@ -172,14 +167,18 @@ def _of_summary(row: Run, time: int) -> Answer:
     return Answer(SKIPPED_, row.reason, f"{rfc3339(time)} was skipped{among}: {why}", time, None, row)
 
 
-def _no_time(job: Job, policy: Policy, times: Times, calendars: Mapping[str, Calendar], kept: Kept, at: int) -> Answer:
+def _no_time(job: Job, policy: Policy, times: Times, calendars: Mapping[str, Calendar], at: int) -> Answer:
     """Not one of the times: left out by what the job says beside its schedules, or not named by them at all.
 
     Before the last change of those it may have been one: only rows tell, and where they have left nobody knows.
     """
     recurrence = policy.recurrence
-    if job.created_at < at <= max(job.counted_from, times.floor) and _has_left(kept, at):
-        return Answer(FORGOTTEN, None, f"whether {rfc3339(at)} was a time of the job, and {_left(job, times)}")
+    changed = max(job.counted_from, times.floor)
+    if job.created_at < at <= job.unkept_through and (at <= changed or recurrence.end_intervals):
+        known = f"since the change at {rfc3339(changed)} its times are others"
+        if recurrence.end_intervals:
+            known = "times `from last_end` are known from their rows only"
+        return Answer(FORGOTTEN, None, f"whether {rfc3339(at)} was a time of the job, and {_unkept(job)}; {known}")
     free = Times(times.schedules, times.anchor, jitter_ms=times.jitter_ms)
     if free.names(at):
         if recurrence.start_at is not None and at < recurrence.start_at:
@@ -207,35 +206,34 @@ def _no_time(job: Job, policy: Policy, times: Times, calendars: Mapping[str, Cal
     return Answer(NOT_DUE, "not_scheduled", f"{rfc3339(at)} is no time of the schedule{since}; {around}")
 
 
-def _before_change(job: Job, times: Times, kept: Kept, time: int, due_at: int) -> Answer:
+def _before_change(job: Job, times: Times, time: int, due_at: int) -> Answer:
     """Before the last change of what the job's times follow from: decided under what it said then, if it was owed."""
     if time <= job.created_at:
         text = f"the job was created later, at {rfc3339(job.created_at)}"
         return Answer(NOT_DUE, "not_created", text, time, due_at)
     changed_at = rfc3339(max(job.counted_from, times.floor))
-    if _has_left(kept, time):
-        return Answer(FORGOTTEN, None, f"{rfc3339(time)}: {_left(job, times)}", time, due_at)
+    if job.paused and time > job.decided_through:  # a calendar has changed since
+        return _paused(job, time, due_at)
+    if time <= job.unkept_through:
+        text = f"{rfc3339(time)}: {_unkept(job)}; its times follow from the change at {changed_at} now"
+        return Answer(FORGOTTEN, None, text, time, due_at)
     text = f"the job owes {rfc3339(time)} only since the change at {changed_at}: nothing was due there before"
     return Answer(NOT_DUE, "changed", text, time, due_at)
 
 
-def _has_left(kept: Kept, at: int) -> bool:
-    """Whether a row that spoke of an instant may have been dropped."""
-    return kept.is_cut and (kept.oldest is None or at < kept.oldest)
+def _unkept(job: Job) -> str:
+    return f"what was decided there is not kept: of times up to {rfc3339(job.unkept_through)} the job lacks rows"
 
 
-def _left(job: Job, times: Times) -> str:
-    return (
-        "what was decided there is no longer kept: it lies before the oldest row of the job, and before the change at "
-        f"{rfc3339(max(job.counted_from, times.floor))} that its times follow from now"
-    )
+def _paused(job: Job, time: int, due_at: int) -> Answer:
+    note = f" ({job.pause_note})" if job.pause_note else ""
+    return Answer(NOT_DUE, REASON_PAUSED, f"the job is paused{note}: it owes nothing until resumed", time, due_at)
 
 
 def _ahead(job: Job, policy: Policy, times: Times, time: int, due_at: int, now: int) -> Answer:
     """Not decided yet."""
     if job.paused and (job.pause_until is None or time <= job.pause_until):
-        note = f" ({job.pause_note})" if job.pause_note else ""
-        return Answer(NOT_DUE, REASON_PAUSED, f"the job is paused{note}: it owes nothing until resumed", time, due_at)
+        return _paused(job, time, due_at)
     if policy.max_runs and job.fire_count >= policy.max_runs:
         text = f"the job has had the {policy.max_runs} runs that max_runs allows"
         return Answer(NOT_DUE, "max_runs", text, time, due_at)

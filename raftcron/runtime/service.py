@@ -259,14 +259,15 @@ class Service(Writes):
         stored = self.stored(name, job, checked)
         if len(stored) > (most := definition.DEFINITION_BYTES_MAX):
             raise TooLargeError(f"the job takes {len(stored)} bytes, at most {most} are taken")
+        owner = owner if checked.owner is None else checked.owner
         through: int | None = now
-        resumed: Summary | None = None
+        unowed: Summary | None = None
         if job is None:
             policy = definition.policy_of(stored)
             through = planner.first_watermark(schedules_of(policy, name), policy, now)
-        elif job.paused and checked.paused is False:
+        elif job.paused and (job.definition != stored or checked.paused is False or owner not in (None, job.owner)):
             with contextlib.suppress(ScheduleError):  # it may have been paused for that, and this write mends it
-                resumed = self._paused_summary(job, now)
+                unowed = self._paused_summary(job, now)
         return PutJob(
             name=name,
             definition=stored,
@@ -275,8 +276,8 @@ class Service(Writes):
             seen_revision=None if job is None else self._machine.state.revision_of(job),
             must_create=must_create,
             paused=checked.paused,
-            resumed=resumed,
-            owner=owner if checked.owner is None else checked.owner,
+            unowed=unowed,
+            owner=owner,
             key=key,
         )
 

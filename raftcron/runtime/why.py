@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from raftcron.core.model import CANCELLED, COUNTED_CAUSES, FAILED, LOST, SUCCEEDED, TIMED_OUT, Job
+from raftcron.core.model import Job, Run
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
-from raftcron.core.why import Answer, Kept, explain, scheduled_time, speaks_for
+from raftcron.core.why import Answer, explain, scheduled_time, speaks_for
 from raftcron.runtime.views import instant
 from raftcron.runtime.waiting import waits_for
 
 SLICE = 500  # rows unpacked in one turn of the loop: about 1 ms
-
-_COUNTED_ENDS = frozenset({SUCCEEDED, FAILED, TIMED_OUT, CANCELLED, LOST})
 
 
 async def why(state: State, timeline: Timeline, job: Job, at: int, now: int) -> Answer:
     """The verdict on one instant of a job.  Raises ScheduleError where this node cannot tell the job's times."""
     policy = state.policy(job.uid)
     times = timeline.times(job, policy)
-    kept = await _kept(state, job, at, scheduled_time(job, times, at))
-    answer = explain(job, policy, times, state.calendars, kept, at, now)
+    row = await _row(state, job, at, scheduled_time(job, times, at))
+    answer = explain(job, policy, times, state.calendars, row, at, now)
     waited = None if answer.row is None else waits_for(state, answer.row)
     return answer if waited is None else answer._replace(message=f"{answer.message}, for {waited}")
 
@@ -46,26 +44,18 @@ def why_view(name: str, at: int, answer: Answer) -> dict[str, Any]:
     }
 
 
-async def _kept(state: State, job: Job, at: int, time: int | None) -> Kept:
-    ids = [*state.ended_of(job.uid), *state.active.get(job.uid, ())]
+async def _row(state: State, job: Job, at: int, time: int | None) -> Run | None:
+    """The row that speaks for the instant, if it is kept."""
     # What a scheduled time became is found by its id; a due instant, or a span, is looked for.
     for one in (at, time):
         row = None if one is None else state.runs.get(f"{job.uid:x}-{one}")
         if row is not None:
-            return Kept(row)
-    oldest: int | None = None
-    ends = 0
+            return row
+    ids = [*state.ended_of(job.uid), *state.active.get(job.uid, ())]
     for number, run_id in enumerate(ids, start=1):
         row = state.runs.get(run_id)
-        if row is not None:
-            if speaks_for(row, at, time):
-                return Kept(row)
-            ends += row.state in _COUNTED_ENDS
-            if row.cause in COUNTED_CAUSES:
-                begin = row.scheduled_time if row.first is None else row.first
-                oldest = begin if oldest is None else min(oldest, begin)
+        if row is not None and speaks_for(row, at, time):
+            return row
         if not number % SLICE:
             await asyncio.sleep(0)
-    all_ends = job.succeeded + job.failed + job.timed_out + job.cancelled + job.lost
-    is_cut = all_ends > ends or len(ids) >= max(1, state.policy(job.uid).history_runs)
-    return Kept(None, oldest, is_cut)
+    return None

@@ -150,6 +150,70 @@ async def test_what_was_never_owed_before_an_edit(one: Bench) -> None:
     assert await verdict(one, "2027-01-15T08:02:00Z") == ("not_due", "changed")
 
 
+async def test_rows_that_skipped_and_have_left_are_remembered(one: Bench) -> None:
+    """By the bound of the job as it was then: later instants stay exact, also where the bound grows with an edit."""
+    await one.put("a", history={"runs": 2}, **EVERY_MINUTE)
+    await one.fire("a", *ms(*(f"2027-01-15T08:0{minute}:00Z" for minute in range(1, 7))))  # the first goes on
+    one.clock.wall_offset_ms += 7 * 60_000
+    await one.put("a", history={"runs": 20}, **EVERY_MINUTE)
+    assert await verdict(one, "2027-01-15T08:02:00Z") == ("forgotten", None)
+    assert await verdict(one, "2027-01-15T08:06:00Z") == ("skipped", "overlap")
+    await one.put("a", history={"runs": 20}, schedule="30 9 * * *", executor={"type": "noop"})
+    assert await verdict(one, "2027-01-15T08:02:00Z") == ("forgotten", None)
+    assert await verdict(one, "2027-01-15T08:06:00Z") == ("skipped", "overlap")
+    assert await verdict(one, "2027-01-15T08:06:30Z") == ("not_due", "not_scheduled")
+
+
+@pytest.mark.parametrize("way", ["PUT", "PATCH", "apply", "owner", "resumed by it"])
+async def test_whatever_writes_a_paused_job_tells_what_the_pause_has_passed_by(one: Bench, way: str) -> None:
+    """One row, from the pause to the write, which the next one does not repeat; a write that changes nothing has none.
+
+    The owner alone changes by a bulk request; a write may end the pause.
+    """
+    await one.put("a", **EVERY_MINUTE)
+    await one.ask("POST", "/v1/jobs/a/pause", {})
+    one.clock.wall_offset_ms += 3 * 60_000
+    await one.put("a", **EVERY_MINUTE)
+    state = one.n1.machine.state
+    assert not state.runs_of(state.jobs["a"].uid)
+    changed = EVERY_MINUTE | {"description": "y"}
+    match way:
+        case "PUT":
+            await one.put("a", **changed)
+        case "PATCH":
+            (await one.ask("PATCH", "/v1/jobs/a", {"description": "y"})).expect(200)
+        case "apply":
+            (await one.ask("POST", "/v1/jobs:apply", {"jobs": [{"name": "a", **changed}]})).expect(200)
+        case "owner":
+            (await one.ask("POST", "/v1/jobs:apply?owner=o", {"jobs": [{"name": "a", **EVERY_MINUTE}]})).expect(200)
+        case _:
+            await one.put("a", **EVERY_MINUTE, paused=False)
+    assert await verdict(one, "2027-01-15T08:02:00Z") == ("not_due", "paused")
+    one.clock.wall_offset_ms += 2 * 60_000
+    if state.jobs["a"].paused:
+        (await one.ask("POST", "/v1/jobs/a/resume", {})).expect(200)
+    counts = [row.count for row in state.runs_of(state.jobs["a"].uid) if row.reason == "paused"]
+    assert counts == ([3] if way == "resumed by it" else [2, 3])
+
+
+async def test_what_a_pause_has_passed_by_as_something_else_changed_is_no_less_told(one: Bench) -> None:
+    """A calendar, before and after the job takes it in, or a restore: no row, so nobody says that nothing was due."""
+    await one.ask("PUT", "/v1/calendars/days", {"schedules": ["* * * * SAT"]})
+    await one.put("a", exclude=["days"], **EVERY_MINUTE)
+    await one.ask("POST", "/v1/jobs/a/pause", {"note": "a walk"})
+    data = (await one.ask("GET", "/v1/backup")).expect(200).body
+    one.clock.wall_offset_ms += 3 * 60_000
+    await one.ask("PUT", "/v1/calendars/days", {"schedules": ["* * * * SUN"]})
+    assert await verdict(one, "2027-01-15T08:02:00Z") == ("not_due", "paused")
+    await one.put("a", exclude=["days"], description="y", **EVERY_MINUTE)
+    assert await verdict(one, "2027-01-15T08:02:00Z") == ("forgotten", None)
+    one.clock.wall_offset_ms += 3 * 60_000
+    headers = {"Content-Type": "application/vnd.raftcron.backup"}
+    (await one.ask("POST", "/v1/restore", data=data, headers=headers)).expect(200)
+    assert await verdict(one, "2027-01-15T08:05:00Z") == ("forgotten", None)
+    assert await verdict(one, "2027-01-15T08:07:00Z") == ("not_due", "paused")
+
+
 @pytest.mark.parametrize("query", ["", "?at=", "?at=yesterday", "?at=2027-01-15T08:00:00Z&to=x"])
 async def test_an_instant_has_to_be_named(one: Bench, query: str) -> None:
     """And nothing else."""

@@ -95,7 +95,7 @@ def command_of(draw: st.DrawFn, machine: Machine) -> c.Command:
             decisions,
             seen,
             paused=draw(st.none() | st.booleans()),
-            resumed=draw(st.none() | st.just(c.Summary("paused", due, due + 1_000, 2))),
+            unowed=draw(st.none() | st.just(c.Summary("paused", due, due + 1_000, 2))),
             key=key,
         ),
         lambda: c.DeleteJob(name, decisions, seen or 0, None, draw(st.booleans()), key),

@@ -98,6 +98,30 @@ class Node:
         self.write(c.DeleteJob("gone", [], gone.revision))
 
 
+def test_a_job_knows_up_to_when_its_rows_have_left_for_want_of_room() -> None:
+    """Skipped ones too, by the bound of all together: a function of the log, which the digest and a snapshot hold."""
+    node = Node(1_500, 20)
+    job = node.put("a")
+    for _ in range(3):
+        node.at += STEP_MS
+        skipped = c.Summary("misfire", node.at - 1_000, node.at, 1)
+        node.write(c.Decide(HERE, [c.Decision(job.uid, job.revision, node.at, [], [skipped])]))
+    last = node.at
+    node.put("busy")
+    assert (job.unkept_through, len(node.state.ended_of(job.uid))) == (0, 3)
+    through = []
+    for _ in range(20):
+        node.at += STEP_MS
+        node.finish(node.fire("busy"))
+        through.append(job.unkept_through)
+        assert node.state.digest == anew(node.state)
+    assert node.state.ended_of(job.uid) == []
+    assert sorted(through) == through
+    assert through[-1] == last
+    assert set(through) <= {0, last - 2 * STEP_MS, last - STEP_MS, last}
+    assert_equal(restored(node.machine.snapshot()), node.machine)
+
+
 def sizes(state: State) -> dict[str, int]:
     """How many things each container of the state holds, one level down too."""
     found = {}

@@ -65,6 +65,8 @@ def count_anew(state: State, job: Job) -> None:
         if calendar.revision > job.counted_index:
             since, through = max(since, calendar.revision), max(through, calendar.holds_from)
     if since > job.counted_index:
+        if job.paused and through > job.decided_through:
+            job.unkept_through = max(job.unkept_through, through)  # no row tells of what the pause has passed by
         job.decided_through = through
         begin_count(job, since)
         state.touch_job(job)

@@ -260,8 +260,14 @@ def replace(
     owner: str | None,
     policy: Policy | None = None,
 ) -> None:
-    """Another definition, pause or owner; what was due until now has been decided.  `policy` as in `create`."""
+    """Another definition, pause or owner; what was due until now has been decided.  `policy` as in `create`.
+
+    The watermark moves, also that of a paused job: what the pause has passed by until now is a row of its own.
+    """
     stored = command.definition
+    if job.paused and command.unowed is not None and command.unowed.first > job.decided_through:
+        summarise(state, context, job, command.unowed)
+        job.decided_through = command.unowed.last
     if job.definition != stored:
         known = state.policies[job.uid]
         before = known.recurrence
@@ -282,8 +288,6 @@ def replace(
         if before != after:
             job.skips = ()
     if paused != job.paused:
-        if command.resumed is not None and command.resumed.first > job.decided_through:
-            summarise(state, context, job, command.resumed)
         set_pause(state, job, paused)
     job.owner = owner
     if command.decided_through is not None:

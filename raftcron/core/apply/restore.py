@@ -178,6 +178,8 @@ def _put_job(state: State, context: Context, row: JobRow, wanted: Staging, throu
         job = create(state, context, written, wanted.uids[row.name], wanted.policies[row.name])
     elif (job.definition, job.paused, job.owner) != (row.definition, row.paused, row.owner):
         written = PutJob(row.name, row.definition, through, paused=row.paused, owner=row.owner)
+        if job.paused and through > job.decided_through:
+            job.unkept_through = max(job.unkept_through, through)  # no row tells of what the pause has passed by
         replace(state, context, job, written, row.paused, row.owner, wanted.policies[row.name])
     if job.paused and (job.pause_note, job.pause_until) != (row.note, row.until):
         set_pause(state, job, True, row.note, row.until)
