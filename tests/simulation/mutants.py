@@ -248,7 +248,7 @@ MUTANTS: dict[str, Mutant] = {
     "overlap is not looked at": Mutant([(State, "has_room", off_runs.always_room)], {sim_checks.I9}),
     "what overlaps leaves no row": Mutant([(admission, "admit", off_runs.admit_without_a_row)], {sim_checks.I4}),
     "a pause is forgotten on restart": Mutant(
-        [(machine.Machine, "apply", off_runs.pause_is_forgotten)], {sim_checks.I10}
+        [(machine.Machine, "apply", off_runs.pause_is_forgotten)], {sim_checks.DIGEST}
     ),
     "a pause does not hold": Mutant(
         [
