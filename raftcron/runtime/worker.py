@@ -381,7 +381,8 @@ class Worker:
         try:
             await asyncio.wait_for(self.idle.wait(), grace_seconds + STUCK_SECONDS)
         except TimeoutError:
-            log.error("runs_do_not_end count=%d next=lost_with_their_lease", len(self._tasks))
+            if self._tasks:  # the last may have ended in the very turn of the time-out
+                log.error("runs_do_not_end count=%d next=lost_with_their_lease", len(self._tasks))
         finally:
             for timer in timers:
                 timer.cancel()

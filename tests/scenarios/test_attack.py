@@ -39,6 +39,7 @@ from raftcron.core.commands import (
 from raftcron.core.model import ENDED
 from raftcron.errors import UnavailableError
 from raftcron.ports import Applied, Ending, Log
+from raftcron.runtime.worker import STUCK_SECONDS
 from raftcron.testing.scripted_executor import Script
 from raftcron.testing.virtual_time import VirtualLoop, run_virtual
 from tests.scenarios.scene import START_MS, Actor, Scene, play
@@ -725,7 +726,7 @@ def test_the_grace_of_a_shutdown_includes_the_time_to_kill() -> None:
     play(act)
 
 
-def test_a_shutdown_ends_although_an_attempt_does_not() -> None:
+def test_a_shutdown_ends_although_an_attempt_does_not(caplog: pytest.LogCaptureFixture) -> None:
     """A process stuck in the kernel, or an executor that hears nothing: its fate is left to the lease."""
 
     async def act(scene: Scene) -> None:
@@ -743,6 +744,32 @@ def test_a_shutdown_ends_although_an_attempt_does_not() -> None:
         await scene.seconds(1)
         scene.elect("n2")
         await asyncio.wait_for(leader.worker.drain(5.0), 60.0)
+        assert "runs_do_not_end count=1" in caplog.text
+
+    play(act)
+
+
+def test_what_ends_in_the_very_turn_of_the_time_out_has_ended(caplog: pytest.LogCaptureFixture) -> None:
+    """Seed 5204 of the simulation: the log said that none of the runs ends."""
+
+    async def act(scene: Scene) -> None:
+        leader, ended = scene.leader, asyncio.Event()
+
+        class EndsAtLast:
+            async def run(self, attempt: Any, control: Any) -> Ending:
+                control.may_start()
+                await ended.wait()
+                return Ending("succeeded")
+
+        leader.worker._executor = EndsAtLast()
+        await scene.put(schedule="@manual")
+        await leader.proposer.propose(Trigger("job", Place("n1", 1)))
+        await scene.seconds(1)
+        scene.elect("n2")
+        scene.loop.call_later(5.0 + STUCK_SECONDS, ended.set)
+        await leader.worker.drain(5.0)
+        assert not leader.worker._tasks
+        assert "runs_do_not_end" not in caplog.text
 
     play(act)
 
