@@ -192,6 +192,7 @@ class Cluster:
             release=self.releases[name],
         )
         self.conductor.loops[name] = loop
+        loop.pause(max(0.0, self.boxes[name].frozen_until - self.conductor.now))
         self.latest_release = max(life.release, self.latest_release)
         life.begin()
 

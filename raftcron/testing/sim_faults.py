@@ -120,6 +120,7 @@ class Faults:
         for life in cluster.lives.values():
             life.loop.resume()
         for box in cluster.boxes.values():
+            box.thaw()
             box.resume_spawner()
         for name in cluster.names:
             self._up(name)

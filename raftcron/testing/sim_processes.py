@@ -93,6 +93,7 @@ class Box:
         self.files = _Files()
         self.running: dict[int, _Spawner | UserCode] = {}
         self.frozen_until = 0.0
+        self._waiting: list[tuple[Callable[[], None], int]] = []  # actions that a frozen machine goes on with
         self._boots = 1
         self._pids = FIRST_PID
         self._links: list[_Link] = []
@@ -117,7 +118,7 @@ class Box:
         if boot != self._boots:
             return
         if self.conductor.now < self.frozen_until:
-            self.conductor.at(self.frozen_until, self._do, action, boot)
+            self._waiting.append((action, boot))
         else:
             action()
 
@@ -139,12 +140,25 @@ class Box:
         for process in list(self.running.values()):
             process.vanish()
         self._boots += 1
+        self.thaw()
 
     def freeze(self, seconds: float) -> None:
         """Nothing on it goes on for so long; what outlives its licence thereby nobody could have stopped."""
         self.frozen_until = max(self.frozen_until, self.conductor.now + seconds)
+        self.conductor.after(seconds, self._go_on)
         for code in self.user_code().values():
             code.has_overslept |= code.spawner.custody.deadline <= self.clock.boot() + seconds
+
+    def thaw(self) -> None:
+        """It goes on now, if it was frozen."""
+        self.frozen_until = min(self.frozen_until, self.conductor.now)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.conductor.now >= self.frozen_until:
+            waiting, self._waiting = self._waiting, []
+            for action, boot in waiting:
+                self._do(action, boot)
 
     def user_code(self) -> dict[int, UserCode]:
         """What a spawner has started, and is not over."""
