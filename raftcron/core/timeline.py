@@ -130,6 +130,7 @@ class Timeline:
         self._behind: dict[int, Group] = {}  # by serial: those with members behind
         self._pauses: list[tuple[int, int]] = []  # heap of (end, uid)
         self._pause_of: dict[int, int] = {}  # when the pause of a job ends
+        self._ending: set[int] = set()  # jobs whose pause is over, and that `pauses_over` has named
         self._at_hand: list[int] = []  # members of a group whose instant has come
         self._at_hand_at = 0
 
@@ -145,8 +146,7 @@ class Timeline:
             if job.paused and job.pause_until is not None:
                 self._pause(uid, job.pause_until)
             return
-        if self._pause_of:
-            self._pause_of.pop(uid, None)
+        self._forget_pause(uid)
         recurrence = policy.recurrence
         group = self._where.get(uid)
         if group is None or (group.plain is not recurrence and (group.is_stale or not _suits(group, job, recurrence))):
@@ -175,7 +175,7 @@ class Timeline:
     def remove(self, uid: int) -> None:
         """The job is gone, paused, or over."""
         self.unreadable.pop(uid, None)
-        self._pause_of.pop(uid, None)
+        self._forget_pause(uid)
         group = self._where.pop(uid, None)
         if group is not None:
             group.members.discard(uid)
@@ -242,8 +242,13 @@ class Timeline:
             at, uid = heapq.heappop(self._pauses)
             if self._pause_of.get(uid) == at:
                 del self._pause_of[uid]
+                self._ending.add(uid)
                 found.append(uid)
         return found
+
+    def paused_until(self, now: int) -> list[int]:
+        """All jobs whose pause has come to its end at `now` and is not ended, named by `pauses_over` or not."""
+        return [*self._ending, *(uid for uid, at in self._pause_of.items() if at <= now)]
 
     def owing(self, jobs: Iterable[Job], now: int) -> list[Job]:
         """Those of the jobs that have an undecided time at or before now, waiting for its jitter or not."""
@@ -403,6 +408,11 @@ class Timeline:
             earliest = {single: at for at, single in sorted(self._singles, reverse=True)}
             self._singles = sorted((at, single) for single, at in earliest.items())
         heapq.heappush(self._singles, (due_at, uid))
+
+    def _forget_pause(self, uid: int) -> None:
+        if self._pause_of or self._ending:  # seldom
+            self._pause_of.pop(uid, None)
+            self._ending.discard(uid)
 
     def _pause(self, uid: int, until: int) -> None:
         self._pause_of[uid] = until

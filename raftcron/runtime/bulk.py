@@ -28,6 +28,7 @@ from raftcron.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from raftcron.runtime import pauses
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.proposer import Proposer
@@ -214,9 +215,13 @@ class Bulk:
         item.seen = None if job is None else job.revision
 
     async def _decide_much(self, item: _Item) -> None:
-        """Where a job owes more than an entry holds, that is decided before its write."""
+        """Where a job owes more than an entry holds, or its pause is over, that is decided before its write."""
         while (job := self._machine.state.jobs.get(item.name)) is not None:
-            owed = self._service.settled(job, self._time.now_ms())
+            now = self._time.now_ms()
+            if pauses.is_over(job, now):
+                await self._proposer.propose(pauses.ending(self._machine, job))
+                continue
+            owed = self._service.settled(job, now)
             if not planner.is_part(owed):
                 return
             await self._proposer.propose(Decide(self._service.place(), owed))

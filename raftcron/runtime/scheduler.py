@@ -7,7 +7,6 @@ waits for the next instant or the next change.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -29,9 +28,9 @@ from raftcron.core.commands import (
     Unassign,
 )
 from raftcron.core.model import ON_LEADER, QUEUED, Job, Policy
-from raftcron.core.schedule import ScheduleError
 from raftcron.core.timeline import Group
 from raftcron.errors import RaftcronError, UnavailableError
+from raftcron.runtime import pauses
 from raftcron.runtime.assigner import Assigner
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.leases import LeaseKeeper
@@ -260,17 +259,18 @@ class Scheduler:
                 yield PauseJob(job.name, [], state.revision_of(job), note, is_forced=True)
 
     def _end_pauses(self, now: int) -> Iterator[Command]:
-        """Pauses that end by themselves: what was not owed until then is one row, what comes after it is due."""
+        """Pauses that end by themselves."""
         state, timeline = self._machine.state, self._machine.timeline
-        for uid in timeline.pauses_over(now, PAUSES_PER_SWEEP):
+        over = timeline.pauses_over(now, PAUSES_PER_SWEEP)
+        self._deciding.update(over)  # the timeline has let go of them
+        for uid in over:
             job = state.by_uid.get(uid)
-            if job is None or job.pause_until is None:
+            if job is not None and pauses.is_over(job, now):
+                yield pauses.ending(self._machine, job)
                 continue
-            policy, summary = state.policy(uid), None
-            self._deciding.add(uid)  # the timeline has let go of it
-            with contextlib.suppress(ScheduleError):  # it will be paused again for that, with a note
-                summary = planner.paused_summary(job, policy, job.pause_until, timeline.times(job, policy))
-            yield ResumeJob(job.name, state.revision_of(job), job.pause_until, summary)
+            self._deciding.discard(uid)
+            if job is not None:  # a write has ended it, or begun another, while this waited for room
+                timeline.update(job, state.policy(uid))
 
     def _requeue(self, now: int) -> Iterator[Command]:
         ids = [

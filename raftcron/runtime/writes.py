@@ -6,12 +6,13 @@ is judged in `apply` at the entry's place in the log.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from raftcron.core import planner
 from raftcron.core.apply.context import replay
-from raftcron.core.commands import Command, Decide, Done, Note, Place, Refused
+from raftcron.core.commands import ApplyJobs, Command, Decide, Decision, Done, Note, Place, Refused
 from raftcron.core.model import AlertRoute, Calendar, Group, Job, Key
 from raftcron.errors import (
     ConflictError,
@@ -22,12 +23,14 @@ from raftcron.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from raftcron.runtime import pauses
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.machine import Machine
 from raftcron.runtime.origin import asking
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
 
+PAUSES_AT_ONCE = 100  # jobs, some 10 ms of looking at their calendars
 LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
 
 
@@ -144,9 +147,12 @@ class Writes:
                 await self._reads.confirm()
                 confirmed = True
                 continue
-            owed = getattr(command, "decisions", [])
-            if planner.is_part(owed):  # more is owed than one entry takes: decide this part, then look again
-                await self._proposer.propose(Decide(self.place(), owed))
+            if over := pauses.over_before(self._machine, command, self._time.now_ms()):
+                await self._end_pauses(over)
+                continue
+            if parts := _parts(command):
+                for part in parts:
+                    await self._proposer.propose(Decide(self.place(), part))
                 continue
             outcome = await self._proposer.propose(command, asking.get())
             if not isinstance(outcome, Refused) or outcome.code != "stale":
@@ -156,6 +162,13 @@ class Writes:
             f"the job changed {LOOKS_MAX} times while this request looked at it: nothing was written; repeat it",
             retry_after_seconds=1.0,
         )
+
+    async def _end_pauses(self, over: list[Job]) -> None:
+        """End what is over, a slice at a time; a job that has changed meanwhile is refused, and looked at again."""
+        for begin in range(0, len(over), PAUSES_AT_ONCE):
+            slice_ = over[begin : begin + PAUSES_AT_ONCE]
+            endings = [pauses.ending(self._machine, job) for job in slice_ if job.pause_until is not None]
+            await asyncio.gather(*map(self._proposer.propose, endings))
 
     async def confirm(self) -> None:
         """A quorum confirms that what this node sees is what the cluster has."""
@@ -167,6 +180,15 @@ class Writes:
 
     def place(self) -> Place:
         return Place(self._node, self._machine.incarnation)
+
+
+def _parts(command: Command) -> list[list[Decision]]:
+    """Of each job that owes more than one entry takes the part that is decided before all is looked at again."""
+    if isinstance(command, ApplyJobs):
+        owed = [*(one.decisions for one in command.puts), *(one.decisions for one in command.deletes)]
+    else:
+        owed = [getattr(command, "decisions", [])]
+    return [decisions for decisions in owed if planner.is_part(decisions)]
 
 
 def taken(outcome: Done | Refused) -> Done:

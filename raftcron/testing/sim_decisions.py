@@ -130,6 +130,7 @@ class Decisions:
         if is_new and isinstance(command, c.PutCalendar):
             for uid in state.calendar_jobs.get(command.name, ()):
                 self._follow_settled(index, at, uid)
+                self._follow_pause(index, uid, command.holds_from)
             self._counts["calendars written"] += 1
         if is_new and isinstance(command, c.Backfill):
             self._follow_backfill(index, command, state, touched)
@@ -171,6 +172,7 @@ class Decisions:
             self._fail(I5, f"the watermark of {job.name} is {beyond:.0f} ms beyond the bound at {index}")
         if job.decided_through < known.watermark:
             self._fail(I5, f"the watermark of {job.name} goes from {known.watermark} to {job.decided_through}")
+        self._follow_pause(index, job.uid, job.decided_through)
         fired, left = job.fire_count - known.fire_count, known.terms.left
         if left is not None:
             if fired > left:
@@ -180,6 +182,14 @@ class Decisions:
             owed = known.owed(job.decided_through, fired, job.last_fired)
             if owed is not None and owed != (decided := self._decided[job.uid]):
                 self._fail(I4, f"entry {index} moves {job.name} past {owed} times and decides {decided}")
+
+    def _follow_pause(self, index: int, uid: int, through: int) -> None:
+        """What a job owes since its pause is over is not passed by before that is ended."""
+        known = self._jobs.get(uid)
+        if known is None or not known.is_paused or known.pause_until is None:
+            return
+        if through > max(known.pause_until, known.watermark):
+            self._fail(I4, f"entry {index} goes to {through}; its job's pause is over since {known.pause_until}")
 
     def _follow_settled(self, index: int, at: int, uid: int | None) -> None:
         """What a job owed as it, or its calendar, was written anew is decided in that very entry."""

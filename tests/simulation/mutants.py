@@ -21,7 +21,7 @@ from raftcron.core.timeline import Timeline
 from raftcron.raft import engine, guard, leadership, membership, proposals, reads, roster, seam, segment, snapshot
 from raftcron.raft.journal import Journal
 from raftcron.raft.settings import RaftSettings
-from raftcron.runtime import assigner, clocks, leases, machine, presence, scheduler, worker
+from raftcron.runtime import assigner, clocks, leases, machine, presence, scheduler, worker, writes
 from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_checks, sim_node, sim_targets
 from raftcron.testing.sim_story import Story
@@ -266,6 +266,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a pause does not end by itself": Mutant(
         [(scheduler.Scheduler, "_end_pauses", off_rules.pauses_go_on)], {sim_checks.I8}
+    ),
+    "a write passes by what is owed since a pause": Mutant(
+        [
+            (scheduler.Scheduler, "_end_pauses", off_rules.pauses_go_on),  # as if the leader were late
+            (writes.pauses, "over_before", lambda *_: []),
+        ],
+        {sim_checks.I4},
     ),
     "a drained node gets runs": Mutant(
         [

@@ -222,8 +222,10 @@ def test_a_pause_that_ends_is_named_at_its_instant_and_again_until_it_has_ended(
     timeline.update(job, policy)
     assert timeline.next_at() == 50_000
     assert timeline.pauses_over(49_999, 10) == []
+    assert (timeline.paused_until(49_999), timeline.paused_until(50_000)) == ([], [1])
     assert timeline.pauses_over(50_000, 10) == [1]
     assert timeline.pauses_over(50_000, 10) == []
+    assert timeline.paused_until(50_000) == [1], "its end is on its way, and not written yet"
     timeline.update(job, policy)  # its resume was not written
     assert timeline.pauses_over(50_000, 10) == [1]
     changes: list[dict[str, Any]] = [{"pause_until": 90_000}, {"pause_until": None}, {"paused": False}]
@@ -231,11 +233,11 @@ def test_a_pause_that_ends_is_named_at_its_instant_and_again_until_it_has_ended(
         timeline.update(job, policy)
         changed = msgspec.structs.replace(job, **change)
         timeline.update(changed, policy)
-        assert timeline.pauses_over(60_000, 10) == []
+        assert timeline.pauses_over(60_000, 10) == timeline.paused_until(60_000) == []
     assert timeline.pauses_over(90_000, 10) == []
     timeline.update(job, policy)
     timeline.remove(1)
-    assert timeline.pauses_over(60_000, 10) == []
+    assert timeline.pauses_over(60_000, 10) == timeline.paused_until(60_000) == []
 
 
 def test_many_pauses_that_were_moved_take_no_room() -> None:
