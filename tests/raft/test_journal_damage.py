@@ -19,7 +19,16 @@ from hypothesis import strategies as st
 from raftcron import wire
 from raftcron.errors import DamagedError, FatalError, NewerVersionError
 from raftcron.raft.journal import Journal
-from raftcron.raft.segment import HEADER_BYTES, MAGIC, RECORD_BYTES, Kind, encode_record, proof_of_durability
+from raftcron.raft.segment import (
+    HEADER_BYTES,
+    MAGIC,
+    RECORD_BYTES,
+    Kind,
+    decode_header,
+    encode_record,
+    proof_of_durability,
+    records,
+)
 from tests.raft.journal_model import DIRECTORY, Model, State, found_in
 from tests.raft.memory_disk import MemoryDisk
 
@@ -390,6 +399,51 @@ def test_cuts_and_flips_at_every_offset(kind: str) -> None:
             _check(node, flipped, path, offset + 1)
 
 
+def _record_lengths(data: bytes) -> list[int]:
+    """Of each whole record of a segment, in their order."""
+    header = decode_header(data)
+    assert header is not None
+    return [RECORD_BYTES + len(body) for _, _, body in records(memoryview(data), len(data), header.salt)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_doubled_and_exchanged_at_every_offset(kind: str) -> None:
+    """So many bytes as some record has, doubled at any offset or exchanged with as many behind them: as above."""
+    node = _node(kind)
+    for path, whole in node.disk.files.items():
+        data = bytes(whole)
+        by_length = sorted(set(_record_lengths(data)))
+        for length in {by_length[0], by_length[len(by_length) // 2], by_length[-1]}:
+            for offset in range(len(data) - length + 1):
+                middle, end = offset + length, offset + 2 * length
+                disk = node.disk.copy()
+                disk.files[path][:] = data[:middle] + data[offset:]
+                _check(node, disk, path, middle + 1)  # the first byte that is not as it was stands there
+                if end <= len(data):
+                    disk = node.disk.copy()
+                    disk.files[path][:] = data[:offset] + data[middle:end] + data[offset:middle] + data[end:]
+                    _check(node, disk, path, end)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_whole_record_doubled_and_exchanged(kind: str) -> None:
+    """Each carries a right checksum wherever it stands; likewise where the one behind it is longer or shorter."""
+    node = _node(kind)
+    for path, whole in node.disk.files.items():
+        data = bytes(whole)
+        begin = HEADER_BYTES
+        lengths = _record_lengths(data)
+        for length, following in zip(lengths, [*lengths[1:], 0], strict=True):
+            middle, end = begin + length, begin + length + following
+            doubled, exchanged = node.disk.copy(), node.disk.copy()
+            doubled.files[path][:] = data[:middle] + data[begin:]
+            _check(node, doubled, path, middle + 1)
+            exchanged.files[path][:] = data[:begin] + data[middle:end] + data[begin:middle] + data[end:]
+            _check(node, exchanged, path, end)
+            begin = middle
+        assert begin == len(data)
+
+
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from(KINDS),
@@ -414,7 +468,7 @@ def test_any_damage(kind: str, damage: str, places: tuple[float, float, float], 
         "overwritten": data[:begin] + source[begin:end].ljust(end - begin, b"x") + data[end:],
     }
     disk.files[path][:] = changed[damage]
-    _check(node, disk, path, end)
+    _check(node, disk, path, end + (damage == "doubled"))
 
 
 # ---- other releases ----------------------------------------------------------------------------------------------
