@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import io
 import multiprocessing
 import multiprocessing.dummy
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,6 +48,13 @@ def result(seed: int, **what: Any) -> Result:
     return all_well._replace(**what)
 
 
+class Terminal(io.StringIO):
+    """Where a person looks on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 class Script:
     """scripts/simulate, whose seeds come to what `course` says; what it printed last."""
 
@@ -69,6 +78,14 @@ class Script:
         code: int = self._module.main()
         self.printed = self._capture.readouterr().out
         return code
+
+    def on_terminal(self, *arguments: str, clock: Callable[[], float]) -> tuple[int, str]:
+        """The same with a terminal for stderr, and the time by this clock; what was drawn there too."""
+        terminal = Terminal()
+        with self._monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", terminal)
+            patched.setattr(self._module, "time", SimpleNamespace(monotonic=clock))
+            return self(*arguments), terminal.getvalue()
 
     def _play_all(self, seeds: Iterable[int], processes: int) -> Iterator[Played]:
         for seed in seeds:
@@ -96,6 +113,40 @@ def test_a_sweep_in_which_all_is_well_prints_totals_alone(script: Script) -> Non
     lines = script.printed.splitlines()
     assert [line for line in lines if not TOTAL.fullmatch(line)] == []
     assert {f"{name}: 3" for name in ALWAYS_SEEN} | {"seeds: 3", "seeds that count: 3", "failed: 0"} <= set(lines)
+
+
+def test_a_sweep_on_a_terminal_draws_how_far_it_is(script: Script) -> None:
+    """After each seed, over the line before: a bar, seeds, failures, and the time that is left at this pace."""
+    seconds = 0.0
+
+    def course(seed: int) -> Played:
+        nonlocal seconds
+        if seed == stop:
+            raise KeyboardInterrupt
+        seconds += 3.0
+        return failed(seed) if seed == 2 else passed(seed)
+
+    script.course = course
+    stop: int | None = 1
+    code, drawn = script.on_terminal("--seeds", "0", "4", clock=lambda: seconds)
+    assert (code, drawn) == (1, f"\r[{'#' * 10:40}] 1 of 4, 0 failed, 9 s left ")
+    stop = None
+    code, drawn = script.on_terminal("--seeds", "0", "4", clock=lambda: seconds)
+    assert (code, drawn) == (
+        1,
+        f"\r[{'#' * 20:40}] 2 of 4, 0 failed, 6 s left "
+        f"\r[{'#' * 30:40}] 3 of 4, 1 failed, 3 s left "
+        f"\r[{'#' * 40}] 4 of 4, 1 failed, 0 s left \n",
+    )
+
+
+def test_a_sweep_elsewhere_draws_nothing(script: Script) -> None:
+    """A log is no place for a bar."""
+    drawn = io.StringIO()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "stderr", drawn)
+        assert script("--seeds", "0", "3") == 0
+    assert drawn.getvalue() == ""
 
 
 @pytest.mark.parametrize("name", ["elections", "guard: conflict cut"])
