@@ -31,6 +31,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.chaos.log_cuts import LogCut
 from tests.cluster.disks import DiskCluster
 from tests.cluster.harness import eventually
 from tests.cluster.network import CutCluster
@@ -44,6 +45,8 @@ SLICE_SECONDS = 0.1
 TRIES = 8  # a stopped process ends the system call that it is in, which may be its last of a snapshot
 FILL_BYTES = 200_000
 FILLS = 400  # of these; far more than four times any state here, at which a snapshot is due whatever else is so
+OFTEN_BYTES = 64 << 10  # a snapshot is due after so many or a hundred entries, and so many are kept behind it, with
+OFTEN = ("--snapshot-bytes", "64KiB", "--snapshot-entries", "100")
 SKEW_SECONDS = 5.0  # clocks that are further apart do not agree (max_clock_skew)
 LOOK_SECONDS = 1.2  # within which each node has looked at all clocks, where nothing tells of it
 TOLD_SECONDS = 30.0  # within which it is told that a clock is wrong, or that no two clocks agree
@@ -208,15 +211,23 @@ async def kill_in_snapshot(campaign: Campaign, each: Round, leader: str, followe
 
 
 async def kill_in_compaction(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    """As soon as the first of the segments that go has gone."""
-    victim, *others = campaign.dice.sample([leader, *followers], 1 + len(followers))
-    folder = campaign.cluster.nodes[victim].data / "journal"
-    first = min(folder.glob("*.segment"))
-    async with _at_work(campaign, others, lambda: not first.exists(), f"{victim} cuts its log"):
-        await campaign.cluster.kill(victim)
-    at = await campaign.now()
-    await campaign.revive({campaign.dies(victim, leader, at): victim})
-    return (victim,)
+    """A follower, once a segment has gone; if none that was to go is left by then, again at the next cut."""
+    assert set(OFTEN) <= set(campaign.cluster.extra), f"it would take long: start the nodes with {OFTEN}"
+    names = (*followers, leader)
+    for _ in range(TRIES):
+        victim = next(name for name in names if name != leader)
+        others = [name for name in names if name != victim]
+        node = campaign.cluster.nodes[victim]
+        cut = LogCut(node.data, node.err, OFTEN_BYTES)
+        async with _at_work(campaign, others, cut.goes_on, f"{victim} cuts its log"):
+            await campaign.cluster.kill(victim)
+        at = await campaign.now()
+        is_unfinished = cut.is_unfinished()
+        await campaign.revive({campaign.dies(victim, leader, at): victim})
+        if is_unfinished:
+            return (victim,)
+        leader = await campaign.cluster.wait_leader(within=ELECTION_SECONDS)
+    raise AssertionError("no follower was ever killed in the middle of a cut of its log")
 
 
 async def wipe(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:

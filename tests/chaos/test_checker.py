@@ -356,6 +356,16 @@ def test_the_table_names_what_failed() -> None:
     assert table.endswith("verdict: failed")
 
 
+def test_the_table_tells_what_was_not_injected(tmp_path: Path) -> None:
+    """A line each, though nothing was found and there was enough; a verdict on kept evidence too."""
+    lacks = ("power cuts: mount: only root can do that", "wall clocks that step: there is no C compiler")
+    replace(good(), not_injected=lacks).save(tmp_path / "evidence.json")
+    lines = judge(Evidence.load(tmp_path / "evidence.json"), ENOUGH).table().splitlines()
+    assert [line for line in lines if line.startswith("not injected")] == [f"not injected: {lack}" for lack in lacks]
+    assert lines[-1] == "verdict: passed"
+    assert "not injected" not in judge(good(), ENOUGH).table()
+
+
 def test_evidence_survives_its_file(tmp_path: Path) -> None:
     """What was saved for a post-mortem is judged alike."""
     good().save(tmp_path / "evidence.json")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.disks import DiskCluster
+from tests.cluster import disks
+from tests.cluster.disks import DiskCluster, best_disk_cluster
 from tests.cluster.harness import Cluster, ReservedPorts, UnansweredError, eventually
 from tests.cluster.network import NamespacedCluster, ProxiedCluster
 from tests.cluster.wall_clocks import WallClockCluster, best_clock_cluster
@@ -92,3 +93,14 @@ def test_without_a_compiler_it_is_said_that_no_clock_steps(tmp_path: Path, monke
     assert not issubclass(make, WallClockCluster)
     [told] = make.not_injected
     assert told.startswith("wall clocks that step: there is no C compiler")
+
+
+def test_without_mounts_it_is_said_that_no_power_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise; what a verdict does with it is in tests/chaos/test_checker.py."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(disks, "why_no_disks", disks.why_no_disks.__wrapped__)  # not what was found here before
+    make = best_disk_cluster()
+    assert not issubclass(make, DiskCluster)
+    [told] = make.not_injected
+    assert told.startswith("power cuts: ")
+    assert "mkfs.ext4" in told

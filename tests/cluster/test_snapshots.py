@@ -10,10 +10,9 @@ from pathlib import Path
 
 from tests.chaos.campaign import unleash
 from tests.chaos.checker import Needs, judge
-from tests.chaos.faults import Round
+from tests.chaos.faults import OFTEN, Round
 from tests.cluster.harness import Cluster, Node
 
-OFTEN = ("--snapshot-bytes", "64KiB", "--snapshot-entries", "100")
 DEATHS = ("in-snapshot", "in-compaction")
 NEVER = "0 0 29 2 *"
 BODY_BYTES = 200_000
