@@ -173,6 +173,16 @@ class Queues(History):
         self._touched[id(run)] = run
         self.note(run)
 
+    def take_turn(self, run: Run) -> None:
+        """A queued run of a backfill waits for others of its job again, in its old place among those that do."""
+        self._unindex(run)
+        run.waits_turn = True
+        active = self.active[run.uid].values()
+        self.backfills[run.uid] = {one.id: one for one in active if one.waits_turn and one.cause == CAUSE_BACKFILL}
+        self._index(run)
+        self._touched[id(run)] = run
+        self.note(run)
+
     def hold(self, job: Job) -> None:
         """The job's pause has begun or ended: what is queued may start no longer, or again."""
         for run in self.active_with_parts(job.uid):

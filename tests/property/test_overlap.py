@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raftcron.core import commands as c
 from raftcron.core import definition
-from raftcron.core.model import ENDED, ON_A_NODE, SKIPPED, UNLIMITED, Job
+from raftcron.core.model import ASSIGNED, CAUSE_BACKFILL, ENDED, ON_A_NODE, QUEUED, SKIPPED, UNLIMITED, Job
 from tests.property.test_state_machine import check
 from tests.unit.machine import NOOP, Machine, cluster
 
@@ -70,7 +70,7 @@ class Tale:
         forced = isinstance(command, c.Trigger) and command.allow_overlap
         if after - before and not forced:  # I9: who joins those that go on finds room
             assert policy.max_running == UNLIMITED or len(after) <= policy.max_running
-        waiting = [run for run in runs if run.waits_turn]
+        waiting = [run for run in runs if run.waits_turn and run.cause != CAUSE_BACKFILL]
         assert all(run.blocked_by in self.state.runs for run in waiting)
         if policy.overlap == "replace" and any(run.id not in known for run in waiting):
             assert len(waiting) == 1, "only the newest newcomer waits"
@@ -79,8 +79,14 @@ class Tale:
             if run.state in ENDED:
                 assert self.told.setdefault(run.id, run.state) == run.state
             if run.reason in ("overlap", "limit", "queue_full"):
+                assert run.cause != CAUSE_BACKFILL
+                if run.id not in known and run.blocked_by is not None:
+                    other = self.state.runs[run.blocked_by]
+                    assert other.cause != CAUSE_BACKFILL or other.state not in (QUEUED, ASSIGNED)
                 assert (run.blocked_by or run.replaced_by) in self.state.runs
                 assert run.blocked_by != run.id != run.replaced_by
+            if run.cause == CAUSE_BACKFILL:
+                continue
             if run.attempts and run.attempts[0].attempt == 1 and run.attempts[0].started_at is not None:
                 assert run.attempts[0].started_at <= run.scheduled_time + 9_000
             if run.state == SKIPPED:
@@ -111,8 +117,12 @@ class Tale:
             else:
                 self.write(c.Finish([c.Finished(run.id, run.fencing_token, ending)]))
 
-    def start_queued(self) -> None:
-        self.write(c.Assign([c.Assignment(run_id, HERE, True) for run_id in self.state.active.get(self.job.uid, ())]))
+    def start_queued(self, *, start: bool = True) -> None:
+        self.write(c.Assign([c.Assignment(run_id, HERE, start) for run_id in self.state.active.get(self.job.uid, ())]))
+
+    def backfill(self, count: int) -> None:
+        times = list(range(1_000, self.machine.at + 1, 1_000))[-count:]
+        self.write(c.Backfill("job", times, self.state.revision_of(self.job)))
 
 
 @settings(max_examples=120, deadline=None)
@@ -121,7 +131,7 @@ def test_no_more_runs_go_on_than_may_and_each_time_has_its_row(data: st.DataObje
     """I1, I4, I9 for every overlap policy, with edits between them."""
     tale = Tale(data.draw(definitions))
     for _ in range(data.draw(st.integers(1, 30))):
-        match data.draw(st.integers(0, 11)):
+        match data.draw(st.integers(0, 13)):
             case 0 | 1 | 2 if not tale.job.paused:
                 tale.decide(data.draw(st.integers(1, 4)), caught_up=data.draw(st.booleans()))
             case 3:
@@ -129,7 +139,7 @@ def test_no_more_runs_go_on_than_may_and_each_time_has_its_row(data: st.DataObje
             case 4 | 5:
                 tale.end_one(data.draw)
             case 6:
-                tale.start_queued()
+                tale.start_queued(start=data.draw(st.booleans()))
             case 7:
                 tale.machine.at += data.draw(st.sampled_from([1_000, 5_000, 20_000]))
                 tale.write(c.Requeue(list(tale.state.waiting)))
@@ -144,6 +154,8 @@ def test_no_more_runs_go_on_than_may_and_each_time_has_its_row(data: st.DataObje
                 tale.write(resume if tale.job.paused else c.PauseJob("job", [], tale.job.revision))
             case 11:
                 tale.write(c.Lead("n1", 1, 1, "0", "0", "0"))
+            case 12 | 13:
+                tale.backfill(data.draw(st.integers(1, 3)))
     again = Machine()
     for body in tale.machine.log:
         again.append(body)

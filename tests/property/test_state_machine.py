@@ -194,6 +194,11 @@ def check(state: State) -> None:
     assert turns <= queued.keys()
     with_turns = (*state.turns, *state.backfills)
     assert not any(map(state.has_room, with_turns)), "a run waits for its turn where there is room"
+    for uid, line in state.backfills.items():  # as they are found in a snapshot
+        assert list(line) == [run_id for run_id in state.active[uid] if run_id in line]
+    for uid in state.turns:  # what of a backfill is not under way is in nobody's way
+        of_backfills = [run for run in state.active[uid].values() if run.cause == "backfill" and not run.waits_turn]
+        assert not any(run.state in ("queued", "assigned") for run in of_backfills)
     lanes = {run_id: lane for lane, runs in state.lanes.items() for run_id in runs}
     assert lanes.keys() == state.queued.keys()
     assert lanes == {run_id: lane_of(state.policies[run.uid], run) for run_id, run in state.queued.items()}
@@ -205,6 +210,7 @@ def check(state: State) -> None:
         assert len(rows) == len({row.id for row in rows})
         assert job.fired >= 0
         assert job.skipped >= 0
+        assert job.fire_count >= 0
         assert all(at > job.decided_through for at in job.skips)
         exclude = state.policies[job.uid].recurrence.exclude
         assert all(job.uid in state.calendar_jobs[name] for name in exclude)

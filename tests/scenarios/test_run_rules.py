@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from raftcron.core import planner
 from raftcron.core.apply import admission, decisions, requests, runs
 from raftcron.core.commands import Finish, Trigger
-from raftcron.core.model import ENDED, LOST
+from raftcron.core.model import CAUSE_BACKFILL, ENDED, LOST, REASON_OVERLAP
 from raftcron.executors import http, python, spawned
 from raftcron.ports import Ending
 from raftcron.runtime import clocks, machine, reports, statistics, worker
@@ -52,6 +52,11 @@ def _decide_without_jump(job: Any, policy: Any, group: Any, now: int, jump: Any 
     return _decide(job, policy, group, now)
 
 
+def _displace_backfills_too(state: Any, context: Any, policy: Any, newcomer: Any) -> None:
+    for run in [run for run in state.active[newcomer.uid].values() if run.cause == CAUSE_BACKFILL]:
+        runs.cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)
+
+
 async def _all_is_well(self: Any, job: Any) -> None:
     """Conservation.check, but nothing is found."""
 
@@ -68,6 +73,15 @@ _backfill, _is_news, _decide = Requests.backfill, reports._is_news, planner.deci
 
 RULES: dict[str, tuple[list[Replacement], str]] = {
     "a dry backfill writes nothing": ([(Requests, "backfill", _backfill_in_earnest)], "backfill_dry"),
+    "what waits of a backfill lets others pass": (
+        [(admission, "step_back", lambda state, context, uid: None)],
+        "backfill_waits",
+    ),
+    "nothing displaces a backfill": ([(admission, "_displace", _displace_backfills_too)], "backfill_replace"),
+    "what never started is given back to max_runs": (
+        [(runs, "is_spent", lambda job, policy: True)],
+        "max_runs_skipped",
+    ),
     "args go with a run": ([handled(Trigger, _trigger_without_args)], "args"),
     "args go with its repetition": ([(requests, "admit", _admit_without_args)], "args"),
     "a late outcome is kept": ([handled(Finish, _finish_but_lost)], "late_outcome"),

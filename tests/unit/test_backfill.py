@@ -7,7 +7,22 @@ from typing import Any
 import pytest
 
 from raftcron.core.apply import requests
-from raftcron.core.commands import Assign, Assignment, Backfill, Cancel, DeleteJob, PauseJob, Place, ResumeJob, Trigger
+from raftcron.core.commands import (
+    Assign,
+    Assignment,
+    Backfill,
+    Cancel,
+    DeleteJob,
+    Lose,
+    NotStarted,
+    PauseJob,
+    Place,
+    Requeue,
+    ResumeJob,
+    Start,
+    Token,
+    Trigger,
+)
 from raftcron.core.model import Job, Run
 from tests.unit.machine import Machine, cluster
 
@@ -67,26 +82,100 @@ def test_what_comes_from_the_clock_goes_before_what_waits() -> None:
     assert list(machine.state.queued) == [second.id]
 
 
-def test_a_newcomer_that_replaces_what_runs_leaves_a_backfill_in_its_line() -> None:
-    """Only what runs is displaced."""
+def test_a_newcomer_that_replaces_waits_for_a_backfill_that_runs() -> None:
+    """It displaces the newcomer before it, and goes before what of the backfill waits."""
     machine = cluster()
     job = machine.put(overlap={"policy": "replace"})
     first, second = backfilled(machine, job, 10_000, 20_000)
     start(machine, first)
-    newcomer = machine.fire(job, 101_000)
-    assert (first.state, second.state, newcomer.waits_turn) == ("cancelling", "queued", True)
-    machine.finish(first, "cancelled")
+    displaced, newcomer = machine.fire(job, 101_000), machine.fire(job, 102_000)
+    displaced = machine.state.runs[displaced.id]
+    assert (displaced.state, displaced.replaced_by) == ("skipped", newcomer.id)
+    assert (first.state, second.state, newcomer.waits_turn, newcomer.blocked_by) == (
+        "running",
+        "queued",
+        True,
+        first.id,
+    )
+    machine.finish(first)
     assert (newcomer.waits_turn, second.waits_turn) == (False, True)
 
 
-def test_what_is_displaced_makes_room_for_the_newcomer_alone() -> None:
-    """Not for a backfill that waits, though a run that has not started ends at once."""
+def test_a_newcomer_that_replaces_displaces_the_oldest_that_is_of_no_backfill() -> None:
+    """With room for two, one of them a backfill's."""
     machine = cluster()
-    job = machine.put(overlap={"policy": "replace"})
+    job = machine.put(overlap={"policy": "replace", "max_running": 2})
+    [first] = backfilled(machine, job, 10_000)
+    start(machine, first)
+    scheduled = machine.fire(job, 101_000)
+    newcomer = machine.fire(job, 102_000)
+    assert (first.state, scheduled.state, newcomer.waits_turn) == ("running", "cancelling", True)
+
+
+@pytest.mark.parametrize("policy", ["skip", "queue", "replace"])
+@pytest.mark.parametrize("is_assigned", [False, True])
+def test_what_has_not_started_lets_a_newcomer_pass(policy: str, is_assigned: bool) -> None:
+    """It waits again in its old place; where it had been assigned, that token starts nothing any more."""
+    machine = cluster()
+    job = machine.put(overlap={"policy": policy})
     first, second = backfilled(machine, job, 10_000, 20_000)
+    if is_assigned:
+        machine.done(Assign([Assignment(first.id, HERE, start=False)]))
+    token, newcomer = Token(first.id, first.fencing_token), machine.fire(job, 101_000)
+    assert (newcomer.state, first.state, first.waits_turn, second.waits_turn) == ("running", "queued", True, True)
+    assert machine.done(Start([token])).count == 0
+    assert list(machine.state.backfills[job.uid]) == [first.id, second.id]
+    machine.finish(newcomer)
     assert list(machine.state.queued) == [first.id]
-    newcomer = machine.fire(job, 101_000)
-    assert (machine.state.runs[first.id].state, newcomer.state, second.waits_turn) == ("skipped", "running", True)
+
+
+def test_only_as_many_step_back_as_need_be_and_their_order_stays() -> None:
+    """Whoever was asked for first goes on first, also after a snapshot: it has them in the order of their rows."""
+    machine = cluster()
+    job = machine.put(overlap={"policy": "skip", "max_running": 2}, delivery="at_least_once")
+    first, second, third = backfilled(machine, job, 10_000, 20_000, 30_000)
+    start(machine, second)
+    scheduled = machine.fire(job, 101_000)
+    assert [run.waits_turn for run in (first, second, third)] == [True, False, True]
+    machine.done(Lose("n1", 1, [Token(second.id, second.fencing_token)]))
+    machine.fire(job, 102_000)
+    assert list(machine.state.backfills[job.uid]) == [first.id, second.id, third.id]
+    machine.finish(scheduled)
+    assert list(machine.state.queued) == [first.id]
+
+
+@pytest.mark.parametrize("how", ["lost", "not started", "tried again"])
+def test_what_is_queued_anew_lets_those_pass_that_waited_for_it(how: str) -> None:
+    """For whatever attempt: a backfill has no deadline, and others would wait for it for as long as it waits."""
+    machine = cluster()
+    job = machine.put(overlap={"policy": "queue"}, delivery="at_least_once", retry={"max_attempts": 3, "backoff": "1s"})
+    [run] = backfilled(machine, job, 10_000)
+    start(machine, run)
+    scheduled = machine.fire(job, 101_000)
+    token = Token(run.id, run.fencing_token)
+    assert scheduled.waits_turn
+    if how == "lost":
+        machine.done(Lose("n1", 1, [token]))
+    elif how == "not started":
+        machine.done(NotStarted([token]))
+    else:
+        machine.finish(run, "failed")
+        assert (run.state, scheduled.waits_turn) == ("waiting_retry", True), "active until its retries are over"
+        machine.done(Requeue([run.id]), at=machine.at + 1_000)
+    assert (run.state, run.waits_turn, list(machine.state.queued)) == ("queued", True, [scheduled.id])
+    start(machine, scheduled)
+    machine.finish(scheduled)
+    assert list(machine.state.queued) == [run.id]
+
+
+def test_of_a_paused_job_a_run_by_hand_passes_what_is_held_of_a_backfill() -> None:
+    """Under `skip`, which would end it."""
+    machine = cluster()
+    job = machine.put()
+    [run] = backfilled(machine, job, 10_000)
+    machine.done(PauseJob("job", [], job.revision))
+    by_hand = machine.state.runs[machine.done(Trigger("job", HERE)).subject]
+    assert (by_hand.state, run.waits_turn) == ("running", True)
 
 
 def test_it_never_moves_the_watermark_and_counts_on_neither_side() -> None:

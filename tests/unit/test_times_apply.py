@@ -172,6 +172,32 @@ def test_max_runs_cuts_a_decision_at_the_last_run() -> None:
     assert (job.fire_count, job.decided_through) == (2, 10_000)
 
 
+def test_max_runs_does_not_count_what_never_started_while_the_job_goes_on() -> None:
+    """Displaced, expired or cancelled; of a job that is over it does, and so nothing brings it to life again."""
+    machine = cluster()
+    job = machine.put(max_runs=2, overlap={"policy": "replace"}, start_deadline="5s")
+    machine.done(c.Decide(c.Place("n1", 1), [decision(machine, job, 2_000, 3_000, 4_000)]), at=4_000)
+    assert (job.fire_count, job.fired, job.skipped, job.decided_through) == (1, 1, 2, 4_000)
+    running, waiting = machine.state.runs[f"{job.uid:x}-4000"], machine.fire(job, 5_000)
+    assert (running.state, waiting.state, job.fire_count) == ("cancelling", "queued", 2)
+    machine.done(c.Trigger("job", None))
+    assert (machine.state.runs[waiting.id].state, job.fire_count, job.decided_through) == ("skipped", 2, 5_000)
+    machine.done(c.Decide(c.Place("n1", 1), [decision(machine, job, 6_000)]), at=6_000)
+    assert (job.fire_count, job.decided_through) == (2, 5_000)
+
+
+def test_max_runs_gives_back_what_expires_before_the_last() -> None:
+    """Also a time that was decided before the job's counters began anew."""
+    machine = cluster()
+    job = machine.put(max_runs=2, start_deadline="5s")
+    machine.done(c.Decide(c.Place("n9", 1), [decision(machine, job, 2_000)]), at=2_000)
+    run = machine.state.runs[f"{job.uid:x}-2000"]
+    machine.put(max_runs=2, start_deadline="5s", description="another")
+    assert (job.fire_count, job.fired) == (1, 0)
+    machine.done(c.Expire([run.id]), at=7_001)
+    assert (machine.state.runs[run.id].reason, job.fire_count, job.fired, job.skipped) == ("deadline", 0, 0, 0)
+
+
 def test_the_end_of_the_last_run_is_kept() -> None:
     """Set at creation and when no scheduled run is active any more; runs by hand change nothing."""
     machine = cluster()

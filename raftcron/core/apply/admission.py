@@ -2,13 +2,14 @@
 
 A run is active from its decision until its retries are over, wherever it comes from.  Those that wait for their turn
 are queued, and apart from what may start (`State.turns`); each end of a run gives the next ones theirs (`runs.end`).
+Runs of backfills wait longer: what of them is not under way lets each newcomer pass, and no newcomer displaces one.
 """
 
 from __future__ import annotations
 
 from raftcron.core.apply.context import Context
 from raftcron.core.apply.placing import begin
-from raftcron.core.apply.runs import cancel_run
+from raftcron.core.apply.runs import cancel_run, step_back
 from raftcron.core.commands import Place
 from raftcron.core.model import (
     CANCELLING,
@@ -84,6 +85,9 @@ def judge(state: State, context: Context, policy: Policy, run: Run, *, allow_ove
     if run.cause == CAUSE_BACKFILL:
         run.waits_turn = True
         return None
+    step_back(state, context, run.uid)
+    if state.has_room(run.uid):
+        return None
     if policy.overlap == "replace":
         _displace(state, context, policy, run)
         if state.has_room(run.uid):
@@ -96,11 +100,12 @@ def judge(state: State, context: Context, policy: Policy, run: Run, *, allow_ove
 
 
 def _displace(state: State, context: Context, policy: Policy, newcomer: Run) -> None:
-    """Only the newest newcomer waits, and the oldest runs end until there will be room for it."""
+    """Only the newest newcomer waits, and the oldest runs end until there will be room for it; no backfill's does."""
     for run in list(state.turns.get(newcomer.uid, {}).values()):
         cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)
     going_on = [
         run for run in state.active.get(newcomer.uid, {}).values() if run.state != CANCELLING and not run.waits_turn
     ]
-    for run in going_on[: max(0, len(going_on) - policy.max_running + 1)]:
+    others = [run for run in going_on if run.cause != CAUSE_BACKFILL]
+    for run in others[: max(0, len(going_on) - policy.max_running + 1)]:
         cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from raftcron.core.apply import admission
 from raftcron.core.apply.context import Context, remember
+from raftcron.core.apply.runs import is_spent
 from raftcron.core.commands import Decide, Decision, Done, Fire, Outcome, Place, Refused, Summary, Trigger
 from raftcron.core.instant import MAX_MS
 from raftcron.core.model import (
@@ -102,7 +103,7 @@ def take(state: State, context: Context, job: Job, decision: Decision, place: Pl
     """Turn a decision that holds into rows, and move the watermark."""
     policy = state.policy(job.uid)
     for item in _in_order(decision):
-        if _is_spent(job, policy):
+        if is_spent(job, policy):
             break  # what comes behind the last of all its runs is not owed
         if isinstance(item, Fire):
             _fire(state, context, job, policy, item, place)
@@ -110,15 +111,10 @@ def take(state: State, context: Context, job: Job, decision: Decision, place: Pl
         else:
             summarise(state, context, job, item)
             job.decided_through = item.last
-    if decision.through > job.decided_through and not _is_spent(job, policy):  # else one object: it is a million times
+    if decision.through > job.decided_through and not is_spent(job, policy):  # else one object: it is a million times
         job.decided_through = decision.through
     _drop_skips(job)
     state.touch_job(job)
-
-
-def _is_spent(job: Job, policy: Policy) -> bool:
-    """Whether the job has had all the runs that it may have."""
-    return bool(policy.max_runs) and job.fire_count >= policy.max_runs
 
 
 def _drop_skips(job: Job) -> None:

@@ -24,6 +24,7 @@ from raftcron.core.model import (
     ASSIGNED,
     CANCELLED,
     CANCELLING,
+    CAUSE_BACKFILL,
     COUNTED_CAUSES,
     ENDED,
     FAILED,
@@ -41,7 +42,9 @@ from raftcron.core.model import (
     TIMED_OUT,
     WAITING_RETRY,
     AttemptRecord,
+    Job,
     Move,
+    Policy,
     Run,
 )
 from raftcron.core.placement import is_split
@@ -196,6 +199,7 @@ def requeue(state: State, context: Context, command: Requeue) -> Outcome:
         if is_retry:
             run.attempt += 1
             note_move(context, run)
+            _let_pass(state, run)
         taken += 1
     return Done(count=taken)
 
@@ -280,6 +284,7 @@ def unassign(state: State, context: Context, run: Run) -> None:
     if run.uid in state.by_uid:
         state.move(run, QUEUED)
         note_move(context, run, node)
+        _let_pass(state, run)
     else:
         _end_here(state, context, run, REASON_DELETED)
 
@@ -320,16 +325,40 @@ def give_turns(state: State, uid: int) -> None:
         state.backfills_due.add(uid)
 
 
+def step_back(state: State, context: Context, uid: int) -> None:
+    """Make room for another run of the job: those of a backfill of which nothing is under way wait again.
+
+    The newest first, so that they keep their order.  What had been assigned will never start under that token.
+    """
+    for run in reversed(list(state.active.get(uid, {}).values())):
+        if state.has_room(uid):
+            return
+        if run.cause != CAUSE_BACKFILL or run.waits_turn:
+            continue
+        if run.state == ASSIGNED:
+            unassign(state, context, run)
+        if run.state == QUEUED and not run.waits_turn:
+            state.take_turn(run)
+
+
 def skip(state: State, context: Context, run: Run, reason: str) -> None:
-    """End a run that never started; it no longer counts as fired."""
+    """End a run that never started; it no longer counts as fired, nor among `max_runs` unless its job is over."""
     run.reason = reason
     end(state, context, run, SKIPPED)
     job = state.by_uid.get(run.uid)
-    is_counted = run.cause in COUNTED_CAUSES and run.part is None
-    if job is not None and is_counted and run.scheduled_time > job.counted_from:
+    if job is None or run.cause not in COUNTED_CAUSES or run.part is not None:
+        return
+    if not is_spent(job, state.policies[job.uid]):
+        job.fire_count -= 1
+    if run.scheduled_time > job.counted_from:
         job.fired -= 1
         job.skipped += 1
-        state.touch_job(job)
+    state.touch_job(job)
+
+
+def is_spent(job: Job, policy: Policy) -> bool:
+    """Whether the job has had all the runs that it may have: it is over, whatever becomes of those under way."""
+    return bool(policy.max_runs) and job.fire_count >= policy.max_runs
 
 
 def end_attempt(
@@ -362,6 +391,8 @@ def end_attempt(
             run.not_before = context.at + backoff_ms(policy, run)
             state.move(run, WAITING_RETRY)
         note_move(context, run, node)
+        if run.state == QUEUED:
+            _let_pass(state, run)
         return
     if ending == SUCCEEDED:  # before the cancel reached it
         run.reason = run.replaced_by = None
@@ -378,6 +409,13 @@ def _end_here(state: State, context: Context, run: Run, reason: str) -> None:
     else:
         run.reason = reason
         end(state, context, run, CANCELLED)
+
+
+def _let_pass(state: State, run: Run) -> None:
+    """A run of a backfill that is back in the queue gives its turn to others of its job that wait."""
+    if run.cause == CAUSE_BACKFILL and run.part is None and run.uid in state.turns:
+        state.take_turn(run)
+        give_turns(state, run.uid)
 
 
 def _keep_move(run: Run, move: Move) -> None:
