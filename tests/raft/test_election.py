@@ -175,6 +175,15 @@ def test_a_refusal_without_a_lost_connection_is_no_death(stage: Any) -> None:
     assert one.asked == []
 
 
+def test_a_refusal_by_a_leader_whose_connection_did_not_end_here_is_no_death(stage: Any) -> None:
+    """Of one that this node was not connected with, a refusal says nothing new."""
+    one = stage()
+    one.dead.add("n1")
+    one.elections.refused("n1")
+    one.wait(SHORTEST * 0.9)
+    assert one.asked == []
+
+
 def test_a_leader_that_comes_back_in_another_life_is_dead(stage: Any) -> None:
     """A process that restarts quickly refuses nobody, but its incarnation tells."""
     one = stage(leader="n1")

@@ -2,7 +2,8 @@
 
 A mend has no entry, but a test, where no checker of the simulation can tell it from its absence: it is about real
 descriptors, processes and sockets, about bytes that no node sends (rows 6 and 8), or about what costs time, office or
-readiness and breaks no promise (11, pre-votes in 14, 16, 22, 24).  Of 11, 14 and 16 the test shows the absence, too.
+readiness and breaks no promise (11, pre-votes in 14, 16, 22, 24; who stands when, in the elections).  Of 11, 14 and 16
+the test shows the absence, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "2 only a real conflict cuts, only what was checked is claimed": (
         "whatever follows is cut",
         "all that is held is claimed",
+        "a commit index beyond what was checked counts",
     ),
     "3 a snapshot keeps the tail; a restart aligns the two": (
         "a snapshot clears an acknowledged tail",
@@ -36,10 +38,13 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "7 not written is certain, and told once": (
         "unknown is called not written",
+        '"not written" at a step-down, before a newer leadership entry has applied',
         "not written is said of what a snapshot holds",
+        "apply raises",
         "tests/raft/test_engine.py::test_an_entry_that_cannot_be_applied_ends_the_process",
     ),
     "8 the chunked path is refused": (
+        "an offer does not fit",
         "tests/raft/test_guard.py::test_a_message_that_does_not_fit_is_refused",
         "tests/raft/test_engine.py::test_large_commands_travel_like_small_ones",
     ),
@@ -60,6 +65,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "12 reads ask a round that begins after they came": (
         "reads without a round",
         "stale reads are called linearizable",
+        "a shared read round for clients",
         "tests/raft/test_engine_reads.py::test_whoever_comes_while_a_question_is_out_waits_for_the_next",
     ),
     "13 epochs and tokens of our own": ("an entry of any epoch counts", "a report under an old token counts"),
@@ -71,7 +77,8 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests/cluster/test_network.py::test_in_an_idle_cluster_too_a_cut_deposes_nobody",
     ),
     "15 refusals rewind once a probe": (
-        "refusals do not rewind",
+        "contradicting indexes, each refusal rewinds",
+        "refusals are not heard",
         "tests/raft/test_engine_faults.py::test_contradicting_refusals_are_noticed",
     ),
     "16 readiness is a barrier": (
@@ -114,6 +121,34 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+ELECTIONS: dict[str, tuple[str, ...]] = {
+    "the end and a refused reconnect are a death": (
+        "tests/raft/test_election.py::test_the_first_survivor_of_a_dead_leader_stands_at_once",
+        "tests/raft/test_election.py::test_a_broken_connection_alone_is_no_death",
+        "tests/raft/test_election.py::test_a_refusal_without_a_lost_connection_is_no_death",
+        "tests/raft/test_election.py::test_a_refusal_by_a_leader_whose_connection_did_not_end_here_is_no_death",
+        "tests/raft/test_election.py::test_a_leader_that_comes_back_in_another_life_is_dead",
+        "tests/raft/test_engine.py::test_the_survivors_of_a_dead_leader_go_on_at_once",
+    ),
+    "rank x 30 ms": (
+        "tests/raft/test_election.py::test_the_next_survivor_gives_the_first_one_a_head_start",
+        "tests/raft/test_election.py::test_a_survivor_that_is_gone_too_has_no_rank",
+    ),
+    "whoever grants holds back": (
+        "tests/raft/test_election.py::test_whoever_grants_holds_back",
+        "tests/raft/test_election.py::test_of_two_that_stand_one_gives_way",
+    ),
+    "who hears the leader refuses": (
+        "tests/raft/test_election.py::test_whoever_hears_the_leader_refuses",
+        "tests/raft/test_election.py::test_a_leader_grants_nothing",
+        "tests/cluster/test_network.py::test_in_an_idle_cluster_too_a_cut_deposes_nobody",
+    ),
+    "a failed fsync ends the process": (
+        "a failed fsync is tried again",
+        "tests/cluster/test_bad_disks.py::test_a_node_whose_disk_fails_ends_and_the_others_go_on",
+    ),
+}
+
 CORE: dict[str, tuple[str, ...]] = {
     "epoch check": ("an entry of any epoch counts",),
     "start gate": ("the start gate is open",),
@@ -144,4 +179,4 @@ NAMED: dict[str, tuple[str, ...]] = {
     "formation by a majority": ("a majority forms a cluster",),
 }
 
-ALL = {**ROWS, **CORE, **SEEDED_BUGS, **NAMED}
+ALL = {**ROWS, **ELECTIONS, **CORE, **SEEDED_BUGS, **NAMED}

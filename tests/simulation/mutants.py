@@ -14,18 +14,19 @@ from typing import NamedTuple
 from raftcron import node as shipped_node
 from raftcron.core import image, planner
 from raftcron.core.apply import admission, chains, decisions, jobs, remote, runs
-from raftcron.core.commands import Backfill, Decide, Finish, Hear
+from raftcron.core.commands import Backfill, Decide, Finish, Hear, Trigger
 from raftcron.core.instant import MAX_MS
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
+from raftcron.core.times import Times
 from raftcron.raft import engine, guard, leadership, membership, proposals, reads, roster, seam, segment, snapshot
 from raftcron.raft.journal import Journal
 from raftcron.raft.settings import RaftSettings
 from raftcron.runtime import assigner, clocks, leases, machine, presence, scheduler, worker, writes
 from raftcron.runtime.leases import LeaseTimes
-from raftcron.testing import sim_checks, sim_node, sim_targets
+from raftcron.testing import sim_checks, sim_node, sim_story, sim_targets
 from raftcron.testing.sim_story import Story
-from tests.simulation import off_log, off_rules, off_runs, off_time, scripts
+from tests.simulation import off_log, off_protocol, off_rules, off_runs, off_time, scripts, scripts_runs
 from tests.simulation.switch import Replacement, handled, replaced
 
 SHORT, LONG = LeaseTimes(3.0, 0.6), LeaseTimes(10.0, 2.0)
@@ -46,6 +47,8 @@ class Mutant(NamedTuple):
     given: list[Replacement] = []
 
 
+# For a livelock that keeps the processor busy: with the mend all is well within much less than this.
+SOON_QUIET: list[Replacement] = [(sim_story, "LEADER_SECONDS", 1.0), (sim_story, "QUIET_SECONDS", 4.0)]
 NO_FALLBACK: Replacement = (sim_node, "RaftSettings", partial(RaftSettings, leader_fallback=60.0))
 
 MUTANTS: dict[str, Mutant] = {
@@ -70,6 +73,7 @@ MUTANTS: dict[str, Mutant] = {
         size=3,
     ),
     "no fsync": Mutant([(Journal, "sync", off_log.sync_without_sync)], {sim_checks.COMMITTED}),
+    "a failed fsync is tried again": Mutant([(Journal, "sync", off_log.sync_tried_again)], {sim_checks.COMMITTED}),
     "no checksum": Mutant(
         [(segment, "_end_of_record", off_log.end_of_any_record)], {sim_checks.ONE_HISTORY}, scripts.flip_bits, size=3
     ),
@@ -94,7 +98,23 @@ MUTANTS: dict[str, Mutant] = {
         scripts.restart_with_a_stale_tail,
         size=3,
     ),
-    "refusals do not rewind": Mutant([(guard, "judge_answer", off_log.answer_never_rewinds)], {sim_checks.LIVENESS}),
+    "a commit index beyond what was checked counts": Mutant(
+        [(seam.Core, "_take_append", off_log.commit_index_of_any_append)],
+        {sim_checks.ONE_HISTORY},
+        scripts.restart_with_a_stale_tail,
+        size=3,
+    ),
+    "contradicting indexes, each refusal rewinds": Mutant(
+        [
+            (guard, "judge_append", off_log.append_refused_by_two_rules),
+            (guard, "judge_answer", off_log.answer_always_rewinds),
+        ],
+        {sim_checks.LIVENESS},
+        scripts.differ_by_several_batches,
+        size=3,
+        given=SOON_QUIET,
+    ),
+    "refusals are not heard": Mutant([(guard, "judge_answer", off_log.answer_never_rewinds)], {sim_checks.LIVENESS}),
     "an old leader hears nothing": Mutant(
         [
             (seam.Core, "_is_current", off_log.old_leaders_hear_nothing),
@@ -110,6 +130,12 @@ MUTANTS: dict[str, Mutant] = {
         scripts.deaf_leaders,
         size=3,
     ),
+    '"not written" at a step-down, before a newer leadership entry has applied': Mutant(
+        [(leadership.Leadership, "ended", off_log.ended_and_not_written)],
+        {sim_checks.NOT_WRITTEN},
+        scripts.deaf_leaders,
+        size=3,
+    ),
     "claimed before it is committed": Mutant(
         [(engine.Engine, "propose", off_log.answered_when_appended)], {sim_checks.DURABLE}
     ),
@@ -118,6 +144,9 @@ MUTANTS: dict[str, Mutant] = {
         {sim_checks.LINEARIZABLE},
         scripts.read_at_a_leader_that_slept,
         size=3,
+    ),
+    "a shared read round for clients": Mutant(
+        [(reads.SharedQuestion, "join", off_protocol.join_what_is_out)], {sim_checks.LINEARIZABLE}
     ),
     "stale reads are called linearizable": Mutant(
         [(engine.Engine, "read_index", off_log.read_what_is_here)], {sim_checks.LINEARIZABLE}
@@ -137,7 +166,7 @@ MUTANTS: dict[str, Mutant] = {
     "a replaced node believes its own count of lives": Mutant(
         [(shipped_node.Node, "start", off_runs.sure_of_its_life)],
         {sim_checks.I2},
-        scripts.replace_in_the_midst,
+        scripts_runs.replace_in_the_midst,
         size=3,
         times=LONG,
     ),
@@ -201,6 +230,7 @@ MUTANTS: dict[str, Mutant] = {
         scripts.offer_to_a_stale_tail,
         size=3,
     ),
+    "an offer does not fit": Mutant([(seam.Core, "_offer", off_log.offer_that_does_not_fit)], {sim_checks.NOISE}),
     "what a later release wrote is taken": Mutant(
         [(machine, "decode_entry", off_log.decoded_of_any_version)],
         {sim_checks.NEWER},
@@ -229,6 +259,8 @@ MUTANTS: dict[str, Mutant] = {
         size=3,
     ),
     # decisions
+    "apply raises": Mutant([handled(Trigger, off_rules.triggered_but_some)], {sim_checks.FATAL}),
+    "a plan fails": Mutant([(planner, "decide", off_rules.no_plan_for_some)], {sim_checks.NOISE}),
     "an entry of any epoch counts": Mutant([(machine, "apply", off_runs.any_epoch)], {sim_checks.EPOCH}),
     "the watermark is not looked at": Mutant(
         [
@@ -283,6 +315,14 @@ MUTANTS: dict[str, Mutant] = {
         {sim_checks.PLACED},
     ),
     "tags are not looked at": Mutant([(State, "carries", lambda *_: True)], {sim_checks.PLACED}),
+    "a part of a broadcast goes anywhere": Mutant(
+        [
+            (assigner, "choose", off_rules.choose_for_any_part),
+            (runs, "may_be_at", off_rules.part_may_be_anywhere),
+        ],
+        {sim_checks.MOVED},
+    ),
+    "a jitter reaches its bound": Mutant([(Times, "due_at", off_rules.due_after_the_whole_jitter)], {sim_checks.DUE}),
     "the start deadline is not looked at": Mutant(
         [
             (admission, "start_deadline", lambda *_: MAX_MS),
@@ -295,22 +335,22 @@ MUTANTS: dict[str, Mutant] = {
     "what follows several follows one": Mutant([(chains, "_notice", off_rules.follow_any)], {sim_checks.JOINED}),
     # time
     "a leader trusts its wall clock": Mutant(
-        [(clocks.TrustedTime, "now_ms", off_time.wall_time)], {sim_checks.I5}, scripts.leader_jumps_a_year, size=3
+        [(clocks.TrustedTime, "now_ms", off_time.wall_time)], {sim_checks.I5}, scripts_runs.leader_jumps_a_year, size=3
     ),
     "where no majority agrees the own clock counts": Mutant(
-        [(clocks, "agree", off_time.own_where_none_agrees)], {sim_checks.I5}, scripts.two_voters_differ, size=3
+        [(clocks, "agree", off_time.own_where_none_agrees)], {sim_checks.I5}, scripts_runs.two_voters_differ, size=3
     ),
     "old clocks count": Mutant(
-        [(clocks, "FRESH_SECONDS", 1e9)], {sim_checks.I5}, scripts.two_clocks_one_after_the_other, size=3
+        [(clocks, "FRESH_SECONDS", 1e9)], {sim_checks.I5}, scripts_runs.two_clocks_one_after_the_other, size=3
     ),
     "who trusts nothing stamps with its wall clock": Mutant(
         [(clocks.TrustedTime, "now_ms", off_time.wall_time_at_first)],
         {sim_checks.I5},
-        scripts.start_with_two_that_differ,
+        scripts_runs.start_with_two_that_differ,
         size=3,
     ),
     "a lone node believes any clock": Mutant(
-        [(clocks, "trust_alone", off_time.own_word)], {sim_checks.I5}, scripts.lone_node_jumps_a_year, size=1
+        [(clocks, "trust_alone", off_time.own_word)], {sim_checks.I5}, scripts_runs.lone_node_jumps_a_year, size=1
     ),
     "a leader looks rarely for what is due": Mutant(
         [
@@ -318,7 +358,7 @@ MUTANTS: dict[str, Mutant] = {
             (scheduler.Scheduler, "state_changed", lambda *_: None),
         ],
         {sim_checks.I8},
-        scripts.nothing_happens,
+        scripts_runs.nothing_happens,
         size=3,
     ),
     "a new leader waits before it looks": Mutant([(scheduler.Scheduler, "run", off_time.lead_later)], {sim_checks.I8}),
@@ -337,14 +377,14 @@ MUTANTS: dict[str, Mutant] = {
     "the start gate is open": Mutant(
         [(worker.Worker, "_is_valid", off_runs.gate_is_open)],
         {sim_checks.I6},
-        scripts.start_after_a_stall,
+        scripts_runs.start_after_a_stall,
         size=3,
         times=SHORT,
     ),
     "heartbeats are answered without a round": Mutant(
         [(leases.LeaseKeeper, "__init__", off_runs.heartbeats_without_a_round)],
         {sim_checks.ONE_ATTEMPT},
-        scripts.isolation_of_a_leader_at_work,
+        scripts_runs.isolation_of_a_leader_at_work,
         size=3,
         times=SHORT,
         given=[NO_FALLBACK],
@@ -352,14 +392,14 @@ MUTANTS: dict[str, Mutant] = {
     "a refused token starts after all": Mutant(
         [(worker.Worker, "_refuse", off_runs.refuse_and_forget)],
         {sim_checks.REFUSED},
-        scripts.start_after_a_late_refusal,
+        scripts_runs.start_after_a_late_refusal,
         size=3,
         times=LONG,
     ),
     "a restart starts it again": Mutant(
         [(worker.Worker, "_look", off_runs.look_at_any_life), (worker.Worker, "gate", off_runs.gate_of_any_life)],
         {sim_checks.I2},
-        scripts.restart_in_the_midst,
+        scripts_runs.restart_in_the_midst,
         size=3,
     ),
     "a leader fires what is not committed": Mutant(

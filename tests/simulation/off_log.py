@@ -9,7 +9,7 @@ from raftcron.core import codec
 from raftcron.core.commands import Done
 from raftcron.errors import UnavailableError
 from raftcron.ports import Applied
-from raftcron.raft import guard, membership, roster, seam, segment, snapshot, snapshot_file
+from raftcron.raft import guard, leadership, membership, roster, seam, segment, snapshot, snapshot_file
 from raftcron.raft.journal import Journal
 from raftcron.raft.snapshot_file import Reading
 from raftcron.runtime import machine
@@ -65,13 +65,33 @@ class NeverSynced:
         """It says that it has."""
 
 
+class TriedAgain(NeverSynced):
+    """A device whose sync is called a second time where it fails."""
+
+    def sync(self, handle: int) -> None:
+        """The second call finds nothing to do, as with a kernel that has dropped the pages."""
+        try:
+            self._device.sync(handle)
+        except OSError:
+            self._device.sync(handle)
+
+
 def sync_without_sync(self: Any) -> None:
     """Journal.sync, but what is written is not synced."""
-    device, self._device = self._device, NeverSynced(self._device)
+    _sync_by(NeverSynced, self)
+
+
+def sync_tried_again(self: Any) -> None:
+    """Journal.sync, but a sync that fails is tried again (the elections' last line)."""
+    _sync_by(TriedAgain, self)
+
+
+def _sync_by(kind: type[NeverSynced], journal: Any) -> None:
+    device, journal._device = journal._device, kind(journal._device)
     try:
-        _journal_sync(self)
+        _journal_sync(journal)
     finally:
-        self._device = device
+        journal._device = device
 
 
 def end_of_any_record(data: memoryview, offset: int, end: int, salt: int) -> int | None:
@@ -103,9 +123,36 @@ def append_claims_all(log: Any, committed: int, append: Any) -> Any:
     return verdict
 
 
+def append_refused_by_two_rules(log: Any, committed: int, append: Any) -> Any:
+    """guard.judge_append, but as the stock engine refuses: one index if entries are missing, another if one differs.
+
+    Of a pipeline the first batch meets an entry that differs and the next ones find theirs missing (row 15).
+    """
+    verdict = _judge_append(log, committed, append)
+    if isinstance(verdict, guard.Refusal):
+        last = log[-1][1]
+        return guard.Refusal(last + 1 if append.previous_index > last else append.previous_index)
+    return verdict
+
+
+def answer_always_rewinds(answer: Any, probe: int, match_index: int, next_index: int, last_index: int) -> Any:
+    """guard.judge_answer, but each refusal of a pipeline rewinds, so that the last one wins (row 15)."""
+    return _judge_answer(answer._replace(probe=probe), probe, match_index, next_index, last_index)
+
+
 def answer_never_rewinds(answer: Any, probe: int, match_index: int, next_index: int, last_index: int) -> Any:
-    """guard.judge_answer, but refusals change nothing (row 15)."""
+    """guard.judge_answer, but a leader goes by no refusal at all: no fault of the stock engine, but the other extreme.
+
+    What rewinds once a probe (row 15) must rewind that once.
+    """
     return _judge_answer(answer._replace(reset=False), probe, match_index, next_index, last_index)
+
+
+def commit_index_of_any_append(self: Any, node: Any, append: Any) -> None:
+    """Core._take_append, but the leader's commit index counts for all that is held here, checked or not (row 2)."""
+    _take_append(self, node, append)
+    if append.term == self.term:
+        self._verified_commit = max(self._verified_commit, min(append.commit_index, self.last_index))
 
 
 def answers_of_any_term(self: Any, node: Any, answer: Any) -> None:
@@ -127,6 +174,12 @@ def expire_says_not_written(self: Any, now: float) -> None:
     for seq in self._first(lambda pending: pending.due_at <= now):
         if (future := self._pop(seq)) is not None:
             future.set_exception(UnavailableError("not written, perhaps"))
+
+
+def ended_and_not_written(self: Any) -> None:
+    """Leadership.ended, but what is pending is called not written as soon as this node leads no more (row 7)."""
+    _leadership_ended(self)
+    self._proposals.void_below(1 << 60)
 
 
 def round_without_a_quorum(self: Any, number: int) -> None:
@@ -274,6 +327,13 @@ def offer_without_an_answer(self: Any, node: Any, offer: Any) -> None:
     self._waiting = waiting
 
 
+def offer_that_does_not_fit(self: Any, node: Any, flow: Any) -> None:
+    """Core._offer, but what is sent is not what the guard lets through (row 8)."""
+    if (offer := self._host.offer(node.id)) is not None:
+        message = offer._replace(term=self.term, probe=flow.probe, size=0)
+        self._host.transmit(node.id, {"type": "offer", **message._asdict()})
+
+
 def decoded_of_any_version(body: bytes) -> Any:
     """codec.decode_entry, but the version is not looked at (row 19)."""
     return decode_entry(bytes([codec.ENTRY_VERSION]) + bytes(body[1:]))
@@ -302,5 +362,6 @@ _set_members, _change = seam.Core.set_members, roster.Roster.change
 
 _judge_append, _judge_answer, _take_answer = guard.judge_append, guard.judge_answer, seam.Core._take_answer
 _is_current, _journal_sync = seam.Core._is_current, Journal.sync
+_take_append, _leadership_ended = seam.Core._take_append, leadership.Leadership.ended
 _dispatch, _set_current_term = seam.Core._dispatch, Journal.setCurrentTerm
 _store_init, decode_entry = snapshot.SnapshotStore.__init__, codec.decode_entry

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import structs
 
 from raftcron.core import planner
-from raftcron.core.apply import chains, runs
+from raftcron.core.apply import chains, decisions, runs
 from raftcron.core.model import FAILED, TIMED_OUT
 from raftcron.core.state import State
 from raftcron.runtime import assigner, scheduler
@@ -40,6 +40,36 @@ def _undrained(state: Any, node: str, look: Callable[[], bool]) -> bool:
         record.drained = True
 
 
+def choose_for_any_part(*given: Any, only: str | None, **more: Any) -> Any:
+    """placement.choose, but a part of a broadcast may go anywhere."""
+    return _choose(*given, only=None, **more)
+
+
+def part_may_be_anywhere(state: Any, run: Any, node: str) -> bool:
+    """runs.may_be_at, likewise."""
+    part = None if run.part is None else structs.replace(run.part, node=None)
+    return bool(_may_be_at(state, structs.replace(run, part=part), node))
+
+
+def due_after_the_whole_jitter(self: Any, uid: int, at: int, after: int | None) -> int:
+    """times.Times.due_at, but the jitter is not drawn below its bound: it is the bound."""
+    return at + int(self.jitter_ms)
+
+
+def no_plan_for_some(job: Any, *rest: Any) -> Any:
+    """planner.decide, but it raises where a job has fired a number of times that 7 divides."""
+    if job.fired % 7 == 0:
+        raise ZeroDivisionError("in a plan")
+    return _decide(job, *rest)
+
+
+def triggered_but_some(state: Any, context: Any, command: Any) -> Any:
+    """decisions.trigger, but it raises at some indices, on every node (row 7)."""
+    if context.log_index % 16 == 0:
+        raise ZeroDivisionError("in apply")
+    return decisions.trigger(state, context, command)
+
+
 def retry_any_end(policy: Any, run: Any, state: str, error_kind: str | None) -> bool:
     """policy.may_retry, but the job is not asked which ends are tried again."""
     is_asked_for = _may_retry(policy, run, state, error_kind)
@@ -67,4 +97,5 @@ def pauses_go_on(self: Any, now: int) -> Iterator[Any]:
 
 _has_slot, _room_has_slot = State.has_slot, assigner._Room.has_slot
 _takes_runs = assigner.Assigner._takes_runs
+_choose, _may_be_at = assigner.choose, runs.may_be_at
 _may_retry, _notice, _decide = runs.may_retry, chains._notice, planner.decide

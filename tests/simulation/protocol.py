@@ -339,7 +339,10 @@ RULES: dict[str, Shown | Elsewhere] = {
     "snapshot_unknown": Elsewhere(
         "what is pending when a snapshot is installed is unknown", "not written is said of what a snapshot holds"
     ),
-    "not_written_waits": Elsewhere("'not written' only past a newer leadership entry", "unknown is called not written"),
+    "not_written_waits": Elsewhere(
+        "'not written' only past a newer leadership entry",
+        '"not written" at a step-down, before a newer leadership entry has applied',
+    ),
     "start_deadline": Shown(
         "`start` is refused past the start deadline",
         AWAY(executor_is_late_by_the_leaders_clock_alone, start_deadline="2s", times=LONG),

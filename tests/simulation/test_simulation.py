@@ -94,6 +94,13 @@ def test_what_shows_that_a_mend_is_needed_is_there(what: str) -> None:
 def test_nothing_is_missing_from_what_must_be_shown() -> None:
     """A row, guard or bug that is dropped from the list would be missed by nobody else."""
     assert [int(row.split()[0]) for row in coverage.ROWS] == list(range(1, 25))
+    assert coverage.ELECTIONS.keys() == {
+        "the end and a refused reconnect are a death",
+        "rank x 30 ms",
+        "whoever grants holds back",
+        "who hears the leader refuses",
+        "a failed fsync ends the process",
+    }
     assert coverage.CORE.keys() >= {"epoch check", "start gate", "watermark", "token check"}
     assert (len(coverage.SEEDED_BUGS), len(coverage.NAMED)) == (12, 4)
 
