@@ -48,7 +48,7 @@ class Mutant(NamedTuple):
 
 
 # For a livelock that keeps the processor busy: with the mend all is well within much less than this.
-SOON_QUIET: list[Replacement] = [(sim_story, "LEADER_SECONDS", 1.0), (sim_story, "QUIET_SECONDS", 4.0)]
+SOON_QUIET: list[Replacement] = [(sim_story, "LEADER_SECONDS", 0.5), (sim_story, "QUIET_SECONDS", 2.0)]
 NO_FALLBACK: Replacement = (sim_node, "RaftSettings", partial(RaftSettings, leader_fallback=60.0))
 
 MUTANTS: dict[str, Mutant] = {

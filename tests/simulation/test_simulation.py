@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from raftcron.testing import sim_checks, sim_targets
 from raftcron.testing.sim_story import Story
 from raftcron.testing.sim_sweep import Memory, Played, Totals, processes
 from raftcron.testing.sim_sweep import play as play_seed
@@ -103,6 +105,16 @@ def test_nothing_is_missing_from_what_must_be_shown() -> None:
     }
     assert coverage.CORE.keys() >= {"epoch check", "start gate", "watermark", "token check"}
     assert (len(coverage.SEEDED_BUGS), len(coverage.NAMED)) == (12, 4)
+
+
+def test_every_checker_is_seen_to_fire() -> None:
+    """For each there is something that it alone catches when it is switched off."""
+    assigned = [node for node in ast.parse(Path(sim_checks.__file__).read_text()).body if isinstance(node, ast.Assign)]
+    values = [getattr(sim_checks, name.id) for node in assigned for name in node.targets if isinstance(name, ast.Name)]
+    checkers = {value for value in values if isinstance(value, str)} | {sim_targets.ENTRUSTED}
+    assert sim_checks.LIVENESS in checkers
+    seen = {checker for mutant in MUTANTS.values() if len(mutant.checkers) == 1 for checker in mutant.checkers}
+    assert sorted(checkers - seen) == []
 
 
 def test_a_sitting_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
