@@ -292,7 +292,7 @@ MUTANTS: dict[str, Mutant] = {
     "a backfill decides": Mutant([handled(Backfill, off_runs.backfill_and_decide)], {sim_checks.BACKFILL}),
     "a backfill leaves a time out": Mutant([handled(Backfill, off_runs.backfill_but_one)], {sim_checks.BACKFILL}),
     # the rarer rules
-    "max_runs is not looked at": Mutant([(decisions, "_is_spent", lambda *_: False)], {sim_checks.I4}),
+    "max_runs is not looked at": Mutant([(decisions, "is_spent", lambda *_: False)], {sim_checks.I4}),
     "what is to be skipped is not": Mutant(
         [(planner, "decide", off_rules.decide_what_is_to_be_skipped)], {sim_checks.REQUESTED}
     ),
