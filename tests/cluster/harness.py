@@ -185,6 +185,12 @@ class Node:
         """All that its processes have said so far, stdout before stderr."""
         return "".join(path.read_text(errors="replace") for path in (self.out, self.err) if path.exists())
 
+    @property
+    def memory_bytes(self) -> int:
+        """What its process has in memory now."""
+        assert self.process is not None
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     def tail(self) -> str:
         text = self.output[-TAIL_BYTES:]
         return f"--- {self.name} (exit code {self.exit_code}), the last {len(text)} characters:\n{text}"

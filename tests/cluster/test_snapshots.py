@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -42,12 +41,6 @@ def disk_bytes(node: Node) -> int:
     return total
 
 
-def memory_bytes(node: Node) -> int:
-    """What a node's process has in memory now."""
-    assert node.process is not None
-    return int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 async def test_a_follower_that_was_away_for_long_costs_the_others_nothing_and_comes_back(tmp_path: Path) -> None:
     """Disk and memory of the others stay bounded however much is written; it comes back through a snapshot, whole."""
     async with Cluster(tmp_path, extra=OFTEN) as cluster:
@@ -67,14 +60,14 @@ async def test_a_follower_that_was_away_for_long_costs_the_others_nothing_and_co
             nonlocal most
             for place in places:
                 if place == WRITES // 3:
-                    at_first.extend(memory_bytes(node) for node in others)
+                    at_first.extend(node.memory_bytes for node in others)
                 executor = {"type": "http", "url": "http://127.0.0.1:9/", "body": f"{place:06}" * (BODY_BYTES // 6)}
                 node = others[place % len(others)]
                 await cluster.put_job(node.name, f"large-{place % WRITERS}", schedule=NEVER, executor=executor)
                 most = max(most, *(disk_bytes(each) for each in others))
 
         await asyncio.gather(*(write() for _ in range(WRITERS)))
-        growth = [memory_bytes(node) - before for node, before in zip(others, at_first, strict=True)]
+        growth = [node.memory_bytes - before for node, before in zip(others, at_first, strict=True)]
         print(f"most on disk {most / 1e6:.1f} MB, growth of memory {[round(each / 1e6, 1) for each in growth]} MB")
         assert most <= MAX_DISK_BYTES, f"{most} bytes on disk"
         assert max(growth) <= MAX_GROWTH_BYTES, f"the processes grew by {growth} bytes"

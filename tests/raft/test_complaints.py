@@ -1,10 +1,11 @@
-"""Complaints about others: each once, and not too many of them."""
+"""Complaints about others: each once, and not too many of them; what goes on, each time after a while."""
 
 from __future__ import annotations
 
 import pytest
 
-from raftcron.raft.complaints import Complaints
+from raftcron.raft.complaints import TROUBLE_SECONDS, Complaints, Troubles
+from raftcron.raft.inbox import Inbox
 from tests.raft.transport_world import HandClock
 
 
@@ -27,3 +28,37 @@ def test_complaints_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     complaints.forget("somebody")
     complaints.say("somebody", "cause 1", "cause 1 again")
     assert caplog.records[-1].getMessage() == "cause 1 again"
+
+
+def test_a_members_nonsense_is_told_each_three_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    """All of it is counted; of each member one line, however much comes, as long as it goes on."""
+    clock = HandClock()
+    inbox = Inbox("n1", Troubles("n1", clock).say)
+    for _ in range(600):  # a minute of two hundred messages a second
+        for number in range(10):
+            for peer in ("n2", "n3"):
+                inbox.take(peer, f"kind {number}" + "x" * 1000 + "\n\x1b", number)
+        clock.seconds += 0.1
+    assert inbox.bad_messages == {"n2": 6000, "n3": 6000}
+    lines = [record.getMessage() for record in caplog.records]
+    for peer in ("n2", "n3"):
+        assert (
+            60 / TROUBLE_SECONDS - 1
+            <= sum(f"bad_message_from_{peer} " in line for line in lines)
+            <= 60 / TROUBLE_SECONDS
+        )
+    assert len(lines) <= 2 * 60 / TROUBLE_SECONDS
+    assert all(line.isprintable() and len(line) < 300 for line in lines)
+
+
+def test_a_trouble_that_may_pass_is_put_off(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told if it is there still; others are told meanwhile."""
+    clock = HandClock()
+    troubles = Troubles("n1", clock)
+    troubles.put_off("formation", 1.0)
+    troubles.say("formation", "n2 is not there")
+    troubles.say("refused", "by n3")
+    assert [record.getMessage() for record in caplog.records] == ["raft_refused node=n1 by n3"]
+    clock.seconds = 1.0
+    troubles.say("formation", "n2 is not there")
+    assert caplog.records[-1].getMessage() == "raft_formation node=n1 n2 is not there"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from raftcron import wire
-from raftcron.clock import SystemClock
+from raftcron.clock import Clock, SystemClock
 from raftcron.raft.bounds import TransportSettings
 from raftcron.raft.greeting import HELLO, READY, Hello
 from raftcron.raft.handshake import Seal, Session, derive_key, dial
@@ -36,6 +36,7 @@ class Node:
         self.settings: TransportSettings = options.get("settings", QUICK)
         self.tls: PeerTls | None = options.get("tls")
         self.admit: Callable[[Hello], str | None] = options.get("admit", lambda hello: None)
+        self.clock: Clock = options.get("clock") or SystemClock()
         self.disk_id: str = options.get("disk_id", f"disk of {name}")
         self.incarnation = 0
         self.peers: dict[str, tuple[str, int]] = {}
@@ -52,7 +53,7 @@ class Node:
             peers=self.peers,
             secret=self.secret,
             handler=self,
-            clock=SystemClock(),
+            clock=self.clock,
             admit=lambda hello: self.admit(hello),
             draw=os.urandom,
             settings=self.settings,

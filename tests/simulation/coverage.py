@@ -33,7 +33,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "6 no pickle, no strangers": (
         "tests/raft/test_seam.py::test_pickle_cannot_be_reached",
-        "tests/raft/test_transport_hostile.py::test_words_of_a_stranger_who_knows_the_secret",
+        "tests/raft/test_transport_liars.py::test_words_of_a_stranger_who_knows_the_secret",
         "tests/raft/test_hostile_member.py::test_a_member_that_speaks_nonsense",
     ),
     "7 not written is certain, and told once": (
