@@ -24,8 +24,8 @@ from raftcron.errors import DamagedError, FatalError, NewerVersionError
 
 # Where it rises because the bytes of a record change, records of an older image have to be hashed anew once its own
 # digest has been found right: nodes compare digests of what this release would write.
-IMAGE_VERSION = 12
-OLDEST_VERSION = 12  # that is read; no release has gone out that wrote an older one
+IMAGE_VERSION = 13
+OLDEST_VERSION = 13  # that is read; no release has gone out that wrote an older one
 
 BLOCK_BYTES = 256 << 10  # of records, unless one of them alone is larger
 BLOCK_WORK = 500  # what a reader does for one block, counted in records of about 5 microseconds
@@ -347,6 +347,7 @@ class Meanings:
         job.last_success = number(job.last_success, job.last_success)
         job.last_failure = number(job.last_failure, job.last_failure)
         job.unkept_through = number(job.unkept_through, job.unkept_through)
+        job.times_index = number(job.times_index, job.times_index)
         try:
             return self.of_definition(job.definition)
         except Exception as error:  # whatever stands there

@@ -164,6 +164,7 @@ class Job(Struct, array_like=True, gc=False):
     failures_in_row: int = 0  # such ends since the last success
     last_node: str | None = None  # where the last attempt started, if the placement asks for it
     unkept_through: int = 0  # up to this time rows may lack, having left or never been written; 0: none does
+    times_index: int = 0  # log index of the newest edit of what its times follow from; 0: none since it was created
 
 
 class Calendar(Struct, array_like=True, gc=False):
@@ -308,6 +309,7 @@ class Run(Struct, array_like=True, gc=False):
     split: Split | None = None
     finished_index: int | None = None
     moves: tuple[Move, ...] = ()  # oldest first
+    requeued_at: int = 0  # when its present attempt was queued first, if that is a further one; 0: it is not
 
 
 class Node(Struct, array_like=True, gc=False):

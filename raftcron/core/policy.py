@@ -11,7 +11,6 @@ from raftcron.core.model import (
     COUNTED_CAUSES,
     FAILED,
     LOST,
-    QUEUED,
     TIMED_OUT,
     Policy,
     Run,
@@ -49,7 +48,7 @@ def start_deadline(policy: Policy, run: Run) -> int:
     """The last instant at which this run's present attempt may start.
 
     For the first it counts from the scheduled time; for what did not come from the clock, from when it was asked for.
-    For a further one it counts from when that was queued.  A backfill waits however long that takes.
+    For a further one it counts from when that was queued first.  A backfill waits however long that takes.
     """
     if run.cause == CAUSE_BACKFILL:
         return MAX_MS
@@ -61,10 +60,7 @@ def start_deadline(policy: Policy, run: Run) -> int:
 
 def waiting_since(run: Run) -> int:
     """When the run's present attempt was queued first, whatever assignments have come to nothing since."""
-    if run.attempt == 1:
-        return run.queued_at
-    before = max((one.finished_index or 0 for one in run.attempts if one.attempt < run.attempt), default=0)
-    return min((move.at for move in run.moves if move.state == QUEUED and move.index >= before), default=MAX_MS)
+    return run.queued_at if run.attempt == 1 else run.requeued_at
 
 
 def jitter_of(uid: int, scheduled_time: int, span_ms: int) -> int:

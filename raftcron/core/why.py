@@ -75,7 +75,67 @@ class Answer(NamedTuple):
     row: Run | None = None
 
 
-def scheduled_time(job: Job, times: Times, at: int) -> int | None:
+class Told(NamedTuple):
+    """What a row tells of an instant that is asked about."""
+
+    rank: int  # of several rows the one with the highest speaks; SURE: no other can have a higher one
+    time: int  # that it tells of: the instant, or the time that is due at it
+    is_certain: bool  # else it is only known that the row covers it
+
+
+SURE = 3
+
+
+class Asked(NamedTuple):
+    """An instant of a job, and what one has to know to find the row that tells of it.
+
+    A row of many keeps the first, the last and the number of its times.  Which the others are follows from what the
+    schedules and calendars say, as long as that has not changed since the row was decided.
+    """
+
+    at: int
+    time: int | None  # the scheduled time that it is, or is the due instant of, under what holds now; None: neither
+    changed_index: int  # log index of the newest change of what the times follow from
+    is_from_ends: bool  # some times count from the ends of runs, and past ones are known from their rows only
+
+    def told_by(self, row: Run) -> Told | None:
+        """What a row tells; None: nothing.  When times of before a change were due is known of single rows only."""
+        if row.part is not None or row.cause not in COUNTED_CAUSES:
+            return None
+        is_certain = self._is_certain(row, self.at)
+        if is_certain or (row.count is None and row.due_at == self.at):
+            return Told(SURE, self.at, True)
+        is_due = None if self.time is None else self._is_certain(row, self.time)
+        if self.time is not None and is_due and row.log_index > self.changed_index:
+            return Told(SURE, self.time, True)
+        if is_certain is not None:
+            return Told(2, self.at, False)
+        return None if self.time is None or is_due is None else Told(1, self.time, is_due)
+
+    def _is_certain(self, row: Run, at: int) -> bool | None:
+        """Whether one of the row's times certainly is this instant; None: it is certainly not."""
+        if row.first is None or row.last is None or row.count is None:
+            return True if row.scheduled_time == at else None
+        if at in (row.first, row.last):
+            return True
+        if not row.first < at < row.last:
+            return None
+        if at == self.time and row.log_index > self.changed_index:
+            return True
+        is_unknown = row.log_index <= self.changed_index or self.is_from_ends
+        return False if is_unknown and row.count > 2 else None
+
+
+def asked_of(
+    job: Job, policy: Policy, times: Times, calendars: Mapping[str, Calendar], editions_since: int, at: int
+) -> Asked:
+    """What is asked by an instant of a job; `editions_since` as State has it."""
+    recurrence = policy.recurrence
+    changed = max([job.times_index, editions_since, *(calendars[name].revision for name in recurrence.exclude)])
+    return Asked(at, _scheduled_time(job, times, at), changed, bool(recurrence.end_intervals))
+
+
+def _scheduled_time(job: Job, times: Times, at: int) -> int | None:
     """The time that an instant is, or is the due instant of; None if it is neither."""
     if times.names(at):
         return at
@@ -85,31 +145,23 @@ def scheduled_time(job: Job, times: Times, at: int) -> int | None:
     return before if before is not None and times.due_at(job.uid, before, times.next(before)) == at else None
 
 
-def speaks_for(row: Run, at: int, time: int | None) -> bool:
-    """Whether a row tells of an instant; `time` is the scheduled time that it is under what the schedule says now."""
-    if row.count is not None:
-        assert row.first is not None
-        assert row.last is not None
-        return at in (row.first, row.last) or (time is not None and row.first <= time <= row.last)
-    return row.part is None and row.cause in COUNTED_CAUSES and (row.scheduled_time in (at, time) or row.due_at == at)
-
-
 def explain(
     job: Job,
     policy: Policy,
     times: Times,
     calendars: Mapping[str, Calendar],
     row: Run | None,
-    at: int,
+    asked: Asked,
     now: int,
 ) -> Answer:
-    """The verdict on an instant, for which `row` speaks, if one is kept.  Instants are milliseconds UTC.
+    """The verdict on an instant, of which `row` tells best, if any does.  Instants are milliseconds UTC.
 
     `now` is the time that a leader would decide on.
     """
-    time = scheduled_time(job, times, at)
-    if row is not None:
-        return _of_row(row, at, time)
+    at, time = asked.at, asked.time
+    told = None if row is None else asked.told_by(row)
+    if row is not None and told is not None:
+        return _of_row(row, told)
     if time is None:
         return _no_time(job, policy, times, calendars, at)
     due_at = times.due_at(job.uid, time, times.next(time))
@@ -126,10 +178,10 @@ def explain(
     return _ahead(job, policy, times, time, due_at, now)
 
 
-def _of_row(row: Run, at: int, time: int | None) -> Answer:
+def _of_row(row: Run, told: Told) -> Answer:
     """What is recorded."""
     if row.count is not None:
-        return _of_summary(row, at if time is None else time)
+        return (_of_summary if told.is_certain else _inside_summary)(row, told.time)
     time = row.scheduled_time
     where = f" (run {row.id})"
     if row.state == SKIPPED:
@@ -161,10 +213,28 @@ def _of_summary(row: Run, time: int) -> Answer:
         among = f", as were {row.count} times from {rfc3339(row.first)} to {rfc3339(row.last)}"
     if row.reason == REASON_PAUSED:
         return Answer(NOT_DUE, REASON_PAUSED, f"the job was paused at {rfc3339(time)}{among}", time, None, row)
-    why = _WHY_SKIPPED.get(row.reason or "", row.reason or "no reason is recorded")
+    return Answer(SKIPPED_, row.reason, f"{rfc3339(time)} was skipped{among}: {_why_many(row)}", time, None, row)
+
+
+def _inside_summary(row: Run, at: int) -> Answer:
+    """Between the first and the last of many, where nobody knows any more which instants the others are.
+
+    That a job was paused is certain of each instant there, and that it owed nothing.
+    """
+    assert row.first is not None
+    assert row.last is not None
+    span = f"{row.count} times from {rfc3339(row.first)} to {rfc3339(row.last)}"
+    unkept = f"whether {rfc3339(at)} was one of them is not kept: only the first, the last and their number are"
+    if row.reason == REASON_PAUSED:
+        text = f"the job was paused at {rfc3339(at)}, and passed by {span}; {unkept}"
+        return Answer(NOT_DUE, REASON_PAUSED, text, None, None, row)
+    return Answer(FORGOTTEN, None, f"{span} were skipped ({_why_many(row)}); {unkept}", None, None, row)
+
+
+def _why_many(row: Run) -> str:
     if row.reason == REASON_LIMIT:
-        why = "more were missed than misfire.max lets run"
-    return Answer(SKIPPED_, row.reason, f"{rfc3339(time)} was skipped{among}: {why}", time, None, row)
+        return "more were missed than misfire.max lets run"
+    return _WHY_SKIPPED.get(row.reason or "", row.reason or "no reason is recorded")
 
 
 def _no_time(job: Job, policy: Policy, times: Times, calendars: Mapping[str, Calendar], at: int) -> Answer:

@@ -8,7 +8,7 @@ from typing import Any
 from raftcron.core.model import Job, Run
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
-from raftcron.core.why import Answer, explain, scheduled_time, speaks_for
+from raftcron.core.why import SURE, Answer, Asked, asked_of, explain
 from raftcron.runtime.views import instant
 from raftcron.runtime.waiting import waits_for
 
@@ -19,8 +19,9 @@ async def why(state: State, timeline: Timeline, job: Job, at: int, now: int) -> 
     """The verdict on one instant of a job.  Raises ScheduleError where this node cannot tell the job's times."""
     policy = state.policy(job.uid)
     times = timeline.times(job, policy)
-    row = await _row(state, job, at, scheduled_time(job, times, at))
-    answer = explain(job, policy, times, state.calendars, row, at, now)
+    asked = asked_of(job, policy, times, state.calendars, state.editions_since, at)
+    row = await _row(state, job, asked)
+    answer = explain(job, policy, times, state.calendars, row, asked, now)
     waited = None if answer.row is None else waits_for(state, answer.row)
     return answer if waited is None else answer._replace(message=f"{answer.message}, for {waited}")
 
@@ -44,18 +45,19 @@ def why_view(name: str, at: int, answer: Answer) -> dict[str, Any]:
     }
 
 
-async def _row(state: State, job: Job, at: int, time: int | None) -> Run | None:
-    """The row that speaks for the instant, if it is kept."""
+async def _row(state: State, job: Job, asked: Asked) -> Run | None:
+    """The row that tells best of the instant, of those that are kept."""
     # What a scheduled time became is found by its id; a due instant, or a span, is looked for.
-    for one in (at, time):
-        row = None if one is None else state.runs.get(f"{job.uid:x}-{one}")
-        if row is not None:
-            return row
-    ids = [*state.ended_of(job.uid), *state.active.get(job.uid, ())]
+    likely = [f"{job.uid:x}-{one}" for one in dict.fromkeys((asked.at, asked.time)) if one is not None]
+    ids = [*likely, *state.ended_of(job.uid), *state.active.get(job.uid, ())]
+    best, rank = None, 0
     for number, run_id in enumerate(ids, start=1):
         row = state.runs.get(run_id)
-        if row is not None and speaks_for(row, at, time):
-            return row
+        told = None if row is None else asked.told_by(row)
+        if told is not None and told.rank > rank:
+            best, rank = row, told.rank
+        if rank == SURE:
+            break
         if not number % SLICE:
             await asyncio.sleep(0)
-    return None
+    return best

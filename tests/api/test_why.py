@@ -60,6 +60,48 @@ async def test_each_time_inside_a_summary(one: Bench) -> None:
     assert await verdict(one, "2027-01-15T08:17:30Z") == ("not_due", "not_scheduled")
 
 
+async def test_inside_a_summary_of_before_a_change_only_its_ends_are_told(one: Bench) -> None:
+    """Of a calendar, or of the schedule; the row is named, and says how many there were and why they were skipped."""
+    await one.ask("PUT", "/v1/calendars/days", {"dates": ["2027-01-14"]})
+    await one.put("a", exclude=["days"], **EVERY_MINUTE)
+    await one.put("b", **EVERY_MINUTE)
+    first, last = ms("2027-01-15T08:01:00Z", "2027-01-15T08:31:00Z")
+    rows = [Summary("expired", first, last, 31)]
+    jobs = [one.n1.machine.state.jobs[name] for name in "ab"]
+    await one.n1.propose(Decide(Place("n1", 1), [Decision(job.uid, job.revision, last, [], rows) for job in jobs]))
+    one.clock.wall_offset_ms += 32 * 60_000
+    for edit in ({"description": "y"}, {"misfire": {"policy": "skip"}}):
+        await one.put("b", **EVERY_MINUTE, **edit)
+        await one.ask("POST", "/v1/jobs/b/pause", {})
+        await one.ask("POST", "/v1/jobs/b/resume", {})
+        assert await verdict(one, "2027-01-15T08:17:00Z", "b") == ("skipped", "expired")
+    await one.ask("PUT", "/v1/calendars/days", {"schedules": ["17 * * * *"]})
+    await one.put("b", schedule="*/2 * * * * *", executor={"type": "noop"})
+    for name in "ab":
+        assert await verdict(one, "2027-01-15T08:01:00Z", name) == ("skipped", "expired")
+        assert await verdict(one, "2027-01-15T08:31:00Z", name) == ("skipped", "expired")
+        for at in ("2027-01-15T08:16:00Z", "2027-01-15T08:17:00Z", "2027-01-15T08:17:30Z"):
+            inside = await why(one, at, name)
+            assert (inside["verdict"], inside["reason"], inside["scheduled_time"]) == ("forgotten", None, None)
+            assert inside["run_id"].endswith("-expired")
+            assert "31 times from 2027-01-15T08:01:00Z to 2027-01-15T08:31:00Z were skipped" in inside["message"]
+        assert (await verdict(one, "2027-01-15T08:31:30Z", name))[0] == "not_due"
+
+
+async def test_between_two_that_are_a_whole_summary_nothing_was_decided(one: Bench) -> None:
+    """First and last are all its times, whatever the schedule says now."""
+    await one.put("a", **EVERY_MINUTE)
+    job = one.n1.machine.state.jobs["a"]
+    first, last = ms("2027-01-15T08:01:00Z", "2027-01-15T08:02:00Z")
+    row = Summary("expired", first, last, 2)
+    await one.n1.propose(Decide(Place("n1", 1), [Decision(job.uid, job.revision, last, [], [row])]))
+    one.clock.wall_offset_ms += 3 * 60_000
+    await one.put("a", schedule="*/10 * * * * *", executor={"type": "noop"})
+    assert await verdict(one, "2027-01-15T08:01:30Z") == ("not_due", "changed")
+    assert await verdict(one, "2027-01-15T08:01:35Z") == ("not_due", "not_scheduled")
+    assert await verdict(one, "2027-01-15T08:02:00Z") == ("skipped", "expired")
+
+
 async def test_what_is_not_due_says_why(one: Bench) -> None:
     """Each reason by its word, with the nearest times where the schedule names none."""
     await one.ask("PUT", "/v1/calendars/weekend", {"schedules": ["* * * * SAT,SUN"]})

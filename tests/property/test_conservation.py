@@ -66,16 +66,35 @@ class Court:
         self.fates: dict[tuple[int, int], str] = {}  # single times
         self.spans: dict[int, list[tuple[int, int, str]]] = {}  # summaries, by uid
         self.watermarks: dict[int, int] = {}
+        self.stood: dict[str, list[int]] = {}  # the times of each summary, under what its job said until then
+        self.edited: dict[int, int] = {}  # by uid: where in the log its times came to follow from something else
 
     @property
     def now(self) -> int:
         return self.machine.at
 
     def write(self, command: c.Command, *, may_be_refused: bool = False) -> None:
+        times = {job.uid: self.times(job) for job in self.state.jobs.values()}
+        rules = {uid: self.rules(uid) for uid in times}
         outcome = self.machine.write(command)
         assert may_be_refused or isinstance(outcome, c.Done), outcome
+        for row in [self.state.runs[one] for one in self.state.touched_runs if one in self.state.runs]:
+            if row.count is not None and row.id not in self.stood:
+                assert row.first is not None
+                assert row.last is not None
+                self.stood[row.id] = times[row.uid].between(row.first - 1, row.last, 1_000)
+                assert len(self.stood[row.id]) == row.count
+        for uid, before in rules.items():
+            if self.rules(uid) != before:
+                self.edited[uid] = self.state.index
         self.follow()
         self.check()
+
+    def rules(self, uid: int) -> object:
+        """What a job's times follow from."""
+        recurrence = self.state.policy(uid).recurrence
+        calendars = [self.state.calendars[name].definition for name in recurrence.exclude]
+        return recurrence, calendars, self.state.editions_since
 
     def follow(self) -> None:
         state, timeline = self.state, self.timeline
@@ -196,6 +215,30 @@ class Court:
             self.write(c.Assign(queued))
 
 
+async def check_inside(court: Court, job: Job, row: Run) -> None:
+    """A row of many tells of each of its times and of nothing between them; after an edit only of what is certain."""
+    stood = court.stood[row.id]
+    is_edited = row.log_index <= court.edited.get(job.uid, 0)
+    is_from_ends = bool(court.state.policy(job.uid).recurrence.end_intervals)
+    is_paused = row.reason == REASON_PAUSED
+    told = ("not_due", REASON_PAUSED) if is_paused else ("skipped", row.reason)
+    unknown = told if is_paused else ("forgotten", None)
+    for at in {*stood[:2], *stood[-2:], *(time + 1_000 for time in stood[:-1][:3])}:
+        found = await why(court.state, court.timeline, job, at, court.now)
+        if found.scheduled_time not in (at, None):
+            continue  # asked for by when it is due
+        verdict, is_of_row = (found.verdict, found.reason), found.row is not None and found.row.id == row.id
+        if at in (stood[0], stood[-1]) or (at in stood and not is_edited and not is_from_ends):
+            assert (verdict, is_of_row) == (told, True)
+        elif len(stood) > 2 and (is_edited or is_from_ends):
+            may_be_told = at in stood and not is_edited
+            assert is_of_row
+            assert verdict == unknown or (may_be_told and verdict == told)
+        else:
+            assert verdict[0] == "not_due"
+            assert not is_of_row
+
+
 async def check_why(court: Court) -> None:
     """Whatever is decided says so: by its row, and by each time that is owed."""
     state, timeline, now = court.state, court.timeline, court.now
@@ -208,10 +251,13 @@ async def check_why(court: Court) -> None:
             for at in {row.first or row.scheduled_time, row.last or row.scheduled_time}:
                 found = await why(state, timeline, job, at, now)
                 assert (found.verdict, found.row and found.row.id) == (expected, row.id)
+            if row.count is not None:
+                await check_inside(court, job, row)
         if state.policy(job.uid).recurrence.end_intervals:
             continue
         times = court.times(job)
-        for at in times.between(max(job.counted_from, times.floor), job.decided_through, 20):
+        is_counted_anew = job.counted_index >= state.editions_since  # by now, under the tz data that leaders have
+        for at in times.between(max(job.counted_from, times.floor), job.decided_through, 20 * is_counted_anew):
             assert (await why(state, timeline, job, at, now)).verdict in ("fired", "skipped")
         for at in times.between(max(job.decided_through, times.floor), now + 20_000, 3):
             assert (await why(state, timeline, job, at, now)).verdict in ("undecided", "not_due")

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from raftcron.core import planner
+from raftcron.core import planner, why
 from raftcron.core.apply import admission, decisions, requests, runs
 from raftcron.core.commands import Finish, Trigger
 from raftcron.core.model import CAUSE_BACKFILL, ENDED, LOST, REASON_OVERLAP
 from raftcron.executors import http, python, spawned
 from raftcron.ports import Ending
 from raftcron.runtime import clocks, machine, reports, statistics, worker
-from raftcron.runtime import why as runtime_why
 from raftcron.runtime.conservation import Conservation
 from raftcron.runtime.requests import Requests
 from tests.scenarios.story import goes_otherwise
@@ -70,6 +69,13 @@ def _every_end_is_well(result: Any, attempt: Any) -> Ending:
 
 
 _backfill, _is_news, _decide = Requests.backfill, reports._is_news, planner.decide
+_told_by = why.Asked.told_by
+
+
+def _told_by_what_is_certain(asked: Any, row: Any) -> Any:
+    told = _told_by(asked, row)
+    return told if told is not None and told.is_certain else None
+
 
 RULES: dict[str, tuple[list[Replacement], str]] = {
     "a dry backfill writes nothing": ([(Requests, "backfill", _backfill_in_earnest)], "backfill_dry"),
@@ -94,8 +100,12 @@ RULES: dict[str, tuple[list[Replacement], str]] = {
     "the gate asks for the time": ([(worker, "start_deadline", off_protocol.no_deadline)], "gate_deadline"),
     "the spawner kills": (off_spawner.KILLS_NOTHING, "daemon_stopped"),
     "a row of many times speaks for each of them": (
-        [(runtime_why, "speaks_for", lambda row, at, time: False)],
+        [(why.Asked, "told_by", lambda asked, row: None if row.count else _told_by(asked, row))],
         "why",
+    ),
+    "what a row of many stood for is forgotten with the schedule": (
+        [(why.Asked, "told_by", _told_by_what_is_certain)],
+        "why_inside",
     ),
     "what was cancelled is no figure": ([(statistics, "RAN", ENDED)], "statistics"),
     "no time is dropped": ([forgets(BEGIN_MS + 5_000)], "conservation"),

@@ -31,6 +31,7 @@ from raftcron.core.commands import (
     Summary,
     Token,
     Trigger,
+    Unassign,
 )
 from raftcron.core.model import Key
 from raftcron.core.records import TABLES, record_hash
@@ -273,6 +274,26 @@ def test_a_failed_run_waits_for_its_retry_and_then_queues() -> None:
     machine.done(Assign([Assignment(run.id, HERE, start=True)]))
     machine.finish(run, "failed", exit_code=3)
     assert (run.state, run.exit_code) == ("failed", 3)
+
+
+@pytest.mark.parametrize("was_lost", [True, False])
+def test_the_deadline_of_a_further_attempt_does_not_slide(was_lost: bool) -> None:
+    """It counts from when that was queued first, however many assignments are taken back since."""
+    machine = cluster()
+    retry = {"delivery": "at_least_once"} if was_lost else {"retry": {"max_attempts": 2}}
+    run = machine.fire(machine.put(start_deadline="10m", **retry), 2_000)
+    if was_lost:
+        machine.done(Lose("n1", 1, [Token(run.id, run.fencing_token)]), at=9_000)
+    else:
+        machine.finish(run, "failed", exit_code=3)
+        machine.done(Requeue([run.id]), at=9_000)
+    for bounce in range(100):
+        machine.done(Assign([Assignment(run.id, THERE, start=False)]), at=9_000 + 3_000 * bounce)
+        machine.done(Unassign([Token(run.id, run.fencing_token)]), at=12_000 + 3_000 * bounce)
+    assert (run.state, run.attempt) == ("queued", 2)
+    assert machine.done(Expire([run.id]), at=609_000).count == 0
+    assert machine.done(Expire([run.id]), at=609_001).count == 1
+    assert (run.state, run.reason) == ("lost" if was_lost else "failed", "deadline")
 
 
 def test_a_broken_connection_and_a_time_out_are_not_retried_unless_named() -> None:

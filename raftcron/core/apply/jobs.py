@@ -287,6 +287,7 @@ def replace(
             job.last_end = last_end_of(state, job, context.at)
         if before != after:
             job.skips = ()
+            job.times_index = context.log_index
     if paused != job.paused:
         set_pause(state, job, paused)
     job.owner = owner

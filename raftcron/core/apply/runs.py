@@ -197,7 +197,7 @@ def requeue(state: State, context: Context, command: Requeue) -> Outcome:
             continue
         state.release(run)
         if is_retry:
-            run.attempt += 1
+            _queue_next_attempt(context, run)
             note_move(context, run)
             _let_pass(state, run)
         taken += 1
@@ -385,7 +385,7 @@ def end_attempt(
     if policy is not None and not was_cancelled and may_retry(policy, run, ending, error_kind):
         node = run.node
         if ending == LOST:
-            run.attempt += 1
+            _queue_next_attempt(context, run)
             state.move(run, QUEUED)
         else:
             run.not_before = context.at + backoff_ms(policy, run)
@@ -416,6 +416,11 @@ def _let_pass(state: State, run: Run) -> None:
     if run.cause == CAUSE_BACKFILL and run.part is None and run.uid in state.turns:
         state.take_turn(run)
         give_turns(state, run.uid)
+
+
+def _queue_next_attempt(context: Context, run: Run) -> None:
+    run.attempt += 1
+    run.requeued_at = context.at
 
 
 def _keep_move(run: Run, move: Move) -> None:
