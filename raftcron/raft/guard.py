@@ -20,6 +20,7 @@ from raftcron.errors import FatalError
 Entry = tuple[bytes, int, int]  # what the engine keeps: command (its first byte is its kind), index, term
 
 MAX_NUMBER = 2**62  # terms, indices and probes; far beyond use, and well inside 64 bits with room to count on
+TERM_STEP_MAX = 2**32  # that a message may be ahead of our term: an election each 30 ms for four years
 MAX_COMMAND_BYTES = 4 << 20  # of an entry, whatever this node's own limit for proposals
 MAX_ENTRIES = 1 << 16  # of one append_entries; the sender's bounds in bytes speak long before
 
@@ -90,6 +91,15 @@ def number(message: Mapping[str, Any], key: str, least: int = 0) -> int:
     if type(value) is not int or not least <= value <= MAX_NUMBER:
         raise BadMessageError(f"{key}: {value!r:.40} is not a whole number from {least}")
     return value
+
+
+def judge_term(term: int, ours: int) -> None:
+    """What a node may adopt.  Raises BadMessageError where `term` is so far ahead of ours that no cluster came there.
+
+    A term is kept for ever and followed by the next: after one close to MAX_NUMBER there could be no election.
+    """
+    if term > ours + TERM_STEP_MAX:
+        raise BadMessageError(f"term: {term} is more than {TERM_STEP_MAX} beyond ours, {ours}")
 
 
 def flag(message: Mapping[str, Any], key: str) -> bool:

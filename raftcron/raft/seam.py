@@ -251,7 +251,8 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
             self._SyncObj__raftElectionDeadline = -math.inf
 
     def observe_term(self, term: int) -> None:
-        """Somebody is at `term`: if it is higher than ours, adopt it, and lead no more."""
+        """Somebody is at `term`: if it is higher than ours, adopt it, and lead no more.  Raises BadMessageError."""
+        guard.judge_term(term, self.term)
         if term > self.term:
             _clock.current = self._time
             self._SyncObj__setCurrentTerm(term, None)
@@ -281,6 +282,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         """Take one of the engine's messages; answers leave with the next `flush`.  Raises BadMessageError."""
         _clock.current = self._time
         message = guard.parse(content)
+        guard.judge_term(message.term, self.term)
         if (node := self._peers.get(peer)) is None:
             if not isinstance(message, AppendEntries | Offer | VoteRequest):
                 return

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,65 @@ def test_a_node_with_a_term_of_its_own_is_not_stuck_for_ever() -> None:
     world.run(story)
     assert world.counts["append of a former term"] > 0
     assert max(world.leaders) > 2
+
+
+TERM = 2**62
+SAID = [  # whatever may make a node adopt a term
+    ("raft", {"type": "request_vote", "term": TERM, "last_log_index": 2**40, "last_log_term": TERM}),
+    ("raft", {"type": "response_vote", "term": TERM}),
+    ("raft", {"type": "timeout_now", "term": TERM}),
+    ("raft", {"type": "next_node_idx", "term": TERM, "next_node_idx": 1, "reset": True, "success": False, "probe": 0}),
+    (
+        "raft",
+        {
+            "type": "append_entries",
+            "term": TERM,
+            "commit_index": 0,
+            "prevLogIdx": 1,
+            "prevLogTerm": 0,
+            "probe": 0,
+            "entries": [],
+        },
+    ),
+    (
+        "raft",
+        {
+            "type": "offer",
+            "term": TERM,
+            "probe": 0,
+            "id": "1-1-" + "a" * 32,
+            "index": 1,
+            "entry_term": 1,
+            "size": 10_000,
+            "cluster_id": "a",
+            "configuration": b"",
+        },
+    ),
+    ("prevoted", {"term": TERM, "round": 1, "granted": False}),
+    ("echo", {"term": TERM, "number": 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "message"), SAID, ids=[str(said.get("type", kind)) for kind, said in SAID])
+def test_a_term_that_none_could_follow_is_adopted_by_nobody(kind: str, message: dict[str, Any]) -> None:
+    """A member that is wrong, or worse, says it to everybody: no term moves, and the cluster goes on."""
+
+    async def story(world: World) -> None:
+        while not world.converged() or not world.agreed:
+            await world.step(faulty=False, load=0)
+        terms = {engine.status().term for engine in world.engines.values()}
+        for name, engine in world.engines.items():
+            for liar in set(world.names) - {name}:
+                engine._transport.handler.on_message(liar, kind, message)  # type: ignore[attr-defined]
+                engine._transport.handler.on_batch_end()  # type: ignore[attr-defined]
+        acknowledged = len(world.acknowledged)
+        for _ in range(100):
+            await world.step(faulty=False, load=1)
+        assert {engine.status().term for engine in world.engines.values()} == terms
+        assert len(world.acknowledged) > acknowledged
+        assert {engine._inbox.bad_messages.total() for engine in world.engines.values()} == {2}
+
+    World(1).run(story)
 
 
 def test_a_seed_repeats_exactly() -> None:

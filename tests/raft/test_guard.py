@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from raftcron.errors import FatalError
 from raftcron.raft.guard import (
+    TERM_STEP_MAX,
     Acceptance,
     Answer,
     AppendEntries,
@@ -22,6 +23,7 @@ from raftcron.raft.guard import (
     VoteRequest,
     judge_answer,
     judge_append,
+    judge_term,
     parse,
 )
 
@@ -103,6 +105,14 @@ def test_a_message_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
     """One wrong field, and nothing of the message reaches the engine."""
     with pytest.raises(BadMessageError):
         parse(APPEND | change, LIMIT)
+
+
+def test_a_term_is_adopted_unless_none_could_follow_it() -> None:
+    """A node that was away for years comes back; a number close to the end of numbers is none of an election."""
+    judge_term(5 + TERM_STEP_MAX, 5)
+    judge_term(1, 5)
+    with pytest.raises(BadMessageError, match="beyond ours, 5"):
+        judge_term(6 + TERM_STEP_MAX, 5)
 
 
 @pytest.mark.parametrize(
