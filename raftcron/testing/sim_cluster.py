@@ -318,7 +318,19 @@ class Cluster:
                     life.seen_matches = (term, matches)
                     checks.leads(name, term)
                     checks.match(name, term, journal, matches)
+            disk = self.disks[name]
+            if life.seen_disk != (disk.rewrites, disk.named):
+                life.seen_disk = disk.rewrites, disk.named
+                self._look_at_leaders(name)
         self._raise()
+
+    def _look_at_leaders(self, peer: str) -> None:
+        """A process may have lost in this turn what a leader counts on."""
+        for leader in self.lives.values():
+            if leader.name != peer and leader.is_started and leader.log._core.is_leader:
+                core = leader.log._core
+                counted = [match for match in core.match_indexes if match[0] == peer]
+                self.checks.match(leader.name, core.term, leader.log._journal, counted)
 
     def _take(self, life: Life, applied: int) -> None:
         """A batch has applied, in the midst of a turn; later the log may have forgotten its entries."""

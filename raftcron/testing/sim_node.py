@@ -215,6 +215,7 @@ class Life:
         self.is_ending = False  # in good order
         self.seen_applied = 1  # how far its log has been looked at, and
         self.seen_members: object = None  # the newest configuration in it
+        self.seen_disk: tuple[int, int] | None = None  # how often its bytes and names had become others
         self.seen_matches: tuple[int, list[tuple[str, int]]] | None = None  # the lead that was looked at last
         self.spawner = Spawner(RUN_DIRECTORY, host=box.host(loop), lease_grace_seconds=_grace(setting.times))
         surroundings = Surroundings(allow_shell=True, spawner=self.spawner, environment={}, clock=clock)
