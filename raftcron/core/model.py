@@ -166,6 +166,10 @@ class Job(Struct, array_like=True, gc=False):
     unkept_through: int = 0  # up to this time rows may lack, having left or never been written; 0: none does
     times_index: int = 0  # log index of the newest edit of what its times follow from; 0: none since it was created
 
+    def is_pause_over(self, at: int) -> bool:
+        """Whether it is paused still, and was to be until an instant that has come."""
+        return self.paused and self.pause_until is not None and self.pause_until <= at
+
 
 class Calendar(Struct, array_like=True, gc=False):
     """A named exclusion calendar: when the jobs that name it owe nothing."""

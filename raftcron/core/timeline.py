@@ -66,8 +66,8 @@ class Group:
         through = job.decided_through
         if through > self.floor or job.counted_index > self.revision:
             return through
-        changed = (one.holds_from for one in self.times.exclusions if one.revision > job.counted_index)
-        return max(through, *changed)
+        changed = [one.holds_from for one in self.times.exclusions if one.revision > job.counted_index]
+        return max(through, *changed) if changed else through
 
     def next_after(self, after: int) -> int | None:
         """The first time after an instant; cheap for the watermarks that most members share."""

@@ -121,7 +121,7 @@ class Bulk:
             async for chunk in _chunks(jobs):
                 of_chunk = None if keys is None else keys.of_chunk(chunk)
                 self._service.answered(of_chunk)  # also where no job of it is sound
-                items = await self._check(chunk, owner, names, results)
+                items = await self._check(chunk, owner, names, results, dry_run=dry_run)
                 faulty = _shorten(results, judged, faulty)
                 if dry_run:
                     self._foresee(items, owner, results)
@@ -161,7 +161,9 @@ class Bulk:
 
     # ---- one chunk
 
-    async def _check(self, chunk: list[Sent], owner: str | None, names: set[str], results: list[Result]) -> list[_Item]:
+    async def _check(
+        self, chunk: list[Sent], owner: str | None, names: set[str], results: list[Result], *, dry_run: bool
+    ) -> list[_Item]:
         """The items of a chunk that are sound, in turns with everything else; the others have their result."""
         items: list[_Item] = []
         beside = {sent.body["name"] for sent in chunk if _has_name(sent.body)}
@@ -186,7 +188,8 @@ class Bulk:
             names.add(item.name)
             results.append(Result(item.name, 200, UNCHANGED))
             items.append(item)
-            await self._decide_much(item)
+            if not dry_run:
+                await self._decide_much(item)
         return self._without_cycles(items, results)
 
     def _without_cycles(self, items: list[_Item], results: list[Result]) -> list[_Item]:
@@ -218,7 +221,7 @@ class Bulk:
         """Where a job owes more than an entry holds, or its pause is over, that is decided before its write."""
         while (job := self._machine.state.jobs.get(item.name)) is not None:
             now = self._time.now_ms()
-            if pauses.is_over(job, now):
+            if job.is_pause_over(now):
                 await self._proposer.propose(pauses.ending(self._machine, job))
                 continue
             owed = self._service.settled(job, now)

@@ -9,15 +9,20 @@ import contextlib
 from collections.abc import Iterable
 
 from raftcron.core import planner
-from raftcron.core.commands import ApplyJobs, Command, DeleteJob, PauseJob, PutCalendar, PutJob, Restore, ResumeJob
+from raftcron.core.commands import (
+    ApplyJobs,
+    Command,
+    DeleteJob,
+    PauseJob,
+    PutCalendar,
+    PutJob,
+    Restore,
+    ResumeJob,
+    SkipNext,
+)
 from raftcron.core.model import Job
 from raftcron.core.schedule import ScheduleError
 from raftcron.runtime.machine import Machine
-
-
-def is_over(job: Job, now: int) -> bool:
-    """Whether it is paused still, and was to be until an instant that has come, in ms since the epoch."""
-    return job.paused and job.pause_until is not None and job.pause_until <= now
 
 
 def ending(machine: Machine, job: Job) -> ResumeJob:
@@ -31,14 +36,14 @@ def ending(machine: Machine, job: Job) -> ResumeJob:
 
 def over_before(machine: Machine, command: Command, now: int) -> list[Job]:
     """Jobs whose pause has to be ended before this is written: it would pass by what they owe since then."""
-    return [job for job in _written(machine, command, now) if is_over(job, now)]
+    return [job for job in _written(machine, command, now) if job.is_pause_over(now)]
 
 
 def _written(machine: Machine, command: Command, now: int) -> Iterable[Job]:
     """The jobs whose watermark, pause or times a command changes; of a restore's those alone whose pause is over."""
     state = machine.state
     match command:
-        case PutJob() | DeleteJob() | PauseJob():
+        case PutJob() | DeleteJob() | PauseJob() | SkipNext():
             names = [command.name]
         case ResumeJob():  # with catch-up it passes nothing by
             job = state.jobs.get(command.name)

@@ -265,7 +265,7 @@ class Scheduler:
         self._deciding.update(over)  # the timeline has let go of them
         for uid in over:
             job = state.by_uid.get(uid)
-            if job is not None and pauses.is_over(job, now):
+            if job is not None and job.is_pause_over(now):
                 yield pauses.ending(self._machine, job)
                 continue
             self._deciding.discard(uid)

@@ -210,7 +210,8 @@ class Service(Writes):
             job = state.jobs.get(name)
             precondition.check(name, job)
             job = self.found(name, job)
-            ahead = self._ahead(job, count, now) if count else []
+            is_asked = count and not job.is_pause_over(now)  # that is ended first, and then this looks again
+            ahead = self._ahead(job, count, now) if is_asked else []
             return SkipNext(name, ahead, state.revision_of(job), key)
 
         return taken(await self.write(key, look))

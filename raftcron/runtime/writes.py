@@ -30,6 +30,7 @@ from raftcron.runtime.origin import asking
 from raftcron.runtime.proposer import Proposer
 from raftcron.runtime.reads import Reads
 
+PARTS_MAX = 1_000  # of what is owed, each decided before a write: some million times
 PAUSES_AT_ONCE = 100  # jobs, some 10 ms of looking at their calendars
 LOOKS_MAX = 10  # a job that changes more often than this while one request looks at it answers 409
 
@@ -133,8 +134,8 @@ class Writes:
         )
 
     async def _repeat(self, key: Key | None, look: Callable[[], Command]) -> Done | Refused:
-        confirmed = False
-        for _ in range(LOOKS_MAX):
+        confirmed, stale = False, 0
+        for _ in range(LOOKS_MAX + PARTS_MAX):
             await self._time.settled()
             replayed = replay(self._machine.state, key)
             if replayed is not None:
@@ -158,8 +159,11 @@ class Writes:
             if not isinstance(outcome, Refused) or outcome.code != "stale":
                 return outcome
             confirmed = True
+            stale += 1
+            if stale == LOOKS_MAX:
+                break
         raise ConflictError(
-            f"the job changed {LOOKS_MAX} times while this request looked at it: nothing was written; repeat it",
+            f"the job changed {stale} times while this request looked at it: nothing was written; repeat it",
             retry_after_seconds=1.0,
         )
 

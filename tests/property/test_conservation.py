@@ -284,6 +284,8 @@ def test_each_time_that_is_owed_has_one_fate(data: st.DataObject) -> None:
                 court.skip(job, data.draw(st.integers(0, 3)))
             case 3:
                 court.change_calendar(data.draw(st.sampled_from(CALENDARS)))
+                if data.draw(st.booleans()):  # and a job as it was, which is looked at first thereby
+                    court.put(job.name, definition.written_of(job.definition))
             case 4:
                 court.write(c.Lead("n1", 1, 1, "0", "0", data.draw(st.sampled_from(["2026a", "2026b"]))))
             case 5 | 6:

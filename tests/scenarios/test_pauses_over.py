@@ -13,6 +13,7 @@ from raftcron.runtime import scheduler
 from raftcron.runtime.backup import Backups
 from raftcron.runtime.bulk import Bulk, Sent
 from raftcron.runtime.calendars import Calendars
+from raftcron.runtime.requests import Requests
 from raftcron.runtime.vault import Vault
 from raftcron.runtime.writes import Precondition
 from tests.scenarios.scene import START_MS, Actor, Scene, play
@@ -82,6 +83,10 @@ async def resume(leader: Actor, _archive: bytes) -> None:
     await leader.service.resume_job("job", None, ANY, None)
 
 
+async def skip(leader: Actor, _archive: bytes) -> None:
+    await leader.service.skip_next("job", None, ANY, None)
+
+
 async def apply_many(leader: Actor, _archive: bytes) -> None:
     sent = Sent({**OTHER, "name": "job"}, None, b"{}")
     await bulk_of(leader).apply(pieces_of(sent), None, prune=False, dry_run=False, key=None)
@@ -101,7 +106,7 @@ def ended_late(self: Any, now: int) -> Iterator[Any]:
     return iter(())
 
 
-@pytest.mark.parametrize("write", [put, patch, own, unpause, pause, resume, apply_many, exclude_all, restore])
+@pytest.mark.parametrize("write", [put, patch, own, unpause, pause, resume, skip, apply_many, exclude_all, restore])
 def test_a_write_ends_a_pause_that_is_over_first(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
     """One row for the pause itself, and each time after its end has a run, as if the leader had been in time."""
     monkeypatch.setattr(scheduler.Scheduler, "_end_pauses", ended_late)
@@ -122,6 +127,90 @@ def test_a_write_ends_a_pause_that_is_over_first(monkeypatch: pytest.MonkeyPatch
         await write(leader, archive)
         rows = [((row.scheduled_time - START_MS) // 1000, row.reason, row.count) for row in scene.rows()]
         assert rows[:5] == [(5, None, None), (20, "paused", 3), (25, None, None), (30, None, None), (35, None, None)]
+
+    play(act)
+
+
+async def a_pause_that_is_over(scene: Scene, **fields: Any) -> Actor:
+    """`job`, paused from 6 s to 22 s, is paused still at 36 s."""
+    leader = scene.leader
+    await calendars_of(leader).put("x", {}, ANY, None)
+    await leader.service.put_job("job", {**FIELDS, **fields}, ANY, None)
+    await scene.seconds(6)
+    await leader.service.pause_job("job", {"until": rfc3339(leader.now_ms() + 16_000)}, ANY, None)
+    await scene.seconds(30)
+    assert leader.machine.state.jobs["job"].paused
+    return leader
+
+
+async def delete(leader: Actor) -> None:
+    await leader.service.delete_job("job", cancel_running=False, precondition=ANY, key=None)
+
+
+async def prune(leader: Actor) -> None:
+    sent = Sent({"name": "other", "schedule": "@hourly", "executor": {"type": "noop"}}, None, b"{}")
+    await bulk_of(leader).apply(pieces_of(sent), "us", prune=True, dry_run=False, key=None)
+
+
+@pytest.mark.parametrize("write", [delete, prune])
+def test_what_is_owed_since_is_decided_before_the_job_goes(
+    monkeypatch: pytest.MonkeyPatch, write: Callable[[Actor], Awaitable[None]]
+) -> None:
+    """What has not started ends as `deleted`, and is told of."""
+    monkeypatch.setattr(scheduler.Scheduler, "_end_pauses", ended_late)
+
+    async def act(scene: Scene) -> None:
+        leader = await a_pause_that_is_over(scene, owner="us")
+        state = leader.machine.state
+        await write(leader)
+        assert "job" not in state.jobs
+        rows = [((row.scheduled_time - START_MS) // 1000, row.count) for row in state.runs.values()]
+        assert rows[:5] == [(5, None), (20, 3), (25, None), (30, None), (35, None)]
+
+    play(act)
+
+
+def test_a_dry_run_ends_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes nothing at all."""
+    monkeypatch.setattr(scheduler.Scheduler, "_end_pauses", ended_late)
+
+    async def act(scene: Scene) -> None:
+        leader = await a_pause_that_is_over(scene)
+        index, sent = leader.machine.state.index, Sent({**OTHER, "name": "job"}, None, b"{}")
+        done = await bulk_of(leader).apply(pieces_of(sent), None, prune=False, dry_run=True, key=None)
+        assert [result.result for result in done.results] == ["replaced"]
+        assert leader.machine.state.index == index
+        assert leader.machine.state.jobs["job"].paused
+
+    play(act)
+
+
+def test_what_ends_after_the_end_of_a_pause_starts_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the end is not written yet: the run is held until it is; of `join: all` the ends count from then on."""
+    monkeypatch.setattr(scheduler.Scheduler, "_end_pauses", ended_late)
+
+    async def act(scene: Scene) -> None:
+        leader = scene.leader
+        service, requests = leader.service, Requests(machine=leader.machine, time=leader.time, service=leader.service)
+        plain = {"schedule": "@manual", "executor": {"type": "noop"}}
+        for name in ("p", "q"):
+            await service.put_job(name, plain, ANY, None)
+        await service.put_job("one", {**plain, "after": [{"job": "p"}]}, ANY, None)
+        await service.put_job("both", {**plain, "after": [{"job": "p"}, {"job": "q"}], "join": "all"}, ANY, None)
+        for name in ("one", "both"):
+            await service.pause_job(name, {"until": rfc3339(START_MS + 10_000)}, ANY, None)
+        await requests.run("p", None, None)
+        await scene.seconds(1)
+        assert scene.rows("one") == []
+        await scene.seconds(10)
+        await requests.run("p", None, None)
+        await scene.seconds(1)
+        assert [row.state for row in scene.rows("one")] == ["queued"]
+        for name in ("one", "both"):
+            await service.resume_job(name, None, ANY, None)
+        await requests.run("q", None, None)
+        await scene.seconds(1)
+        assert [row.state for name in ("one", "both") for row in scene.rows(name)] == ["succeeded", "succeeded"]
 
     play(act)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from raftcron.core import exclusion
+from raftcron.core import exclusion, planner
 from raftcron.core.coming import coming_of
-from raftcron.core.commands import Done, PauseJob, PutCalendar, ResumeJob, SkipNext, Trigger
+from raftcron.core.commands import ApplyJobs, Done, PauseJob, PutCalendar, ResumeJob, SkipNext, Trigger
 from raftcron.core.events import JobEvent
 from raftcron.core.model import Job, Recurrence, Run
 from raftcron.core.planner import settle
@@ -19,6 +19,7 @@ from raftcron.core.times import read_schedules
 from raftcron.core.zone import Zone, zone_data
 from raftcron.runtime.calendars import Calendars
 from raftcron.runtime.events import EventLog
+from raftcron.runtime.scheduler import Scheduler
 from raftcron.runtime.writes import Precondition
 from raftcron.testing.scripted_executor import Script
 from tests.scenarios.scene import START_MS, Actor, Scene, play
@@ -60,6 +61,61 @@ async def put_calendar(scene: Scene, **fields: Any) -> None:
 
 
 # ---- calendars -------------------------------------------------------------------------------------------------------
+
+
+async def put_again(leader: Actor, body: dict[str, Any]) -> None:
+    await leader.service.put_job("job", body, ANY, None)
+
+
+async def patch_nothing(leader: Actor, _body: dict[str, Any]) -> None:
+    await leader.service.patch_job("job", {}, ANY, None)
+
+
+async def apply_again(leader: Actor, body: dict[str, Any]) -> None:
+    command = leader.service.put_command("job", job := leader.machine.state.jobs["job"], checked(leader, body, job))
+    assert isinstance(await leader.proposer.propose(ApplyJobs([command])), Done)
+
+
+def checked(leader: Actor, body: dict[str, Any], job: Job) -> Any:
+    return leader.service.checked({**body, "name": "job"}, None, job)
+
+
+@pytest.mark.parametrize("write", [put_again, patch_nothing, apply_again])
+def test_a_job_that_is_written_as_it_was_after_its_calendar_fires_on(write: Any) -> None:
+    """The write that changes nothing is the first to look at the job since: its times go on under the new calendar."""
+
+    async def act(scene: Scene) -> None:
+        leader = scene.leader
+        calendars = Calendars(machine=leader.machine, time=leader.time, writes=leader.service)
+        body = {"schedule": "*/5 * * * * *", "exclude": ["x"], "executor": {"type": "noop"}}
+        await calendars.put("x", {}, ANY, None)
+        await leader.service.put_job("job", body, ANY, None)
+        await scene.seconds(6 - second(leader.now_ms()))
+        await calendars.put("x", {"schedules": ["*/10 * * * * *"]}, ANY, None)
+        await write(leader, body)
+        await scene.seconds(10)
+        assert told(scene.rows()) == [(5, "succeeded", None), (15, "succeeded", None)]
+        assert not leader.machine.timeline.unreadable
+
+    play(act)
+
+
+def test_a_write_of_a_job_that_owes_very_much_decides_it_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many parts that are: it is no conflict with anybody."""
+    monkeypatch.setattr(planner, "SETTLED_FIRES", 5)
+
+    async def act(scene: Scene) -> None:
+        await scene.put(misfire={"grace": "24h"}, overlap={"policy": "allow"}, history={"runs": 2_000})
+        scene.die("n1")
+        await scene.seconds(1_300)  # a hundred a part
+        monkeypatch.setattr(Scheduler, "_may_decide", lambda self, now: False)  # the leader has not come to it yet
+        scene.elect("n2")
+        await scene.leader.service.patch_job("job", {"timeout": "9s"}, ANY, None)
+        times = scene.ticks()[:1_295]
+        assert times == [times[0] + number for number in range(1_295)]
+        assert times[0] < 5
+
+    play(act)
 
 
 def test_a_calendar_that_is_written_as_a_job_is_resumed_drops_nothing() -> None:

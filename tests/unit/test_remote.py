@@ -23,6 +23,7 @@ from raftcron.core.commands import (
     Parting,
     Place,
     Refused,
+    Requeue,
     Rerun,
     TakenOver,
     TakeOver,
@@ -113,6 +114,27 @@ def test_a_node_that_dies_before_the_word_of_the_202_loses_it() -> None:
     now = machine.state.runs[run.id]
     assert (now.state, now.late_outcome) == ("lost", "succeeded")
     assert "late outcome is on record: succeeded" in why(machine, Conclude(run.id, run.fencing_token, "failed"))
+
+
+def test_what_is_lost_as_it_waits_for_another_attempt_has_no_late_outcome() -> None:
+    """Seed 7159 of the simulation: the part of a node waited for its second attempt as the node died; the target of
+    the first, which had timed out, was told that its word is taken."""
+    machine = cluster()
+    retry = {"max_attempts": 2, "backoff": "1s", "on": ["timed_out"]}
+    machine.put("a", executor=REMOTE, placement={"on": "all"}, retry=retry)
+    parent = machine.done(Trigger("a", None)).subject
+    machine.done(Divide([Parting(parent, ["n1"])]))
+    [part] = [machine.state.runs[run_id] for run_id in parts_of(machine.state.runs[parent])]
+    machine.done(Assign([Assignment(part.id, Place("n1", 1), start=True)]))
+    assert take_over(machine, part) == 1
+    token = Token(part.id, part.fencing_token)
+    machine.done(TimeOut([token]), at=200_000)
+    machine.done(Requeue([part.id]), at=300_000)
+    assert (part.state, part.attempt, part.fencing_token) == ("queued", 2, token.fencing_token)
+    machine.done(Lose("n1", 1, [token]))
+    assert part.state == "lost"
+    assert "has ended already: lost" in why(machine, Conclude(part.id, token.fencing_token, "succeeded"))
+    assert part.late_outcome is None
 
 
 def test_it_times_out_when_its_target_was_not_heard_for_the_timeout() -> None:

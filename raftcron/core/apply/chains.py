@@ -17,14 +17,15 @@ from raftcron.core.state import State
 def follow(state: State, context: Context) -> None:
     """Start what follows on the runs that have ended in this entry, in the order of their ends.
 
-    A parent that the entry has deleted starts nothing any more, and ends pass a paused child by.
+    A parent that the entry has deleted starts nothing any more, and ends pass a paused child by; after the end of a
+    pause, which may be written later, they start it, and its run is held until then.
     """
     ended, state.ended = state.ended, []
     for run in ended:
         parent = state.by_uid.get(run.uid)
         for uid in () if parent is None else sorted(state.children.get(parent.name, ())):
             child = state.by_uid[uid]
-            if not child.paused:
+            if not child.paused or child.is_pause_over(context.at):
                 _notice(state, context, child, run)
 
 

@@ -299,7 +299,8 @@ def replace(
 def set_pause(state: State, job: Job, paused: bool, note: str = "", until: int | None = None) -> None:
     """Begin or end a pause, which holds what is queued (semantics 6)."""
     job.paused, job.pause_note, job.pause_until = paused, note, until
-    job.joined = ()
+    if paused:
+        job.joined = ()  # as it ends, only what has ended since is there
     state.hold(job)
 
 

@@ -8,7 +8,7 @@ or when the target was not heard for the job's timeout.
 from __future__ import annotations
 
 from raftcron.core.apply.context import Context, remember
-from raftcron.core.apply.runs import end_attempt
+from raftcron.core.apply.runs import end_attempt, is_attempt_lost
 from raftcron.core.commands import Conclude, Done, Hear, Outcome, Refused, TakeOver, TimeOut
 from raftcron.core.instant import MAX_MS, rfc3339
 from raftcron.core.model import (
@@ -69,12 +69,12 @@ def time_out(state: State, context: Context, command: TimeOut) -> Outcome:
 def conclude(state: State, context: Context, command: Conclude) -> Outcome:
     """The target says how it ended; also before the word of its 202 has come.
 
-    Of a lost run the first word is kept as its late outcome, and changes no state.
+    Of a run whose newest attempt is lost the first word is kept as its late outcome, and changes no state.
     """
     if command.state not in CONCLUSIONS:
         return Refused("invalid", f"{command.state!r} is no way to end: there are {', '.join(CONCLUSIONS)}")
     lost = state.runs.get(command.run)
-    if lost is not None and lost.state == LOST and lost.fencing_token == command.fencing_token and lost.split is None:
+    if lost is not None and lost.fencing_token == command.fencing_token and is_attempt_lost(lost):
         if lost.late_outcome is not None:
             return Refused("conflict", f"run {lost.id} is lost, and its late outcome is on record: {lost.late_outcome}")
         lost.late_outcome = command.state

@@ -126,7 +126,7 @@ def finish(state: State, context: Context, command: Finish) -> Outcome:
             continue
         if run.split is not None:
             continue  # it ends with its parts
-        if run.state == LOST and finished.state != LOST and run.late_outcome is None:
+        if is_attempt_lost(run) and finished.state != LOST and run.late_outcome is None:
             run.late_outcome = finished.state
             state.touch(run)
             state.note(run)
@@ -216,6 +216,11 @@ def cancel(state: State, context: Context, command: Cancel) -> Outcome:
 
 
 # ---- steps that other handlers take too ----------------------------------------------------------------------------
+
+
+def is_attempt_lost(run: Run) -> bool:
+    """Whether the run is lost with its newest attempt, whose end is not known; a wait for the next can be lost, too."""
+    return run.state == LOST and run.split is None and bool(run.attempts) and run.attempts[-1].state == LOST
 
 
 def begin_at(state: State, context: Context, run: Run, place: Place, *, start: bool = True) -> None:
