@@ -49,6 +49,7 @@ NOT_TOLD = {
     "raftcron.runtime.scheduler.NOTE_MAX": "internal: of a note that the scheduler itself writes",
     "raftcron.runtime.statistics.ROWS_MAX": "internal: the rows that a job's statistics look at; docs/history.md",
     "raftcron.runtime.writes.LOOKS_MAX": "internal: tries, until a write answers 409",
+    "raftcron.runtime.writes.PARTS_MAX": "internal: entries that decide what is owed, until a write answers 409",
 }
 
 
