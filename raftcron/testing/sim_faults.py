@@ -21,6 +21,38 @@ LAG_SECONDS = 10.0  # at most, until the others have forgotten what a node lacks
 LAST_CHANGE_SECONDS = 5.0  # before the faults end
 MEMBERS_SHARE = 0.35  # of the seeds, in which members change
 COPIES_SHARE = 0.2  # of the seeds, in which disks are set back
+KINDS = (
+    "broken connection",
+    "change of members",
+    "clock drift",
+    "clock step",
+    "clocks jump together",
+    "crash",
+    "cut",
+    "death in a write",
+    "disk set back",
+    "failing sync",
+    "flipped bit",
+    "frozen machine",
+    "full disk",
+    "isolation",
+    "lagging node",
+    "one-way cut",
+    "orderly restart",
+    "pause",
+    "power cut",
+    "power cut of all",
+    "restart storm",
+    "rolling restart",
+    "rotten snapshot",
+    "rotting snapshot",
+    "slow disk",
+    "slow link",
+    "spawner killed",
+    "spawner stopped",
+    "upgrade",
+    "wiped disk",
+)
 ENOUGH_KINDS = 3  # that a seed meets before any of them comes again
 
 

@@ -16,7 +16,7 @@ from raftcron.testing.chance import chance
 from raftcron.testing.sim_checks import Violation
 from raftcron.testing.sim_clocks import Undecided
 from raftcron.testing.sim_cluster import Cluster
-from raftcron.testing.sim_faults import ENOUGH_KINDS, Faults
+from raftcron.testing.sim_faults import ENOUGH_KINDS, KINDS, Faults
 from raftcron.testing.sim_lateness import Lateness
 
 FORM_SECONDS = 5.0
@@ -69,9 +69,6 @@ ALWAYS_SEEN = (
     "processes killed",
     "processes whose spawner died",
     "attempts that a former life has left",
-    "fault: spawner killed",
-    "fault: spawner stopped",
-    "fault: frozen machine",
     "starts of what follows",
     "starts away from the leader",
     "starts refused by the gate",
@@ -123,6 +120,7 @@ ALWAYS_SEEN = (
     "guard: snapshot covered by the log",
     "guard: tail left alone",
     "guard: term differs",
+    *(f"fault: {kind}" for kind in KINDS),
 )
 
 

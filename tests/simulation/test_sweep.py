@@ -21,7 +21,7 @@ import pytest
 
 from raftcron.testing import sim_sweep
 from raftcron.testing.sim_checks import Violation
-from raftcron.testing.sim_story import ALWAYS_SEEN, Result
+from raftcron.testing.sim_story import ALWAYS_SEEN, Result, Story
 from raftcron.testing.sim_sweep import Memory, Played
 from tests.simulation import search
 from tests.simulation.search import recorded
@@ -242,6 +242,13 @@ def test_each_branch_of_the_guard_is_demanded_of_a_sweep() -> None:
     }
     demanded = {name.removeprefix("guard: ") for name in ALWAYS_SEEN if name.startswith("guard: ")}
     assert counted == demanded | NOT_DEMANDED
+
+
+def test_each_kind_of_fault_is_demanded() -> None:
+    """A kind that no dice could draw any more would be missed."""
+    faults = [Story(seed).faults for seed in range(30)]
+    drawn = {kind for one in faults for kind in (*one._all, *one._enabled)}
+    assert {f"fault: {kind}" for kind in drawn} == {name for name in ALWAYS_SEEN if name.startswith("fault: ")}
 
 
 # ---- mutants ---------------------------------------------------------------------------------------------------------
