@@ -96,7 +96,8 @@ def number(message: Mapping[str, Any], key: str, least: int = 0) -> int:
 def judge_term(term: int, ours: int) -> None:
     """What a node may adopt.  Raises BadMessageError where `term` is so far ahead of ours that no cluster came there.
 
-    A term is kept for ever and followed by the next: after one close to MAX_NUMBER there could be no election.
+    A term is kept for ever and followed by the next: after one close to MAX_NUMBER there could be no election.  This is
+    for a member that is wrong, by one message; one that lies on purpose, step by step, is one that could also lead.
     """
     if term > ours + TERM_STEP_MAX:
         raise BadMessageError(f"term: {term} is more than {TERM_STEP_MAX} beyond ours, {ours}")

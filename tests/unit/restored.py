@@ -36,6 +36,8 @@ def held(state: State) -> dict[str, Any]:
     seen["processes"] = {node: count for node, count in state.processes.items() if count}  # none and nought are one
     seen["calendar_jobs"] = {name: set(uids) for name, uids in state.calendar_jobs.items()}  # told in no order, as
     seen["children"] = {name: set(uids) for name, uids in state.children.items()}
+    seen["turns"] = {uid: list(runs) for uid, runs in state.turns.items()}
+    seen["backfills"] = {uid: list(runs) for uid, runs in state.backfills.items()}
     seen["active"] = {uid: list(runs) for uid, runs in state.active.items()}  # are those, job by job
     seen["group_jobs"] = {name: set(uids) for name, uids in state.group_jobs.items()}
     seen["active_parts"] = {run_id: list(parts) for run_id, parts in state.active_parts.items()}

@@ -112,6 +112,30 @@ def test_a_newcomer_that_replaces_displaces_the_oldest_that_is_of_no_backfill() 
     assert (first.state, scheduled.state, newcomer.waits_turn) == ("running", "cancelling", True)
 
 
+def test_nothing_is_displaced_where_that_makes_no_room() -> None:
+    """An edit leaves room for one, and that is the backfill's: the newcomer waits for it, the other run goes on."""
+    machine = cluster()
+    job = machine.put(overlap={"policy": "replace", "max_running": 2})
+    [first] = backfilled(machine, job, 10_000)
+    start(machine, first)
+    scheduled = machine.fire(job, 101_000)
+    job = machine.put(overlap={"policy": "replace", "max_running": 1})
+    newcomer = machine.fire(job, 102_000)
+    assert (first.state, scheduled.state, newcomer.waits_turn) == ("running", "running", True)
+
+
+def test_a_further_attempt_is_paced_nowhere() -> None:
+    """On a node that saw it queued again, as on one that reads it from an image: the orders of both are one."""
+    machine = cluster()
+    job = machine.put(retry={"max_attempts": 2, "backoff": "1s"})
+    [run] = backfilled(machine, job, 10_000)
+    start(machine, run)
+    machine.finish(run, "failed")
+    machine.done(Requeue([run.id]), at=200_000)
+    assert (run.state, run.attempt) == ("queued", 2)
+    assert [lane.is_paced for lane in machine.state.lanes] == [False]
+
+
 @pytest.mark.parametrize("policy", ["skip", "queue", "replace"])
 @pytest.mark.parametrize("is_assigned", [False, True])
 def test_what_has_not_started_lets_a_newcomer_pass(policy: str, is_assigned: bool) -> None:

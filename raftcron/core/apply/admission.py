@@ -100,12 +100,17 @@ def judge(state: State, context: Context, policy: Policy, run: Run, *, allow_ove
 
 
 def _displace(state: State, context: Context, policy: Policy, newcomer: Run) -> None:
-    """Only the newest newcomer waits, and the oldest runs end until there will be room for it; no backfill's does."""
+    """Only the newest newcomer waits, and the oldest runs end until there will be room for it; no backfill's does.
+
+    Where those are so many that there would be none, nothing ends, and the newcomer waits for them.
+    """
     for run in list(state.turns.get(newcomer.uid, {}).values()):
         cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)
     going_on = [
         run for run in state.active.get(newcomer.uid, {}).values() if run.state != CANCELLING and not run.waits_turn
     ]
     others = [run for run in going_on if run.cause != CAUSE_BACKFILL]
-    for run in others[: max(0, len(going_on) - policy.max_running + 1)]:
-        cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)
+    too_many = len(going_on) - policy.max_running + 1
+    if 0 < too_many <= len(others):
+        for run in others[:too_many]:
+            cancel_run(state, context, run, REASON_OVERLAP, newcomer.id)

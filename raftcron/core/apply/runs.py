@@ -195,9 +195,10 @@ def requeue(state: State, context: Context, command: Requeue) -> Outcome:
         is_retry = run.state == WAITING_RETRY
         if not is_retry and (run.state != QUEUED or not run.not_before):
             continue
+        if is_retry:
+            _queue_next_attempt(context, run)  # first: a further attempt waits in another lane than the first one did
         state.release(run)
         if is_retry:
-            _queue_next_attempt(context, run)
             note_move(context, run)
             _let_pass(state, run)
         taken += 1
