@@ -183,8 +183,13 @@ async def _at_work(
 
 
 async def kill_in_snapshot(campaign: Campaign, each: Round, leader: str, followers: list[str]) -> tuple[str, ...]:
-    """It is stopped first, with the child that writes: whoever had just finished goes on until the next snapshot."""
+    """The leader, until one has died; then whoever it falls on.
+
+    It is stopped first, with the child that writes: whoever had just finished goes on until the next snapshot.
+    """
     victim, *others = campaign.dice.sample([leader, *followers], 1 + len(followers))
+    if not any(kill.role == "leader" for kill in campaign.kills):
+        victim, others = leader, followers
     folder = campaign.cluster.nodes[victim].data / "snapshots"
 
     def is_writing() -> bool:
