@@ -71,15 +71,17 @@ def built(records: int) -> Machine:
     for number in range(records):
         write(PutJob(f"team-{number % 97:02}/job-{number:07}", definition_of(number), None))
     state, timeline = machine.state, machine.timeline
-    jobs = list(state.jobs.values())
-    at += 40 * 86_400_000  # all of them have been due
+    due: list[tuple[int, int]] = []
+    for job in state.jobs.values():
+        group = timeline.group_of(job.uid)
+        first = None if group is None else group.next_after(job.decided_through)
+        assert first is not None, "each schedule has a time in every month"
+        due.append((first, job.uid))
+    due.sort()
     for start in range(0, records, IN_ENTRY):
-        decisions = []
-        for job in jobs[start : start + IN_ENTRY]:
-            group = timeline.group_of(job.uid)
-            due = None if group is None else group.next_after(job.decided_through)
-            assert due is not None, "each schedule has a time in every month"
-            decisions.append(Decision(job.uid, job.revision, due, [Fire(due, due)]))
+        part = due[start : start + IN_ENTRY]
+        at = max(at, part[-1][0])  # decided as they come, so that none is missed or too late to start
+        decisions = [Decision(uid, state.by_uid[uid].revision, first, [Fire(first, first)]) for first, uid in part]
         write(Decide(PLACE, decisions))
         tokens = [(run.id, run.fencing_token) for run in state.on_node["n1"].values()]
         write(Finish([Finished(run, token, "succeeded", status_code=200) for run, token in tokens]))
