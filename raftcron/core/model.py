@@ -153,7 +153,7 @@ class Job(Struct, array_like=True, gc=False):
     timed_out: int = 0
     cancelled: int = 0
     lost: int = 0
-    fire_count: int = 0  # scheduled times that became runs, over the job's life: what max_runs bounds
+    fire_count: int = 0  # scheduled times that became runs, less what was given back: what max_runs bounds
     skips: tuple[int, ...] = ()  # instants that were asked to be skipped and are not decided yet, ascending
     last_end: int | None = None  # what `from last_end` counts from; None while such a job's scheduled run is active
     owner: str | None = None

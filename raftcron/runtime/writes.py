@@ -168,11 +168,14 @@ class Writes:
         )
 
     async def _end_pauses(self, over: list[Job]) -> None:
-        """End what is over, a slice at a time; a job that has changed meanwhile is refused, and looked at again."""
+        """End what is over, a slice at a time; what has changed before its turn comes is left to the next look."""
+        by_uid = self._machine.state.by_uid
         for begin in range(0, len(over), PAUSES_AT_ONCE):
-            slice_ = over[begin : begin + PAUSES_AT_ONCE]
-            endings = [pauses.ending(self._machine, job) for job in slice_ if job.pause_until is not None]
-            await asyncio.gather(*map(self._proposer.propose, endings))
+            now = self._time.now_ms()
+            still = [
+                job for job in over[begin : begin + PAUSES_AT_ONCE] if job.uid in by_uid and job.is_pause_over(now)
+            ]
+            await asyncio.gather(*(self._proposer.propose(pauses.ending(self._machine, job)) for job in still))
 
     async def confirm(self) -> None:
         """A quorum confirms that what this node sees is what the cluster has."""

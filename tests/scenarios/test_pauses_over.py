@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftcron.core.instant import rfc3339
-from raftcron.runtime import scheduler
+from raftcron.runtime import scheduler, writes
 from raftcron.runtime.backup import Backups
 from raftcron.runtime.bulk import Bulk, Sent
 from raftcron.runtime.calendars import Calendars
@@ -211,6 +211,34 @@ def test_what_ends_after_the_end_of_a_pause_starts_what_follows(monkeypatch: pyt
         await requests.run("q", None, None)
         await scene.seconds(1)
         assert [row.state for name in ("one", "both") for row in scene.rows(name)] == ["succeeded", "succeeded"]
+
+    play(act)
+
+
+def test_what_changes_before_its_turn_to_be_ended_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calendar ends the pauses of its jobs one by one: the second is paused anew meanwhile, and the third deleted."""
+    monkeypatch.setattr(scheduler.Scheduler, "_end_pauses", ended_late)
+    monkeypatch.setattr(writes, "PAUSES_AT_ONCE", 1)
+
+    async def act(scene: Scene) -> None:
+        leader = scene.leader
+        await calendars_of(leader).put("x", {}, ANY, None)
+        for name in ("a", "b", "c"):
+            await leader.service.put_job(name, FIELDS, ANY, None)
+            await leader.service.pause_job(name, {"until": rfc3339(START_MS + 10_000)}, ANY, None)
+        await scene.seconds(20)
+        propose = leader.proposer.propose
+
+        async def changed(command: Any, *rest: Any) -> Any:
+            monkeypatch.setattr(leader.proposer, "propose", propose)
+            done = await propose(command, *rest)
+            await leader.service.pause_job("b", {"until": rfc3339(START_MS + 60_000)}, ANY, None)
+            await leader.service.delete_job("c", cancel_running=False, precondition=ANY, key=None)
+            return done
+
+        monkeypatch.setattr(leader.proposer, "propose", changed)
+        await calendars_of(leader).put("x", {"schedules": ["* * * * * *"]}, ANY, None)
+        assert [(job.name, job.paused) for job in leader.machine.state.jobs.values()] == [("a", False), ("b", True)]
 
     play(act)
 
