@@ -65,7 +65,7 @@ class OldCopies:
     def _exchange(self, name: str, copy: dict[Path, bytes]) -> None:
         cluster = self._cluster
         life = cluster.lives.get(name)
-        if life is None or not life.is_started or not life.node.is_ready or not self._can_be_forgotten(name):
+        if life is None or not life.is_started or not life.node.is_ready or not is_held_by_all_others(cluster, name):
             cluster.counts["disks not set back"] += 1
             self._held.discard(name)
             self._up_later(name, LOOK_SECONDS)
@@ -77,25 +77,6 @@ class OldCopies:
         cluster.note("-", f"the disk of {name} is set back")
         cluster.boot(name)
         self._until_found_out(name, cluster.lives[name])
-
-    def _can_be_forgotten(self, name: str) -> bool:
-        """Whether all others hold durably what it holds, and ask for no votes in terms that it knows."""
-        durable = self._cluster.checks.durable
-        own = durable[name]
-        own.read()
-        for other in self._cluster.names:
-            log = durable[other]
-            log.read()
-            if other != name and (
-                not own.terms
-                or self._cluster.disks[other].is_aside
-                or other not in self._cluster.lives
-                or log.term < own.term
-                or log.last < own.last
-                or not log.holds(own.last, own.terms[-1])
-            ):
-                return False
-        return True
 
     def _until_found_out(self, name: str, life: Life) -> None:
         cluster = self._cluster
@@ -116,3 +97,23 @@ class OldCopies:
         else:
             self._cluster.checks.set_back.discard(name)
             self._cluster.forgive(name)
+
+
+def is_held_by_all_others(cluster: Cluster, name: str) -> bool:
+    """Whether all others are up and hold durably what the node holds, and ask for no votes in terms that it knows."""
+    durable = cluster.checks.durable
+    own = durable[name]
+    own.read()
+    for other in cluster.names:
+        log = durable[other]
+        log.read()
+        if other != name and (
+            not own.terms
+            or cluster.disks[other].is_aside
+            or other not in cluster.lives
+            or log.term < own.term
+            or log.last < own.last
+            or not log.holds(own.last, own.terms[-1])
+        ):
+            return False
+    return True

@@ -1,13 +1,16 @@
 """A disk in memory that forgets as real ones do; satisfies raft.device.Device through one `Handle` a process's life.
 
 A killed process leaves what it has written.  A power cut leaves what was synced, and of the rest any pages, in any
-order, the last of them torn.  A disk may be full, a sync may fail, and a process may die in the middle of a write.
+order, the last of them torn.  A disk may be full, a sync may fail, a process may die in the middle of a write, and a
+write may arrive as something else than was written.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +62,21 @@ class _Rename(NamedTuple):
     former: _File | None  # what had the name before
 
 
+@dataclass
+class Flip:
+    """A bit that has arrived as the other one."""
+
+    file: _File
+    offset: int
+    bit: int
+    synced_to: int | None = None  # where the file ended when the bit was synced with its batch
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the file has grown durably since."""
+        return self.synced_to is not None and len(self.file.durable) > self.synced_to
+
+
 class Disk:
     """What one machine keeps.  `open` it anew for each life of a process."""
 
@@ -73,6 +91,8 @@ class Disk:
         self.syncs = 0
         self.is_aside = False  # what a process finds here is not what the machine keeps: damaged, or wiped for a while
         self.rotten: Path | None = None  # a snapshot with a flipped bit, which is flipped back unless it is not needed
+        self.flips_next: Path | None = None  # the next write to a file in this directory arrives with a flipped bit
+        self.flipped: Flip | None = None  # which that was, until its machine has done without or it is flipped back
         self.rewrites = 0  # how often durable bytes may have become others than they were
         self.named = 0  # how often names may have become others
         self._chance = chance
@@ -104,13 +124,14 @@ class Disk:
         for file in self.files.values():
             file.is_named = True
             file.survive(self._chance)
+            self.shortened(file)
 
     def wipe(self) -> None:
         """Another disk, with nothing on it, takes its place."""
         self.rewrites += 1
         self.named += 1
         self.files = {}
-        self.rotten = None
+        self.rotten = self.flipped = self.flips_next = None
         self.gone.clear()
         self.renames.clear()
         self.is_aside = False
@@ -141,6 +162,46 @@ class Disk:
         file.data[offset] ^= 1 << bit
         if offset < len(file.durable):
             file.durable[offset] ^= 1 << bit
+
+    @contextmanager
+    def as_meant(self) -> Iterator[None]:
+        """Meanwhile what is durable is as it was written, for whoever judges what a process may rely on."""
+        flip = self.flipped
+        if flip is None or flip.offset >= len(flip.file.durable):
+            yield
+            return
+        flip.file.durable[flip.offset] ^= 1 << flip.bit
+        try:
+            yield
+        finally:
+            flip.file.durable[flip.offset] ^= 1 << flip.bit
+
+    def flip_back(self) -> None:
+        """What has arrived otherwise than it was written is as it was meant, if it is still there."""
+        flip, self.flipped, self.flips_next = self.flipped, None, None
+        for path, file in self.files.items():
+            if flip is not None and flip.file is file and flip.offset < len(file.data):
+                self.flip(path, flip.offset, flip.bit)
+
+    def written(self, file: _File, begin: int) -> None:
+        """A process has written; what has arrived of that may be something else."""
+        if self.flips_next is None or begin == len(file.data):
+            return
+        if any(one is file for path, one in self.files.items() if path.parent == self.flips_next):
+            self.flips_next = None
+            self.flipped = flip = Flip(file, self._chance.randrange(begin, len(file.data)), self._chance.randrange(8))
+            file.data[flip.offset] ^= 1 << flip.bit
+
+    def synced(self, file: _File) -> None:
+        """A process has synced a file."""
+        flip = self.flipped
+        if flip is not None and flip.file is file and flip.synced_to is None:
+            flip.synced_to = len(file.durable)
+
+    def shortened(self, file: _File) -> None:
+        """A file may have lost its end."""
+        if self.flipped is not None and self.flipped.file is file and self.flipped.offset >= len(file.data):
+            self.flipped = None
 
 
 class Handle:
@@ -199,7 +260,9 @@ class Handle:
             if len(taken) < len(data):
                 raise OSError(errno.ENOSPC, "no space left on device")
             return
+        begin = len(file.data)
         file.data += data
+        disk.written(file, begin)
 
     def free_bytes(self, directory: Path) -> int:
         return PLENTY_BYTES if self._disk.free_bytes is None else self._disk.free_bytes
@@ -212,15 +275,18 @@ class Handle:
         if self._is_last():
             if self._chance.random() < 0.5:
                 file.sync()
+                disk.synced(file)
             self._die()
         if disk.failing_syncs:
             disk.failing_syncs -= 1
             disk.rewrites += 1
             file.survive(self._chance)  # the kernel drops the pages
+            disk.shortened(file)
             raise OSError(errno.EIO, "input/output error")
         disk.syncs += 1
         self._wait(disk.sync_seconds)
         file.sync()
+        disk.synced(file)
 
     def sync_directory(self, path: Path) -> None:
         if self.is_dead:
@@ -241,6 +307,7 @@ class Handle:
             self._disk.rewrites += 1
         del file.data[length:]
         file.agree = min(file.agree, length)
+        self._disk.shortened(file)
 
     def replace(self, source: Path, target: Path) -> None:
         file = self._file(source)

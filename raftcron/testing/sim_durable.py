@@ -60,10 +60,13 @@ class DurableLog:
         return self.base > self.snapshot
 
     def read(self) -> None:
-        """Take in what has become durable."""
+        """Take in what has become durable: as it was written, if a bit of it has arrived as the other one."""
+        if not self._disk.is_aside:
+            with self._disk.as_meant():
+                self._read()
+
+    def _read(self) -> None:
         disk = self._disk
-        if disk.is_aside:
-            return
         if self._rewrites != disk.rewrites or (self._path not in disk.files and self._begins):
             self._rewrites = disk.rewrites
             self.first, self.terms, self.term = 1, [], 0
@@ -77,7 +80,7 @@ class DurableLog:
         else:
             if file is not None and self._is_followed():
                 self._open(self._number + 1)
-                self.read()
+                self._read()
         while len(self._begins) > 1 and self._begins[0][0] not in disk.files:
             del self._begins[0]
         self.base = min((index for _, index in self._begins), default=0)  # a later one may be lower: behind a cut

@@ -14,13 +14,18 @@ from raftcron.testing.sim_copies import OldCopies
 from raftcron.testing.sim_damage import Damage
 from raftcron.testing.sim_disk import Disk
 from raftcron.testing.sim_members import FEWEST_VOTERS, Operator
+from raftcron.testing.sim_node import Life
 from raftcron.testing.sim_processes import BoxFaults
 from raftcron.testing.sim_releases import LATER, THIS
+from raftcron.testing.sim_writes import FlippedWrites
 
 LAG_SECONDS = 10.0  # at most, until the others have forgotten what a node lacks
 LAST_CHANGE_SECONDS = 5.0  # before the faults end
 MEMBERS_SHARE = 0.35  # of the seeds, in which members change
 COPIES_SHARE = 0.2  # of the seeds, in which disks are set back
+WRITES_SHARE = 0.4  # of the seeds, in which writes arrive as something else
+ANSWERS_SHARE = 0.5  # of the seeds, in which answers are lost
+DEAF_SECONDS = 4.0  # at most, until a follower has forgotten what its leader takes it to lack
 KINDS = (
     "broken connection",
     "change of members",
@@ -33,10 +38,12 @@ KINDS = (
     "disk set back",
     "failing sync",
     "flipped bit",
+    "flipped write",
     "frozen machine",
     "full disk",
     "isolation",
     "lagging node",
+    "lost answers",
     "one-way cut",
     "orderly restart",
     "pause",
@@ -127,6 +134,19 @@ class Faults:
                 happened=self._happened,
                 up_later=self._up_later,
             ).set_back
+        writes = chance(cluster.seed, "writes")
+        if writes.random() < WRITES_SHARE:
+            self._enabled["flipped write"] = FlippedWrites(
+                self._cluster,
+                writes,
+                self._held,
+                self.operator,
+                someone=self._someone,
+                happened=self._happened,
+                up_later=self._up_later,
+            ).flip
+        if chance(cluster.seed, "answers").random() < ANSWERS_SHARE:
+            self._enabled["lost answers"] = self._lose_answers
 
     # ---- from the first to the last
 
@@ -254,6 +274,35 @@ class Faults:
         self._happened("one-way cut", f"{one} -> {other}")
         self._cluster.network.cut(one, other)
         self._heal_later()
+
+    def _lose_answers(self) -> None:
+        """A leader hears nothing of a follower until that has forgotten entries which the leader goes on to send it.
+
+        Then their connection breaks, and the answers with it.
+        """
+        cluster = self._cluster
+        leaders, lives = cluster.clients.leaders(), [cluster.lives.get(name) for name in cluster.names]
+        up = [life for life in lives if life is not None and life.is_started and life.loop.busy_until <= cluster.now]
+        if len(leaders) == 1 and len(up) == len(lives) and not cluster.network.cuts:  # else the leader would not last
+            follower = self._dice.choice([life for life in up if life is not leaders[0]])
+            self._happened("lost answers", f"{follower.name} -> {leaders[0].name}")
+            self._until_it_forgets(follower, leaders[0], cluster.now + DEAF_SECONDS)
+
+    def _until_it_forgets(self, follower: Life, leader: Life, latest: float) -> None:
+        cluster, link = self._cluster, (follower.name, leader.name)
+        are_up = all(cluster.lives.get(life.name) is life for life in (follower, leader))
+        if self.are_over or not are_up or not leader.log._core.is_leader or cluster.now > latest:
+            cluster.network.sever(*link)
+            self._heal_links()
+            return
+        match, forgotten = leader.log._core.match_index(follower.name), follower.log._journal.first_index
+        if leader.log._journal.first_index <= match < forgotten:
+            cluster.network.sever(*link)
+            self._heal_links()
+            return
+        cluster.network.cut(*link)  # also if something else that was wrong has healed it
+        follower.log._compaction._is_wanted = True  # by chance its snapshots are due at other times than the leader's
+        cluster.conductor.after(0.02, self._until_it_forgets, follower, leader, latest)
 
     def _isolate(self) -> None:
         name = self._someone() or self._cluster.names[0]

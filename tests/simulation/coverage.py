@@ -30,6 +30,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "a candidate asks before it has synced",
         "no fsync",
         "no checksum",
+        "whatever cannot be read is a torn end",
     ),
     "6 no pickle, no strangers": (
         "tests/raft/test_seam.py::test_pickle_cannot_be_reached",

@@ -19,7 +19,19 @@ from raftcron.core.instant import MAX_MS
 from raftcron.core.state import State
 from raftcron.core.timeline import Timeline
 from raftcron.core.times import Times
-from raftcron.raft import engine, guard, leadership, membership, proposals, reads, roster, seam, segment, snapshot
+from raftcron.raft import (
+    engine,
+    guard,
+    leadership,
+    membership,
+    proposals,
+    reads,
+    replay,
+    roster,
+    seam,
+    segment,
+    snapshot,
+)
 from raftcron.raft.journal import Journal
 from raftcron.raft.settings import RaftSettings
 from raftcron.runtime import assigner, clocks, leases, machine, presence, scheduler, worker, writes
@@ -76,6 +88,9 @@ MUTANTS: dict[str, Mutant] = {
     "a failed fsync is tried again": Mutant([(Journal, "sync", off_log.sync_tried_again)], {sim_checks.COMMITTED}),
     "no checksum": Mutant(
         [(segment, "_end_of_record", off_log.end_of_any_record)], {sim_checks.ONE_HISTORY}, scripts.flip_bits, size=3
+    ),
+    "whatever cannot be read is a torn end": Mutant(
+        [(replay, "proof_of_durability", lambda *_: None)], {sim_checks.FATAL}
     ),
     "whatever follows is cut": Mutant(
         [

@@ -28,9 +28,6 @@ from tests.simulation.search import recorded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOTAL = re.compile(r"[^:]+(: [^:]+)?: \d+")
-NOT_DEMANDED = {
-    "entry forgotten"
-}  # takes a late message that crosses a snapshot: no recorded seed is known to have one
 
 
 def passed(seed: int, *, is_worth: bool = True, unseen: str = "") -> Played:
@@ -241,7 +238,7 @@ def test_each_branch_of_the_guard_is_demanded_of_a_sweep() -> None:
         if isinstance(name, ast.Constant)
     }
     demanded = {name.removeprefix("guard: ") for name in ALWAYS_SEEN if name.startswith("guard: ")}
-    assert counted == demanded | NOT_DEMANDED
+    assert counted == demanded
 
 
 def test_each_kind_of_fault_is_demanded() -> None:
