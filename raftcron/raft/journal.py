@@ -248,13 +248,20 @@ class Journal:
         return self._kept.voted_for
 
     def setCurrentTerm(self, term: int, voted_for: str | None) -> None:  # noqa: N802
-        """Term and vote are durable when it returns, and so is all before them."""
+        """Term and vote are durable when it returns, and so is all before them; a later record vouches for a vote.
+
+        So a vote that is damaged cannot pass for a torn tail, be cut off, and be given again to somebody else.
+        """
         kept = self._kept
-        if (term, voted_for) != (kept.term, kept.voted_for):
+        is_new = (term, voted_for) != (kept.term, kept.voted_for)
+        if is_new:
             self._refuse(kept.misvote(term, voted_for))
             self._record(Kind.VOTE, U64.pack(term) + (voted_for or "").encode())
             kept.term, kept.voted_for = term, voted_for
         self.sync()
+        if is_new and voted_for is not None:
+            self._record(Kind.MARK, b"")
+            self.sync()
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802
         """Not kept on disk: after opening it is the index of the first entry, and `align` may raise it."""

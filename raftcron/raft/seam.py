@@ -329,8 +329,8 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
             self.passes["append of a former term"] += 1
             self._answer(node)  # names our term, so that a leader of a former term learns of it [14]
             return False
-        if message.term == self.term and self.is_leader:
-            raise BadMessageError(f"{node.id} claims to lead term {message.term}, which this node leads")
+        if message.term == self.term and self.leader not in (None, node.id):  # of two, whoever was heard first
+            raise BadMessageError(f"{node.id} claims to lead term {message.term}, which {self.leader} leads")
         return True
 
     def _take_offer(self, node: Peer, offer: Offer) -> None:
@@ -499,27 +499,32 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
             if not entries and not heartbeat:
                 return
             heartbeat = False
-            message = {
-                "type": "append_entries",
-                "term": self.term,
-                "commit_index": commit,
-                "entries": entries,
-                "prevLogIdx": begin - 1,
-                "prevLogTerm": journal[begin - 1 - first][2],
-                "probe": flow.probe,
-            }
-            if not self._host.transmit(node.id, message):
+            if not self._send_append(node, flow, begin, entries):
                 return
             flow.told_commit = commit
             if entries:
                 next_of[node] = entries[-1][1] + 1
                 flow.sent(entries[-1][1], size)
 
+    def _send_append(self, node: Peer, flow: Flow, begin: int, entries: list[Entry]) -> bool:
+        message = {
+            "type": "append_entries",
+            "term": self.term,
+            "commit_index": self.commit_index,
+            "entries": entries,
+            "prevLogIdx": begin - 1,
+            "prevLogTerm": self.term_of(begin - 1),
+            "probe": flow.probe,
+        }
+        return self._host.transmit(node.id, message)
+
     def _offer(self, node: Peer, flow: Flow) -> None:
         """The heartbeat of a follower that needs entries which are gone: a snapshot has them [9]."""
         if (offer := self._host.offer(node.id)) is not None:
             message = offer._replace(term=self.term, probe=flow.probe)
             self._host.transmit(node.id, {"type": "offer", **message._asdict()})
+        else:  # it has rotted, and another one is being written: who leads is heard all the same, and refused
+            self._send_append(node, flow, self._journal[0][1] + 1, [])
 
     def is_waited_for(self, peer: str) -> bool:
         """Leader only: whether the peer needs entries that are gone, so that only a snapshot brings it on."""

@@ -119,6 +119,30 @@ def test_a_flipped_bit_anywhere_is_never_believed() -> None:
     assert refused == 2 * last_batch
 
 
+@pytest.mark.parametrize("voted_for", ["n1", "n3"])
+def test_a_damaged_vote_cannot_pass_for_torn(voted_for: str) -> None:
+    """Though nothing else follows it: it would be cut off, and given once more.  An end that is lost is no vote."""
+    disk = MemoryDisk()
+    journal = Journal.open(DIRECTORY, disk)
+    journal.begin("n1", "disk-1")
+    journal.add(b"\x01", 1, 0)
+    journal.sync()
+    before = len(disk.files[FIRST])
+    journal.setCurrentTerm(2, voted_for)
+    vote = range(before, len(disk.files[FIRST]) - RECORD_BYTES)
+    assert len(vote) == RECORD_BYTES + 8 + len(voted_for)
+    disk.kill()
+    for offset in vote:
+        for bit in range(8):
+            copy = disk.copy()
+            copy.files[FIRST][offset] ^= 1 << bit
+            with pytest.raises(DamagedError, match=f"offset {before} "):
+                Journal.open(DIRECTORY, copy)
+    del disk.files[FIRST][vote.stop :]
+    again = Journal.open(DIRECTORY, disk)
+    assert (again.getCurrentTerm(), again.getVotedForNodeId()) == (2, voted_for)
+
+
 def test_after_a_clean_end_no_byte_can_pass_for_torn() -> None:
     """A journal that was closed in order shows damage to its last batch as damage."""
     disk = MemoryDisk()

@@ -343,8 +343,23 @@ def test_a_leader_sends_before_its_own_sync(stage: Stage) -> None:
 def test_two_leaders_of_one_term_are_not_believed(stage: Stage) -> None:
     """A leader takes no entries of its own term from another."""
     stage.lead()
-    with pytest.raises(BadMessageError, match="n2 claims to lead term 1"):
+    with pytest.raises(BadMessageError, match="n2 claims to lead term 1, which n1 leads"):
         stage.append("n2", 1, (1, 0))
+
+
+def test_a_follower_believes_one_leader_a_term(stage: Stage) -> None:
+    """The first it hears; it acknowledges no entries of another one, nor an offer.  The next term has its own."""
+    stage.append("n2", 3, (1, 0), [b"\x00a", 2, 3])
+    stage.core.flush()
+    stage.sent.clear()
+    with pytest.raises(BadMessageError, match="n3 claims to lead term 3, which n2 leads"):
+        stage.append("n3", 3, (1, 0), [b"\x00b", 2, 3])
+    with pytest.raises(BadMessageError, match="n3 claims to lead term 3, which n2 leads"):
+        stage.core.receive("n3", _offer(3, 50, 2))
+    stage.core.flush()
+    assert (stage.sent, stage.offered, stage.core.leader) == ([], [], "n2")
+    stage.append("n3", 4, (2, 3), [b"\x00c", 3, 4])
+    assert (stage.core.leader, stage.core.last_index) == ("n3", 3)
 
 
 def test_a_silent_follower_is_not_sent_without_bound(stage: Stage) -> None:
@@ -394,6 +409,29 @@ def test_a_follower_whose_entries_are_gone_is_offered_a_snapshot_with_each_heart
     stage.core.step()
     entries = [message for peer, message in stage.sent if peer == "n4" and message["type"] != "offer"]
     assert [message["prevLogIdx"] for message in entries] == [15]
+
+
+def test_a_follower_whose_entries_are_gone_hears_a_leader_that_has_no_snapshot(stage: Stage) -> None:
+    """Its newest one has rotted, and another is being written: both stay in office and in touch meanwhile."""
+    stage.lead()
+    for number in range(20):
+        stage.core.append(b"\x00%d" % number)
+    stage.core.step()
+    for peer in ("n2", "n3"):
+        stage.answer(peer, 22)
+    stage.core.step()
+    stage.journal.compact(15)
+    stage.core.connected("n4")
+    stage.core.receive("n4", _answer(1, 2, probe=stage.core._flows["n4"].probe, reset=True))
+    for _ in range(3):
+        stage.sent.clear()
+        stage.core._time.now += 0.1  # type: ignore[attr-defined]
+        stage.core.step()
+        (append,) = [message for peer, message in stage.sent if peer == "n4"]
+        assert (append["type"], append["prevLogIdx"], append["entries"]) == ("append_entries", 15, [])
+        stage.core.receive("n4", _answer(1, 2, probe=append["probe"], reset=True))  # as its log ends with entry 1
+        assert stage.core.is_waited_for("n4")
+        assert "n4" in stage.core.answered_within(0.05)
 
 
 def test_an_offer_moves_no_commit_index_and_acknowledges_only_what_has_applied(stage: Stage) -> None:

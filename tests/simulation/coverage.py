@@ -94,6 +94,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "18 votes and disks are known for ever": (
         "votes are forgotten",
+        "nothing vouches for a vote",
         "an empty directory is admitted and votes",
         "a majority forms a cluster",
         "a replaced node believes its own count of lives",

@@ -169,6 +169,12 @@ MUTANTS: dict[str, Mutant] = {
     "votes are forgotten": Mutant(
         [(Journal, "setCurrentTerm", off_log.vote_forgotten)], {sim_checks.ONE_LEADER}, scripts.vote_twice, size=3
     ),
+    "nothing vouches for a vote": Mutant(
+        [(Journal, "setCurrentTerm", off_log.vote_without_a_mark)],
+        {sim_checks.ONE_LEADER},
+        scripts.a_vote_rots,
+        size=3,
+    ),
     "an empty directory is admitted and votes": Mutant(
         [
             (membership.Membership, "admit", off_log.nothing_is_damaged),

@@ -207,6 +207,17 @@ def vote_forgotten(self: Any, term: int, voted_for: str | None) -> None:
     self._kept.term, self._kept.voted_for = term, voted_for
 
 
+def vote_without_a_mark(self: Any, term: int, voted_for: str | None) -> None:
+    """Journal.setCurrentTerm, but nothing says that a vote was synced: one that is damaged is a torn tail (row 18)."""
+
+    def all_but_marks(journal: Any, kind: int, body: bytes) -> None:
+        if kind != segment.Kind.MARK:
+            _record(journal, kind, body)
+
+    with replaced([(Journal, "_record", all_but_marks)]):
+        _set_current_term(self, term, voted_for)
+
+
 def nothing_is_damaged(self: Any, hello: Any, connected_disk: str | None) -> None:
     """Membership.admit, but a wiped disk is no stranger (row 18)."""
 
@@ -363,5 +374,5 @@ _set_members, _change = seam.Core.set_members, roster.Roster.change
 _judge_append, _judge_answer, _take_answer = guard.judge_append, guard.judge_answer, seam.Core._take_answer
 _is_current, _journal_sync = seam.Core._is_current, Journal.sync
 _take_append, _leadership_ended = seam.Core._take_append, leadership.Leadership.ended
-_dispatch, _set_current_term = seam.Core._dispatch, Journal.setCurrentTerm
+_dispatch, _set_current_term, _record = seam.Core._dispatch, Journal.setCurrentTerm, Journal._record
 _store_init, decode_entry = snapshot.SnapshotStore.__init__, codec.decode_entry

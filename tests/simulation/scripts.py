@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from raftcron.core.model import ENDED
 from raftcron.errors import RaftcronError
-from raftcron.raft import engine, membership, seam
+from raftcron.raft import engine, membership, seam, segment
 from raftcron.raft.settings import CompactionSettings
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_loop import ProcessDied
-from raftcron.testing.sim_node import PORT, Life
+from raftcron.testing.sim_node import JOURNAL, PORT, Life
 from raftcron.testing.sim_releases import LATER
 from raftcron.testing.sim_story import Story
 
@@ -252,8 +253,11 @@ def stand_and_be_cut_off(story: Story) -> None:
     cluster.network.heal()
 
 
-def vote_twice(story: Story) -> None:
-    """A node votes, dies before it hears of the one it has elected, and is asked by another one in the same term."""
+def vote_twice(story: Story, meanwhile: Callable[[str], None] = lambda _voter: None) -> None:
+    """A node votes, dies before it hears of the one it has elected, and is asked by another one in the same term.
+
+    What is to happen `meanwhile` does before it is started again.
+    """
     cluster = story.cluster
     story.form()
     leader = leader_of(story).name
@@ -269,12 +273,43 @@ def vote_twice(story: Story) -> None:
     until(story, 0.05, lambda: cluster.lives[one].log._core.is_leader, 0.00005)
     cluster.network.cut(voter, one)
     cluster.kill(voter)
+    meanwhile(voter)
     former = cluster.lives[leader].log
     until(story, 2.0, lambda: not former._core.is_leader)
     cluster.boot(voter)
     until(story, 1.0, lambda: former._transport.connected(voter), 0.0005)
     stand(cluster, leader)
     cluster.run(0.3)
+
+
+def a_vote_rots(story: Story) -> None:
+    """The same, and a bit of the vote is another one: the node does not start until it is put right."""
+    cluster = story.cluster
+
+    def rot(voter: str) -> None:
+        disk = cluster.disks[voter]
+        path = max(path for path in disk.files if path.parent == JOURNAL)
+        data = memoryview(bytes(disk.files[path].durable))
+        header = segment.decode_header(bytes(data[: segment.HEADER_BYTES]))
+        assert header is not None
+        *_, offset = [at for at, kind, _ in segment.records(data, len(data), header.salt) if kind == segment.Kind.VOTE]
+        cluster.checks.durable[voter].read()
+        disk.is_aside = True
+        cluster.may_fail.add(voter)
+        story.faults._held.add(voter)  # nobody else starts it
+        disk.flip(path, offset + segment.RECORD_BYTES, 0)
+        cluster.conductor.after(4.0, put_right, voter, path, offset + segment.RECORD_BYTES)
+
+    def put_right(voter: str, path: Path, offset: int) -> None:
+        disk = cluster.disks[voter]
+        disk.flip(path, offset, 0)
+        disk.is_aside = False
+        story.faults._held.discard(voter)
+        cluster.forgive(voter)
+        cluster.boot(voter)
+
+    vote_twice(story, rot)
+    cluster.run(4.0)
 
 
 def win_and_die(story: Story) -> None:
