@@ -1,8 +1,8 @@
 """Writes that arrive as something else: a bit of what a node writes is the other one on its disk, and nobody is told.
 
 In a snapshot the node has to find that out before it counts.  In the journal it shows when the node starts again: what
-synced records follow is refused.  What was synced last cannot be told from a torn write, and is cut off; so the node
-dies at once only where all others hold what it held, and no vote was among it.  Nothing acknowledged may be missing.
+synced records follow is refused, and so is a vote.  What was synced last cannot be told from a torn write, and is cut
+off; so the node dies at once only where all others hold what it held.  Nothing acknowledged may be missing.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class FlippedWrites:
             self._happened("flipped write", name, "that is the last" if is_last else "that others follow")
             self._held.add(name)
             disk.flipped, disk.flips_next = None, JOURNAL
-            log = cluster.checks.durable[name]
-            log.read()
-            self._until_written(name, life, is_last, log.term, cluster.now + WRITE_SECONDS)
+            self._until_written(name, life, is_last, cluster.now + WRITE_SECONDS)
 
     # ---- snapshots
 
@@ -93,14 +91,14 @@ class FlippedWrites:
 
     # ---- the journal
 
-    def _until_written(self, name: str, life: Life, is_last: bool, term: int, latest: float) -> None:
+    def _until_written(self, name: str, life: Life, is_last: bool, latest: float) -> None:
         """Until the bit is durable, with or without what shall follow it; then the node dies."""
         cluster = self._cluster
         flip, is_up = cluster.disks[name].flipped, cluster.lives.get(name) is life
         is_late = cluster.now > latest
         if is_up and not is_late and (flip is None or not (is_last or flip.is_followed)):
             pass
-        elif flip is not None and (flip.is_followed or self._can_be_lost(name, term)):
+        elif flip is not None and (flip.is_followed or is_held_by_all_others(cluster, name)):
             if is_up:
                 (cluster.kill if self._dice.random() < 0.5 else cluster.cut_power)(name)
             self._begin_again(name)
@@ -108,12 +106,7 @@ class FlippedWrites:
         elif not is_up or is_late:
             self._undo(name)
             return
-        cluster.conductor.after(LOOK_SECONDS, self._until_written, name, life, is_last, term, latest)
-
-    def _can_be_lost(self, name: str, term: int) -> bool:
-        """The last batch of all: no vote of a newer term than `term` is in it, and all others hold its entries."""
-        cluster = self._cluster
-        return is_held_by_all_others(cluster, name) and cluster.checks.durable[name].term == term
+        cluster.conductor.after(LOOK_SECONDS, self._until_written, name, life, is_last, latest)
 
     def _undo(self, name: str) -> None:
         """It would be more than one node may lose."""
