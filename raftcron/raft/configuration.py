@@ -19,7 +19,7 @@ FORMATION_VERSION = 2  # version 1 had no addresses
 MEMBERS_VERSION = 1
 
 MAX_MEMBERS = 15  # each commit waits for a majority, so more of them cost latency and buy little
-MAX_REMOVED = 64  # of which is remembered that they were removed, the newest; an older one is a stranger
+MAX_REMOVED = 64  # of which is remembered that they were removed, the newest; one before counts for nothing, untold
 
 Address = tuple[str, int]  # host, port
 
