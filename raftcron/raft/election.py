@@ -19,6 +19,15 @@ from raftcron.raft import guard
 
 RANK_SECONDS = 0.030  # one rank's head start; a pre-vote and a vote with two syncs take less
 ROUND_SECONDS = 0.150  # how long a pre-vote round may take; up to as much again is drawn on top
+BRANCHES = (  # that are counted: why a node does not stand, and why it grants no pre-vote
+    "does not stand (no voter)",
+    "pre-vote refused (no vote to give)",
+    "pre-vote refused (hears the leader)",
+    "pre-vote refused (leads itself)",
+    "pre-vote refused (term is not new)",
+    "pre-vote refused (log lacks something)",
+    "pre-vote refused (both stand)",
+)
 
 
 class Electorate(Protocol):
@@ -93,6 +102,7 @@ class Elections:
         self._draw = draw
         self._shortest, self._longest = timeout_seconds
         self._run = run
+        self.passes = dict.fromkeys(BRANCHES, 0)  # how often each was taken
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = clock.monotonic()  # when the leader was last heard, or something as good happened
         self._patience = self._draw_patience()
@@ -200,7 +210,10 @@ class Elections:
     def _stand(self) -> None:
         """Ask for pre-votes, or, where nobody else is to be asked, stand at once."""
         self._arm(ROUND_SECONDS * (1 + self._draw()))
-        if not self._may_stand() or self._core.is_leader:
+        if not self._may_stand():
+            self.passes["does not stand (no voter)"] += 1
+            return
+        if self._core.is_leader:
             return
         self._round += 1
         self._grants = {self._name}
@@ -240,25 +253,34 @@ class Elections:
     def asked(self, peer: str, asked: PreVote) -> None:
         """Answer a pre-vote; where only the leader stands against it, once more if the leader proves to be dead."""
         if not self._may_vote():
+            self.passes["pre-vote refused (no vote to give)"] += 1
             return
         now = self._clock.monotonic()
-        is_granted = not self._hears_leader() and self._would_vote(peer, asked)
-        if is_granted:
+        refusal = self._why_not(peer, asked)
+        if refusal is None:
             self._grants = None
             self._held_until = now + ROUND_SECONDS
         else:
+            self.passes[f"pre-vote refused ({refusal})"] += 1
             self._refused[peer] = (now, asked)
-        self._send(peer, "prevoted", {"term": self._core.term, "round": asked.round, "granted": is_granted})
+        self._send(peer, "prevoted", {"term": self._core.term, "round": asked.round, "granted": refusal is None})
 
-    def _would_vote(self, peer: str, asked: PreVote) -> bool:
+    def _why_not(self, peer: str, asked: PreVote) -> str | None:
+        """Why a pre-vote is not granted; None if it is."""
         core = self._core
-        if core.is_leader or asked.term <= core.term:
-            return False
+        if self._hears_leader():
+            return "hears the leader"
+        if core.is_leader:
+            return "leads itself"
+        if asked.term <= core.term:
+            return "term is not new"
         theirs, ours = (asked.last_term, asked.last_index), (core.last_term, core.last_index)
         if theirs < ours:
-            return False
+            return "log lacks something"
         # If both stand, the longer log goes first, then the lower name: else each grants the other and splits the vote.
-        return self._grants is None or theirs > ours or peer < self._name
+        if self._grants is not None and theirs == ours and peer > self._name:
+            return "both stand"
+        return None
 
     def _hears_leader(self) -> bool:
         leader = self._core.leader

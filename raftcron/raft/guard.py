@@ -81,6 +81,35 @@ class TimeoutNow(NamedTuple):
 
 Message = AppendEntries | Offer | Answer | VoteRequest | Vote | TimeoutNow
 
+OF_NO_MEMBER: dict[type[Message], str] = {
+    AppendEntries: "append of no member",
+    Offer: "offer of no member",
+    Answer: "answer of no member",
+    VoteRequest: "vote request of no member",
+    Vote: "vote of no member",
+    TimeoutNow: "order to stand of no member",
+}
+BRANCHES = (  # that seam.py counts: all that it may do to a message but take it as it is
+    "append of a former term",
+    "entry missing",
+    "entry forgotten",
+    "term differs",
+    "conflict cut",
+    "held entries skipped",
+    "tail left alone",
+    "snapshot covered by the log",
+    "answer of another term",
+    "answer overtaken by a newer term",
+    "rewound",
+    "late refusal",
+    "vote refused (no vote to give)",
+    "vote not counted (another term)",
+    "vote not counted (twice)",
+    "vote not counted (no voter)",
+    "order to stand refused (no voter)",
+    *OF_NO_MEMBER.values(),
+)
+
 
 # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -209,6 +238,21 @@ def _parse_append(content: Mapping[str, Any], max_command_bytes: int) -> AppendE
     if newest > term:
         raise BadMessageError(f"prevLogTerm: {previous_term} is beyond the sender's own term {term}")
     return AppendEntries(term, commit_index, previous_index, previous_term, entries, probe)
+
+
+# ---- whether a vote counts ------------------------------------------------------------------------------------------
+
+
+def judge_vote(vote: Vote, term: int, counted_in: int | None, is_voter: bool) -> str | None:
+    """Why a vote for us does not count in our `term`; None if it does.
+
+    `counted_in`: the last term in which one of the same node did.
+    """
+    if vote.term != term:
+        return "another term"
+    if counted_in == vote.term:
+        return "twice"
+    return None if is_voter else "no voter"
 
 
 # ---- what an append_entries may do to the log --------------------------------------------------------------------

@@ -46,6 +46,16 @@ logger = logging.getLogger(__name__)
 MAX_WORDS = 2 * MAX_MEMBERS  # of peers that are kept, the newest
 CAUGHT_UP_ENTRIES = 1_000  # so many are on their way to a follower that keeps up; they take a fraction of a second
 
+BRANCHES = (  # of `admit` that are counted: why somebody does not come in
+    "not admitted (our own name)",
+    "not admitted (another cluster)",
+    "not admitted (stranger)",
+    "not admitted (removed)",
+    "not admitted (awaited, but not empty)",
+    "not admitted (another directory)",
+    "not admitted (second disk of a name)",
+)
+
 Entry = tuple[bytes, int, int]  # command, index, term: as the journal has them
 
 
@@ -74,6 +84,7 @@ class Membership:
         self._strange: dict[str, bool] = {}  # who was heard, and whether it belonged to no cluster then
         self._turned_away: dict[str, str] = {}  # voters that refuse this node, and why
         self._is_warned = False
+        self.passes = dict.fromkeys(BRANCHES, 0)  # how often each was taken
         if name not in self._peers:
             raise ConfigurationError(f"this node is called {name!r}, but the members are {', '.join(self._peers)}")
 
@@ -287,8 +298,10 @@ class Membership:
         """
         name = hello.name
         if name == self._name:
+            self.passes["not admitted (our own name)"] += 1
             return f"two nodes are called {name}: give one of them another name"
         if self._cluster_id is not None and hello.cluster_id is not None and hello.cluster_id != self._cluster_id:
+            self.passes["not admitted (another cluster)"] += 1
             return (
                 f"{name} belongs to cluster {hello.cluster_id}, {self._name} to cluster {self._cluster_id}: "
                 f"one of the two has the data directory of another cluster"
@@ -297,14 +310,17 @@ class Membership:
         if newest is None:
             self._is_late = self._is_late or hello.cluster_id is not None
             if name not in (known := self.addresses):
+                self.passes["not admitted (stranger)"] += 1
                 return _stranger(name, known)
         elif any(configuration.has(name, hello.disk_id) for _, configuration in self._seen):
             return None  # by what is in force, or may be again if an entry is cut
         elif (name, hello.disk_id) in newest.removed:
+            self.passes["not admitted (removed)"] += 1
             return _gone(name, hello.disk_id, newest)
         elif hello.cluster_id is None and (reason := self._why_not_taken(hello, newest)) is not None:
             return reason
         if connected_disk is not None and connected_disk != hello.disk_id:
+            self.passes["not admitted (second disk of a name)"] += 1
             return f"two nodes are called {name}: one with disk {connected_disk}, one with disk {hello.disk_id}"
         return None
 
@@ -312,15 +328,18 @@ class Membership:
         """Why no seat is for a node that belongs to no cluster yet; None if one is."""
         name = hello.name
         if name not in newest.seats:
+            self.passes["not admitted (stranger)"] += 1
             return _stranger(name, newest.seats)
         seat = newest.seats[name]
         if seat.is_awaited:
             if hello.is_empty:
                 return None
+            self.passes["not admitted (awaited, but not empty)"] += 1
             return (
                 f"{name} is awaited with an empty data directory, and comes with another one (disk {hello.disk_id}): "
                 f"move what is in it away, and start {name} again"
             )
+        self.passes["not admitted (another directory)"] += 1
         what = "an empty data directory" if hello.is_empty else "another data directory"
         return (
             f"{name} comes with {what} (disk {hello.disk_id}, the cluster knows disk {seat.disk}): start it on its own "

@@ -17,6 +17,12 @@ from typing import Any, Protocol
 
 from raftcron.raft import guard
 
+BRANCHES = (  # that are counted: why an echo confirms no round
+    "echo not counted (newer term)",
+    "echo not counted (former term)",
+    "echo not counted (late)",
+)
+
 
 class SharedQuestion:
     """One question at a time; those who come while it is out share the next one.
@@ -139,6 +145,7 @@ class Reads:
         self._rounds = SharedQuestion(loop, self._begin_round)
         self._questions = SharedQuestion(loop, self._ask_leader)
         self._waiters = AppliedWaiters(loop)
+        self.passes = dict.fromkeys(BRANCHES, 0)  # how often each was taken
         self._connections: Counter[str] = Counter()  # with each peer, so far
         self._echoes: set[str] = set()  # of the round that is out
         self._index = 0  # the commit index when it began
@@ -215,8 +222,13 @@ class Reads:
         content = guard.fields(message)
         term, number = guard.number(content, "term"), guard.number(content, "number", 1)
         if term > self._core.term:
+            self.passes["echo not counted (newer term)"] += 1
             self._core.observe_term(term)
-        elif term == self._core.term and number == self._rounds.number:
+        elif term < self._core.term:
+            self.passes["echo not counted (former term)"] += 1
+        elif number != self._rounds.number:
+            self.passes["echo not counted (late)"] += 1
+        else:
             self._echoes.add(peer)
             self._count(number)
 

@@ -15,7 +15,6 @@ Rules that hold here (raft.md's rows in brackets):
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -93,7 +92,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         self._claim: int | None = None  # what its answer may claim, likewise
         self._verified_commit = 1  # committed and checked here, but perhaps not yet synced
         self._voted_in: dict[str, int] = {}  # voter -> the last term in which its vote for us was counted
-        self.passes: Counter[str] = Counter()  # how often each branch of the guard but the plain ones was taken
+        self.passes = dict.fromkeys(guard.BRANCHES, 0)  # how often each was taken
         self._has_more_to_apply = False
         self._is_rising = False
         _clock.current = clock
@@ -230,8 +229,10 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
             self._journal.sync()
             self._waiting = []
             for node, message in waiting:
-                if message["term"] == self.term:  # else a newer leader may have cut what it speaks of
+                if message["term"] == self.term:
                     self._host.transmit(node.id, message)
+                else:  # a newer leader may have cut what it speaks of
+                    self.passes["answer overtaken by a newer term"] += 1
         if self._verified_commit > self._SyncObj__raftCommitIndex and not self.is_leader:
             self._journal.sync()
             self._SyncObj__raftCommitIndex = self._verified_commit
@@ -284,6 +285,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         message = guard.parse(content)
         guard.judge_term(message.term, self.term)
         if (node := self._peers.get(peer)) is None:
+            self.passes[guard.OF_NO_MEMBER[type(message)]] += 1
             if not isinstance(message, AppendEntries | Offer | VoteRequest):
                 return
             node = Peer(peer)  # it may lead, or stand, by a configuration that has not reached this node
@@ -294,29 +296,26 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
                 self._take_offer(node, message)
             case Answer():
                 self._take_answer(node, message)
-            case VoteRequest() if self._host.may_vote():
-                self._enter(
-                    node,
-                    {
-                        "type": "request_vote",
-                        "term": message.term,
-                        "last_log_index": message.last_index,
-                        "last_log_term": message.last_term,
-                    },
-                )
+            case VoteRequest(term, last_index, last_term) if self._host.may_vote():
+                end = {"last_log_index": last_index, "last_log_term": last_term}
+                self._enter(node, {"type": "request_vote", "term": term, **end})
+            case VoteRequest():
+                self.passes["vote refused (no vote to give)"] += 1
             case Vote() if self._counts(node, message):
                 self._enter(node, {"type": "response_vote", "term": message.term})
             case TimeoutNow() if self._host.may_stand():
                 self._enter(node, {"type": "timeout_now", "term": message.term})
+            case TimeoutNow():
+                self.passes["order to stand refused (no voter)"] += 1
 
     def _enter(self, node: Peer, message: dict[str, Any]) -> None:
         engine.SyncObj._SyncObj__onMessageReceived(self, node, message)
 
     def _counts(self, node: Peer, vote: Vote) -> bool:
         """One vote a voter and election."""
-        if vote.term != self.term or self._voted_in.get(node.id) == vote.term:
-            return False
-        if node not in self._SyncObj__otherNodes:
+        is_voter = node in self._SyncObj__otherNodes
+        if (flaw := guard.judge_vote(vote, self.term, self._voted_in.get(node.id), is_voter)) is not None:
+            self.passes[f"vote not counted ({flaw})"] += 1
             return False
         self._voted_in[node.id] = vote.term
         return True

@@ -34,6 +34,12 @@ from raftcron.raft.tls import Credentials, PeerTls
 __all__ = ["Handlers", "Hello", "PeerHandler", "Transport", "TransportSettings"]
 
 DEFAULT_SETTINGS = TransportSettings()
+BRANCHES = (  # that are counted: why a peer that has proved the secret does not come in, beside what `admit` says
+    "hello refused (another name than was proved)",
+    "hello refused (our own name)",
+    "hello refused (no peer)",
+    "hello refused (earlier life)",
+)
 
 
 class PeerHandler(Protocol):
@@ -117,6 +123,7 @@ class Transport:
         self._order = 0
         self._choices = 0
         self._is_stopped = False
+        self.passes = dict.fromkeys(BRANCHES, 0)  # how often each was taken
         self.set_peers(peers)
 
     # ---- what its user does ----------------------------------------------------------------------------------------
@@ -360,13 +367,17 @@ class Transport:
 
     def _objection(self, hello: Hello, name: str) -> str | None:
         if hello.name != name:
+            self.passes["hello refused (another name than was proved)"] += 1
             return f"it proved to be {name!r} and calls itself {hello.name!r}"
         if name == self._name:
+            self.passes["hello refused (our own name)"] += 1
             return f"two nodes are named {name!r}: give each node a name of its own"
         if name not in self._peers:
+            self.passes["hello refused (no peer)"] += 1
             return f"{name!r} is not a member of this cluster"
         live = self._live(name)
         if live is not None and hello.incarnation < live.incarnation:
+            self.passes["hello refused (earlier life)"] += 1
             return f"incarnation {live.incarnation} of {name!r} is connected, and this is {hello.incarnation}"
         return None
 

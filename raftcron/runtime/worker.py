@@ -42,6 +42,20 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Finished).decode
 _decode_taken = msgspec.msgpack.Decoder(TakenOver).decode
 
+BRANCHES = (  # of the start gate that are counted: why user code does not start
+    "start refused (asked again)",
+    "start refused (told to stop)",
+    "start refused (run has gone on)",
+    "start refused (run of another life)",
+    "start refused (draining)",
+    "start refused (licence of another epoch)",
+    "start refused (licence ahead of what has applied)",
+    "start refused (licence is over)",
+    "start refused (job is gone)",
+    "start refused (another kind of slot)",
+    "start refused (past its deadline)",
+)
+
 STOP_CANCELLED = "cancelled"
 STOP_SHUTDOWN = "shutdown"
 STOP_LEASE = "lease"
@@ -77,8 +91,13 @@ class Running:
 
     def may_start(self) -> float | None:
         """Ask the gate, once; what it refuses is refused for the life of the process."""
-        is_asked_again = self.has_started or self.is_refused
-        until = None if is_asked_again or self._stop_reason is not None else self._worker.gate(self)
+        until = None
+        if self.has_started or self.is_refused:
+            self._worker.passes["start refused (asked again)"] += 1
+        elif self._stop_reason is not None:
+            self._worker.passes["start refused (told to stop)"] += 1
+        else:
+            until = self._worker.gate(self)
         if until is None:
             self.is_refused = True
         else:
@@ -131,6 +150,7 @@ class Worker:
         self._licensed = asyncio.Event()
         self._lease_timer: asyncio.TimerHandle | None = None
         self._is_draining = False
+        self.passes = dict.fromkeys(BRANCHES, 0)  # how often each was taken
         self.overdue = asyncio.Event()  # the grace of the shutdown is over
         self.idle = asyncio.Event()
         self.idle.set()
@@ -203,23 +223,27 @@ class Worker:
         None refuses: the run is no longer running under this token here, the licence has ended or names an epoch or
         index that this node has not applied, or the start deadline has passed.
         """
-        state = self._machine.state
+        state, held = self._machine.state, self._license_of()
         run = state.runs.get(running.run_id)
+        policy = None if run is None else state.policies.get(run.uid)
         if run is None or run.state != RUNNING or run.fencing_token != running.token:
-            return None
-        if run.node != self._node or run.incarnation != self._machine.incarnation or self._is_draining:
-            return None
-        held = self._license_of()
-        if not self._is_valid(held):
-            return None
-        policy = state.policies.get(run.uid)
-        if policy is None:
-            return None
-        if run.is_process != state.is_process(self._node, policy.process):
-            return None  # an edit came between: it would be of another kind than the slot that it has
-        if self._time.now_ms() > start_deadline(policy, run):
-            return None
-        return held.until
+            refusal = "run has gone on"
+        elif run.node != self._node or run.incarnation != self._machine.incarnation:
+            refusal = "run of another life"
+        elif self._is_draining:
+            refusal = "draining"
+        elif not self._is_valid(held):
+            refusal = self._flaw_of(held)
+        elif policy is None:
+            refusal = "job is gone"
+        elif run.is_process != state.is_process(self._node, policy.process):
+            refusal = "another kind of slot"  # an edit came between
+        elif self._time.now_ms() > start_deadline(policy, run):
+            refusal = "past its deadline"
+        else:
+            return held.until
+        self.passes[f"start refused ({refusal})"] += 1
+        return None
 
     def _is_valid(self, held: License) -> bool:
         state = self._machine.state
@@ -228,6 +252,13 @@ class Worker:
             and held.applied_index <= self._machine.applied_index
             and self._clock.boot() < held.until
         )
+
+    def _flaw_of(self, held: License) -> str:
+        """Why a licence that is not valid is not."""
+        if held.epoch != self._machine.state.epoch:
+            return "licence of another epoch"
+        is_ahead = held.applied_index > self._machine.applied_index
+        return "licence ahead of what has applied" if is_ahead else "licence is over"
 
     def licensed(self, held: License) -> None:
         """A heartbeat was answered: what waits at the gate may go on, and running attempts may live longer."""

@@ -257,8 +257,11 @@ class Cluster:
 
     def _count(self, life: Life) -> None:
         """What its log has gone through."""
-        passes, counts = life.log._core.passes, self.counts
-        counts.update({f"guard: {branch}": n for branch, n in passes.items()})
+        log, counts = life.log, self.counts
+        rooms = (log._core, log._elections, log._reads, log._membership, log._transport, life.node.worker)
+        for room in rooms:
+            counts.update({f"guard: {branch}": n for branch, n in room.passes.items()})
+        passes = log._core.passes
         counts["conflicts"] += passes["conflict cut"]
         counts["refusals"] += passes["entry missing"] + passes["entry forgotten"] + passes["term differs"]
         clocks = life.node.clocks

@@ -190,3 +190,21 @@ async def test_a_new_life_is_not_told_what_its_former_life_asked() -> None:
     rounds.echo("n3", number=2)
     await turn()
     assert rounds.answers("n2") == [8]
+
+
+async def test_an_echo_of_another_term_or_round_confirms_nothing() -> None:
+    """Of a newer term this node learns, of a former one and of a round that is over it needs nothing."""
+    rounds = Rounds()
+    task = await rounds.begin()
+    rounds.reads.kinds["echo"]("n2", {"term": 4, "number": 1})
+    rounds.echo("n2", number=2)
+    rounds.reads.kinds["echo"]("n2", {"term": 6, "number": 1})
+    await turn()
+    assert not task.done()
+    assert rounds.leader.term == 6
+    assert rounds.reads.passes == {
+        "echo not counted (newer term)": 1,
+        "echo not counted (former term)": 1,
+        "echo not counted (late)": 1,
+    }
+    task.cancel()

@@ -49,6 +49,11 @@ def formed(*later: Configuration, name: str = "n1", disk: str | None = None) -> 
     return membership
 
 
+def counted(membership: Membership) -> dict[str, int]:
+    """Whom it has refused, and why."""
+    return {branch: count for branch, count in membership.passes.items() if count}
+
+
 def after(command: bytes | None) -> Configuration:
     assert command is not None
     return decode(command)
@@ -70,27 +75,39 @@ def test_members_come_in() -> None:
     assert formed().admit(hello("n2"), None) is None  # it has not heard of the formation yet
 
 
-@pytest.mark.parametrize(
-    ("greeting", "reason"),
-    [
-        (hello("n1"), "two nodes are called n1"),
-        (hello("n9"), "n9 is not a member; the members are n1, n2, n3.*raftcron cluster add n9"),
-        (hello("n2", cluster="c2", is_empty=False), "n2 belongs to cluster c2, n1 to cluster c1"),
-        (hello("n2", disk="d8"), "an empty data directory .*disk d8, the cluster knows disk d2.*replace n2"),
-        (hello("n2", disk="d8", is_empty=False), "another data directory .*raftcron cluster replace n2"),
-    ],
-)
-def test_strangers_stay_out_with_a_reason(greeting: Hello, reason: str) -> None:
-    """Each refusal says who, what and what to do."""
+STRANGERS = [
+    (hello("n1"), "two nodes are called n1", "our own name"),
+    (hello("n9"), "n9 is not a member; the members are n1, n2, n3.*raftcron cluster add n9", "stranger"),
+    (hello("n2", cluster="c2", is_empty=False), "n2 belongs to cluster c2, n1 to cluster c1", "another cluster"),
+    (
+        hello("n2", disk="d8"),
+        "an empty data directory .*disk d8, the cluster knows disk d2.*replace n2",
+        "another directory",
+    ),
+    (
+        hello("n2", disk="d8", is_empty=False),
+        "another data directory .*raftcron cluster replace n2",
+        "another directory",
+    ),
+]
+
+
+@pytest.mark.parametrize(("greeting", "reason", "branch"), STRANGERS)
+def test_strangers_stay_out_with_a_reason(greeting: Hello, reason: str, branch: str) -> None:
+    """Each refusal says who, what and what to do; it is counted."""
+    membership = formed()
     with pytest.raises(AssertionError, match=reason):
-        raise AssertionError(formed().admit(greeting, None))
+        raise AssertionError(membership.admit(greeting, None))
+    assert counted(membership) == {f"not admitted ({branch})": 1}
 
 
 def test_two_disks_under_one_name_do_not_both_come_in() -> None:
     """Before the formation, and for an awaited member, the second one under the name is refused."""
     assert "two nodes are called n2" in (member().admit(hello("n2", disk="d8"), connected_disk="d2") or "")
     assert member().admit(hello("n2"), connected_disk="d2") is None
-    assert "two nodes are called n4" in (formed(AWAITED).admit(hello("n4", disk="d8"), connected_disk="d4") or "")
+    awaiting = formed(AWAITED)
+    assert "two nodes are called n4" in (awaiting.admit(hello("n4", disk="d8"), connected_disk="d4") or "")
+    assert counted(awaiting) == {"not admitted (second disk of a name)": 1}
 
 
 def test_an_awaited_member_comes_with_an_empty_directory() -> None:
@@ -98,6 +115,7 @@ def test_an_awaited_member_comes_with_an_empty_directory() -> None:
     awaiting = formed(AWAITED)
     assert awaiting.admit(hello("n4"), None) is None
     assert "awaited with an empty data directory" in (awaiting.admit(hello("n4", is_empty=False), None) or "")
+    assert counted(awaiting) == {"not admitted (awaited, but not empty)": 1}
     assert awaiting.admit(hello("n4", cluster="c1", is_empty=False), None) is None
 
 
@@ -186,6 +204,7 @@ def test_whoever_was_removed_is_told() -> None:
     said = removed.admit(hello("n3", cluster="c1", is_empty=False), None) or ""
     assert "removed from cluster c1" in said
     assert "raftcron cluster add n3" in said
+    assert counted(removed) == {"not admitted (removed)": 1}
     said = formed(REPLACED).admit(hello("n3", cluster="c1", is_empty=False), None) or ""
     assert "start n3 on an empty data directory" in said
     assert "is not a member" in (removed.admit(hello("n3", disk="d8"), None) or "")

@@ -17,7 +17,7 @@ import pytest
 from raftcron.errors import ConfigurationError, FatalError
 from raftcron.raft import pins, seam
 from raftcron.raft.engine_copy import engine
-from raftcron.raft.guard import BadMessageError, Offer
+from raftcron.raft.guard import TERM_STEP_MAX, BadMessageError, Offer
 from raftcron.raft.host import Host
 from raftcron.raft.journal import Journal
 from tests.raft.virtual import Disk, VirtualLoop
@@ -169,6 +169,11 @@ class Stage:
         answer = {"type": "next_node_idx", "term": term, "next_node_idx": next_index}
         self.core.receive(peer, answer | {"reset": False, "success": True, "probe": 0})
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """Which branches were taken, and how often."""
+        return {branch: count for branch, count in self.core.passes.items() if count}
+
     def probe(self, peer: str) -> int:
         """What the last message to this peer said."""
         return next(message["probe"] for to, message in reversed(self.sent) if to == peer and "probe" in message)
@@ -228,6 +233,43 @@ def test_a_voter_counts_once_an_election_and_again_in_the_next(stage: Stage) -> 
     assert not stage.core.is_leader
     stage.vote("n3", 2)
     assert stage.core.is_leader
+    assert stage.counted == {"vote not counted (twice)": 2, "vote not counted (another term)": 1}
+
+
+def test_a_learner_elects_nobody(stage: Stage) -> None:
+    """It votes, since it may be a voter by an entry that has not reached it; it counts where the log says so."""
+    stage.core.set_members(["n2", "n3"], ["n6"])
+    stage.stand()
+    stage.vote("n6", 1)
+    assert not stage.core.is_leader
+    assert stage.counted == {"vote not counted (no voter)": 1}
+    stage.vote("n2", 1)
+    assert stage.core.is_leader
+
+
+def test_a_node_that_may_not_vote_or_stand_does_neither(stage: Stage) -> None:
+    """Whatever it is asked, or told; its term is not moved either."""
+    stage.core._host = replace(stage.core._host, may_vote=lambda: False, may_stand=lambda: False)
+    stage.core.receive("n2", {"type": "request_vote", "term": 4, "last_log_index": 1, "last_log_term": 0})
+    stage.core.receive("n2", {"type": "timeout_now", "term": 4})
+    stage.core.step()
+    assert (stage.sent, stage.core.term, stage.core.role) == ([], 0, seam.Role.FOLLOWER)
+    assert stage.counted == {"vote refused (no vote to give)": 1, "order to stand refused (no voter)": 1}
+
+
+def test_a_term_that_no_cluster_came_to_is_not_adopted(stage: Stage) -> None:
+    """By no kind of message; there could be no election after it."""
+    for message in (
+        {"type": "request_vote", "last_log_index": 1, "last_log_term": 0},
+        {"type": "response_vote"},
+        {"type": "timeout_now"},
+        _answer(0, 2, probe=0),
+    ):
+        with pytest.raises(BadMessageError, match="beyond ours, 0"):
+            stage.core.receive("n2", message | {"term": 1 + TERM_STEP_MAX})
+    with pytest.raises(BadMessageError, match="beyond ours, 0"):
+        stage.core.observe_term(1 + TERM_STEP_MAX)
+    assert (stage.core.term, stage.sent) == (0, [])
 
 
 def test_an_entry_commits_when_a_majority_holds_it_and_is_applied_once(stage: Stage) -> None:
@@ -275,6 +317,23 @@ def test_answers_of_a_former_term_are_not_believed(stage: Stage) -> None:
     for peer in ("n2", "n3"):
         stage.vote(peer, 4)
     stage.answer("n2", 4, term=3)
+    assert stage.core.match_index("n2") == 0
+
+
+def test_an_answer_that_a_newer_term_has_overtaken_does_not_leave(stage: Stage) -> None:
+    """The leader of that term may have cut off, in the same batch, what the answer claims to hold."""
+    stage.append("n2", 3, (1, 0), [b"\x00a", 2, 3])
+    stage.core.observe_term(4)
+    stage.core.flush()
+    assert stage.sent == []
+    assert stage.counted == {"answer overtaken by a newer term": 1}
+
+
+def test_an_answer_beyond_the_end_of_the_log_is_a_bad_message(stage: Stage) -> None:
+    """Nobody can hold what its leader does not; nothing is counted or moved by it."""
+    stage.lead()
+    with pytest.raises(BadMessageError, match="9 is beyond the end of the log, 2"):
+        stage.answer("n2", 9)
     assert stage.core.match_index("n2") == 0
 
 
@@ -474,8 +533,7 @@ def test_each_kind_of_refusal_is_counted(stage: Stage) -> None:
     stage.append("n2", 3, (50, 2), [b"\x00a", 51, 2])
     for previous in ((60, 3), (40, 1), (51, 3)):
         stage.append("n2", 3, previous)
-    refusals = dict.fromkeys(("entry missing", "entry forgotten", "term differs"), 1)
-    assert {kind: number for kind, number in stage.core.passes.items() if number} == refusals
+    assert stage.counted == dict.fromkeys(("entry missing", "entry forgotten", "term differs"), 1)
 
 
 def test_an_offer_of_a_former_term_learns_of_ours(stage: Stage) -> None:
@@ -507,3 +565,37 @@ def test_members_come_and_go(stage: Stage) -> None:
     stage.answer("n2", last + 1)
     stage.core.step()
     assert stage.core.commit_index == last
+
+
+def test_whoever_is_no_member_here_may_lead_or_stand(stage: Stage) -> None:
+    """By a configuration that has not reached this node: entries, offers and requests for votes are taken."""
+    stage.append("n9", 3, (1, 0), [b"\x00a", 2, 3])
+    assert (stage.core.leader, stage.core.last_index) == ("n9", 2)
+    stage.core.receive("n9", _offer(3, 50, 2))
+    assert [(peer, offer.index) for peer, offer in stage.offered] == [("n9", 50)]
+    stage.core.receive("n8", {"type": "request_vote", "term": 4, "last_log_index": 2, "last_log_term": 3})
+    stage.core.flush()
+    assert ("n8", {"type": "response_vote", "term": 4}) in stage.sent
+    assert {"append of no member", "offer of no member", "vote request of no member"} <= stage.counted.keys()
+
+
+def test_whoever_is_no_member_here_neither_elects_nor_counts_nor_commands(stage: Stage) -> None:
+    """Its votes, answers and orders to stand are dropped."""
+    stage.core.receive("n9", {"type": "timeout_now", "term": 1})
+    stage.core.step()
+    assert (stage.core.role, stage.core.term) == (seam.Role.FOLLOWER, 0)
+    stage.stand()
+    stage.vote("n2", 1)
+    stage.vote("n9", 1)
+    assert not stage.core.is_leader
+    stage.vote("n3", 1)
+    assert stage.core.is_leader
+    for peer in ("n2", "n9"):
+        stage.answer(peer, 3)
+    stage.core.step()
+    assert stage.core.commit_index == 1
+    stage.answer("n3", 3)
+    stage.core.step()
+    assert stage.core.commit_index == 2
+    dropped = ("order to stand of no member", "vote of no member", "answer of no member")
+    assert stage.counted == dict.fromkeys(dropped, 1)

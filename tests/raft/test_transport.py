@@ -187,6 +187,7 @@ async def test_not_a_member(world: World) -> None:
     await n3.start()
     await eventually(lambda: n3.transport.refusals)
     assert "'n3' is not a member" in n3.transport.refusals["n1"]
+    assert n1.transport.passes["hello refused (no peer)"] > 0
     assert n1.events == n3.events == []
 
 
@@ -213,6 +214,7 @@ async def test_own_name(world: World) -> None:
     await double.start()
     await eventually(lambda: double.transport.refusals)
     assert "two nodes are named 'n2'" in double.transport.refusals["n2"]
+    assert n2.transport.passes["hello refused (our own name)"] > 0
 
 
 async def test_address_of_another_node(world: World) -> None:
@@ -234,6 +236,7 @@ async def test_an_older_life_cannot_replace_a_newer(world: World) -> None:
     await old.start()
     await eventually(lambda: old.transport.refusals)
     assert "incarnation 1 of 'n1' is connected" in old.transport.refusals["n2"]
+    assert n2.transport.passes["hello refused (earlier life)"] > 0
     assert n1.transport.connected("n2")
     assert n2.count("connected", "n1") == 1
 

@@ -174,6 +174,7 @@ async def test_a_peer_whose_every_word_is_another_fills_no_log(world: World, cap
     lines = await call_itself(0)
     assert len(lines) == len(set(lines)) == 100
     assert all("calls itself 'x" in line for line in lines)
+    assert node.transport.passes["hello refused (another name than was proved)"] > 0
     clock.seconds += 599.0
     assert await call_itself(1000) == []
     clock.seconds += 1.0
