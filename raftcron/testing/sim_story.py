@@ -116,16 +116,39 @@ ALWAYS_SEEN = (
     "guard: append of a former term",
     "guard: answer of another term",
     "guard: conflict cut",
+    "guard: does not stand (no voter)",
+    "guard: echo not counted (former term)",
+    "guard: echo not counted (late)",
     "guard: entry forgotten",
     "guard: entry missing",
     "guard: held entries skipped",
     "guard: late refusal",
+    "guard: not admitted (another directory)",
+    "guard: not admitted (removed)",
+    "guard: pre-vote refused (both stand)",
+    "guard: pre-vote refused (hears the leader)",
+    "guard: pre-vote refused (leads itself)",
+    "guard: pre-vote refused (log lacks something)",
+    "guard: pre-vote refused (no vote to give)",
+    "guard: pre-vote refused (term is not new)",
     "guard: rewound",
     "guard: snapshot covered by the log",
+    "guard: start refused (past its deadline)",
     "guard: tail left alone",
     "guard: term differs",
     *(f"fault: {kind}" for kind in KINDS),
 )
+
+# What comes in one seed of ten to a hundred: a sweep of MANY_SEEDS has to have met it too.
+SEEN_IN_MANY = (
+    "guard: answer overtaken by a newer term",
+    "guard: append of no member",
+    "guard: echo not counted (newer term)",
+    "guard: not admitted (stranger)",
+    "guard: start refused (draining)",
+    "guard: vote refused (no vote to give)",
+)
+MANY_SEEDS = 1_000
 
 
 class Result(NamedTuple):

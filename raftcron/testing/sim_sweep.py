@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from raftcron.testing.sim_story import ALWAYS_SEEN, Story
+from raftcron.testing.sim_story import ALWAYS_SEEN, MANY_SEEDS, SEEN_IN_MANY, Story
 
 SEEDS_A_PROCESS = 200  # then a new one takes its place, so that memory does not gather
 WORTHLESS_SHARE = 0.02  # of a sweep's seeds need not count
@@ -94,7 +94,8 @@ class Totals:
     @property
     def unseen(self) -> list[str]:
         """What no seed has met: then the sweep proves less than it seems to."""
-        return [name for name in ALWAYS_SEEN if not self.counts[name]]
+        asked = (*ALWAYS_SEEN, *SEEN_IN_MANY) if self.seeds >= MANY_SEEDS else ALWAYS_SEEN
+        return [name for name in asked if not self.counts[name]]
 
     @property
     def is_worth_little(self) -> bool:

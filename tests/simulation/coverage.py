@@ -4,6 +4,8 @@ A mend has no entry, but a test, where no checker of the simulation can tell it 
 descriptors, processes and sockets, about bytes that no node sends (rows 6 and 8), or about what costs time, office or
 readiness and breaks no promise (11, pre-votes in 14, 16, 22, 24; who stands when, in the elections).  Of 11, 14 and 16
 the test shows the absence, too.
+
+Likewise each branch of the guards of which no sweep is asked: the test that takes it.
 """
 
 from __future__ import annotations
@@ -181,4 +183,89 @@ NAMED: dict[str, tuple[str, ...]] = {
     "formation by a majority": ("a majority forms a cluster",),
 }
 
-ALL = {**ROWS, **ELECTIONS, **CORE, **SEEDED_BUGS, **NAMED}
+# ---- branches of the guards that no sweep is asked for ---------------------------------------------------------------
+
+WRONG: dict[str, tuple[str, ...]] = {  # peers, executors, settings or operators that are wrong, or lie
+    "vote not counted (twice)": (
+        "tests/raft/test_seam.py::test_a_voter_counts_once_an_election_and_again_in_the_next",
+    ),
+    "not admitted (our own name)": ("tests/raft/test_membership.py::test_strangers_stay_out_with_a_reason",),
+    "not admitted (another cluster)": (
+        "tests/raft/test_membership.py::test_strangers_stay_out_with_a_reason",
+        "tests/raft/test_engine.py::test_a_node_of_another_cluster_stays_out",
+    ),
+    "not admitted (second disk of a name)": (
+        "tests/raft/test_membership.py::test_two_disks_under_one_name_do_not_both_come_in",
+    ),
+    "hello refused (another name than was proved)": (
+        "tests/raft/test_transport_liars.py::test_a_peer_whose_every_word_is_another_fills_no_log",
+    ),
+    "hello refused (our own name)": ("tests/raft/test_transport.py::test_own_name",),
+    "hello refused (earlier life)": ("tests/raft/test_transport.py::test_an_older_life_cannot_replace_a_newer",),
+    "start refused (asked again)": ("tests/scenarios/test_gate.py::test_nobody_asks_twice",),
+}
+
+_GATE = "tests/scenarios/test_gate.py::test_the_gate_refuses_for_each_reason"
+RARE: dict[str, tuple[str, ...]] = {  # what two things have to cross for, within milliseconds: in few seeds, or none
+    "offer of no member": ("tests/raft/test_seam.py::test_whoever_is_no_member_here_may_lead_or_stand",),
+    "vote request of no member": ("tests/raft/test_seam.py::test_whoever_is_no_member_here_may_lead_or_stand",),
+    "answer of no member": (
+        "tests/raft/test_seam.py::test_whoever_is_no_member_here_neither_elects_nor_counts_nor_commands",
+    ),
+    "vote of no member": (
+        "tests/raft/test_seam.py::test_whoever_is_no_member_here_neither_elects_nor_counts_nor_commands",
+    ),
+    "order to stand of no member": (
+        "tests/raft/test_seam.py::test_whoever_is_no_member_here_neither_elects_nor_counts_nor_commands",
+    ),
+    "vote not counted (another term)": (
+        "tests/raft/test_seam.py::test_a_voter_counts_once_an_election_and_again_in_the_next",
+    ),
+    "vote not counted (no voter)": ("tests/raft/test_seam.py::test_a_learner_elects_nobody",),
+    "order to stand refused (no voter)": (
+        "tests/raft/test_seam.py::test_a_node_that_may_not_vote_or_stand_does_neither",
+    ),
+    "not admitted (awaited, but not empty)": (
+        "tests/raft/test_membership.py::test_an_awaited_member_comes_with_an_empty_directory",
+    ),
+    "hello refused (no peer)": ("tests/raft/test_transport.py::test_not_a_member",),
+    "start refused (told to stop)": ("tests/scenarios/test_gate.py::test_whoever_was_told_to_stop_does_not_start",),
+    "start refused (run has gone on)": (_GATE,),
+    "start refused (run of another life)": (_GATE,),
+    "start refused (licence of another epoch)": (_GATE,),
+    "start refused (licence ahead of what has applied)": (_GATE,),
+    "start refused (licence is over)": (_GATE,),
+    "start refused (job is gone)": (_GATE,),
+    "start refused (another kind of slot)": (
+        _GATE,
+        "tests/scenarios/test_attack.py::test_a_run_never_starts_as_another_kind_than_the_slot_that_it_holds",
+    ),
+}
+
+# What is a bad message: dropped, told, and counted by its sender.  One of them fails a seed, so no dice send any.
+BAD_MESSAGES: dict[str, tuple[str, ...]] = {
+    "a field that does not fit": (
+        "tests/raft/test_guard.py::test_a_message_that_does_not_fit_is_refused",
+        "tests/raft/test_guard.py::test_an_answer_that_does_not_fit_is_refused",
+        "tests/raft/test_guard.py::test_anything_at_all_is_refused_in_the_same_way",
+    ),
+    "a term that no cluster came to": (
+        "tests/raft/test_guard.py::test_a_term_is_adopted_unless_none_could_follow_it",
+        "tests/raft/test_seam.py::test_a_term_that_no_cluster_came_to_is_not_adopted",
+    ),
+    "a second leader of a term": (
+        "tests/raft/test_seam.py::test_two_leaders_of_one_term_are_not_believed",
+        "tests/raft/test_seam.py::test_a_follower_believes_one_leader_a_term",
+    ),
+    "an answer beyond the log's end": (
+        "tests/raft/test_guard.py::test_an_answer_about_entries_that_do_not_exist_is_refused",
+        "tests/raft/test_seam.py::test_an_answer_beyond_the_end_of_the_log_is_a_bad_message",
+    ),
+    "an offer of an entry beyond its sender's term": (
+        "tests/raft/test_seam.py::test_an_offer_of_an_entry_beyond_its_senders_term_is_none",
+    ),
+}
+
+BRANCHES = {**WRONG, **RARE}
+
+ALL = {**ROWS, **ELECTIONS, **CORE, **SEEDED_BUGS, **NAMED, **BRANCHES, **BAD_MESSAGES}

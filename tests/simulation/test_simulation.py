@@ -83,7 +83,8 @@ def test_what_is_switched_off_is_caught(name: str, pool: ProcessPoolExecutor) ->
 
 @pytest.mark.parametrize("what", coverage.ALL)
 def test_what_shows_that_a_mend_is_needed_is_there(what: str) -> None:
-    """Every row of the engine's faults, guard of the core and seeded bug has an entry of the table, or a test."""
+    """Every row of the engine's faults, guard of the core and seeded bug has an entry of the table, or a test; so has
+    each branch of the guards of which no sweep is asked, and each bad message."""
     assert coverage.ALL[what]
     for name in coverage.ALL[what]:
         path, _, test = name.partition("::")

@@ -14,16 +14,20 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from raftcron.raft import election, guard, membership, reads, seam, transport
+from raftcron.runtime import worker
+from raftcron.runtime.leases import LeaseTimes
 from raftcron.testing import sim_sweep
 from raftcron.testing.sim_checks import Violation
-from raftcron.testing.sim_story import ALWAYS_SEEN, Result, Story
-from raftcron.testing.sim_sweep import Memory, Played
-from tests.simulation import search
+from raftcron.testing.sim_cluster import Cluster
+from raftcron.testing.sim_story import ALWAYS_SEEN, MANY_SEEDS, SEEN_IN_MANY, Result, Story
+from raftcron.testing.sim_sweep import Memory, Played, Totals
+from tests.simulation import coverage, search
 from tests.simulation.search import recorded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -155,6 +159,17 @@ def test_a_sweep_that_never_met_something_fails_and_names_it(script: Script, nam
     assert f"{name}: 0" in script.printed.splitlines()
 
 
+def test_a_long_sweep_is_asked_for_what_is_rare_too() -> None:
+    """In a short one it may be missing."""
+    totals, rare = Totals(), SEEN_IN_MANY[0]
+    for seed in range(MANY_SEEDS):
+        assert totals.unseen == ([] if seed else list(ALWAYS_SEEN))
+        totals.add(passed(seed))
+    assert totals.unseen == list(SEEN_IN_MANY)
+    totals.add(passed(MANY_SEEDS)._replace(counts={rare: 1}))
+    assert totals.unseen == list(SEEN_IN_MANY[1:])
+
+
 def test_a_sweep_with_violations_fails_and_shows_how_the_first_three_came_about(script: Script) -> None:
     """Of the others it names seed, violation, and the command that shows the rest; all other seeds are played."""
     script.course = lambda seed: failed(seed) if seed % 2 else passed(seed)
@@ -227,18 +242,57 @@ def test_a_defect_of_the_simulation_ends_a_sweep_with_its_seed_and_totals(
     assert {"seeds: 2", "failed: 0"} <= set(lines)
 
 
+# A room that counts -> who says which branches it has.
+GUARDS: dict[ModuleType, Iterable[str]] = {
+    seam: guard.BRANCHES,
+    **{room: room.BRANCHES for room in (election, reads, membership, transport, worker)},
+}
+
+
 def test_each_branch_of_the_guard_is_demanded_of_a_sweep() -> None:
-    """A branch that is counted, and that nobody asks for, might never have been taken."""
-    tree = ast.parse((ROOT / "raftcron" / "raft" / "seam.py").read_text())
-    counted = {
-        name.value
+    """Or coverage.py names a test that asks for its count: else it might never have been taken."""
+    counted = [branch for branches in GUARDS.values() for branch in branches]
+    asked = *ALWAYS_SEEN, *SEEN_IN_MANY
+    demanded = [name.removeprefix("guard: ") for name in asked if name.startswith("guard: ")]
+    assert sorted(counted) == sorted([*demanded, *coverage.BRANCHES])
+    for branch, tests in coverage.BRANCHES.items():
+        names = branch, branch.partition("(")[2].removesuffix(")")  # or its reason alone, put together there
+        files = [(ROOT / test.partition("::")[0]).read_text() for test in tests]
+        assert any(f'"{name}"' in file for file in files for name in names if name), branch
+
+
+def test_no_room_counts_a_branch_that_is_not_among_its_own() -> None:
+    """And no other room counts any."""
+    rooms = {Path(room.__file__ or ""): branches for room, branches in GUARDS.items()}
+    for path in (ROOT / "raftcron").rglob("*.py"):
+        if "testing" not in path.parts:
+            assert named(ast.parse(path.read_text())) <= set(rooms.get(path, ())), path
+
+
+def named(tree: ast.Module) -> set[str]:
+    """The branches that a room counts, in `passes`, by their whole names."""
+    counters = [
+        node.slice
         for node in ast.walk(tree)
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute) and node.value.attr == "passes"
-        for name in ast.walk(node.slice)
+    ]
+    return {
+        name.value
+        for counter in counters
+        if not isinstance(counter, ast.JoinedStr)
+        for name in ast.walk(counter)
         if isinstance(name, ast.Constant)
     }
-    demanded = {name.removeprefix("guard: ") for name in ALWAYS_SEEN if name.startswith("guard: ")}
-    assert counted == demanded
+
+
+def test_the_simulation_counts_each_branch_of_the_guards() -> None:
+    """One that it did not ask a node for would be 0 in all totals."""
+    with Cluster(7, 3, LeaseTimes(3.0, 0.6)) as cluster:
+        for name in cluster.names:
+            cluster.boot(name)
+        cluster.run(1.0)
+    counted = {name for name in cluster.counts if name.startswith("guard: ")}
+    assert counted == {f"guard: {branch}" for branches in GUARDS.values() for branch in branches}
 
 
 def test_each_kind_of_fault_is_demanded() -> None:
