@@ -413,7 +413,7 @@ class Checks:
                 self.fail(DURABLE, f"write {marker}, acknowledged at {index}, stands at {self._written.get(marker)}")
         for marker in sorted(self.unwritten):
             if marker in self._written:
-                self.fail(NOT_WRITTEN, f"write {marker} was refused, and stands at {self._written[marker]}")
+                self.fail(NOT_WRITTEN, f"write {marker} was refused, and stands in the end at {self._written[marker]}")
         for node, state in states.items():
             self._same(state, node)
         machine = Machine("replay", WallTime(SimClock(self._conductor)))

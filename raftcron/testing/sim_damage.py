@@ -18,6 +18,7 @@ from raftcron.testing.sim_node import JOURNAL, SNAPSHOTS
 
 if TYPE_CHECKING:
     from raftcron.testing.sim_cluster import Cluster
+    from raftcron.testing.sim_node import Life
 
 MEND_SECONDS = 0.3  # from the start of the process that meets the damage
 AGAIN_SECONDS = 0.02  # shorter than a node that refuses stays down: else only its starts might ever be met
@@ -76,7 +77,7 @@ class Damage:
             cluster.conductor.after(MEND_SECONDS, self._mend_bit, name, path, offset, bit)
             return
         if life is not None:
-            cluster.checks.fail(sim_checks.FATAL, f"{name} started with bit {bit} of byte {offset} flipped")
+            cluster.checks.fail(sim_checks.FATAL, f"{name} started though bit {bit} of byte {offset} has rotted")
             return
         cluster.counts["damage refused"] += 1
         cluster.disks[name].flip(path, offset, bit)
@@ -185,13 +186,15 @@ class Damage:
         disk = self._cluster.disks[name]
         kept, disk.files = disk.files, {}
         self._cluster.boot(name)  # it ends itself once a majority has turned it away
-        self._cluster.conductor.after(self._dice.uniform(0.5, 4.0), self._give_back, name, kept)
+        self._cluster.conductor.after(
+            self._dice.uniform(0.5, 4.0), self._give_back, name, self._cluster.lives[name], kept
+        )
 
-    def _give_back(self, name: str, kept: dict[Path, Any]) -> None:
+    def _give_back(self, name: str, life: Life, kept: dict[Path, Any]) -> None:
         cluster = self._cluster
+        if life.machine.applied_index:  # be it that the process has found that out, and ended
+            cluster.checks.fail(sim_checks.ONE_HISTORY, f"{name} was taken in with an empty directory")
         if name in cluster.lives:
-            if cluster.lives[name].machine.applied_index:
-                cluster.checks.fail(sim_checks.ONE_HISTORY, f"{name} was taken in with an empty directory")
             cluster.kill(name)
         cluster.disks[name].files = kept
         self._end(name)

@@ -68,8 +68,8 @@ class Lateness:
         due = max(run.due_at, cluster.checks.decisions.owed_since.get(run.uid, 0))  # a pause may have held it back
         late = min(self._leader.time.now_ms() - due, (cluster.now - self._since) * 1000)
         if late > ALLOWED_MS:
-            text = f"{run.id} {does} ({run.state}) {late:.0f} ms after it was due and the failover was over"
-            cluster.checks.fail(sim_checks.I8, text)
+            what = f"{run.id} {does} ({run.state})"
+            cluster.checks.fail(sim_checks.I8, f"{what} {late:.0f} ms after it was due and the failover was over")
         return True
 
     @staticmethod

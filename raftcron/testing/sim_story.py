@@ -297,7 +297,7 @@ class Story:
 
     def _expect(self, is_so: bool, otherwise: str) -> None:
         if not is_so:
-            self.cluster.checks.fail(sim_checks.LIVENESS, f"{otherwise}: {self.cluster.where()}")
+            self.cluster.checks.fail(sim_checks.LIVENESS, f"{otherwise}; the nodes stand thus: {self.cluster.where()}")
             self.cluster.run(0.0)
 
     # ---- load
@@ -337,7 +337,7 @@ class Story:
         late = self._undecided.late(self._calm(), leaders[0] if leaders else None)
         self.cluster.counts["looks for late times"] = self._undecided.looks
         if late is not None:
-            self.cluster.checks.fail(sim_checks.I8, late)
+            self.cluster.checks.fail(sim_checks.I8, f"all is well, and {late}")
 
     def _calm(self) -> object:
         """While nothing is wrong: what it is that goes on.  Else None."""
