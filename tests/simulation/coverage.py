@@ -269,3 +269,16 @@ BAD_MESSAGES: dict[str, tuple[str, ...]] = {
 BRANCHES = {**WRONG, **RARE}
 
 ALL = {**ROWS, **ELECTIONS, **CORE, **SEEDED_BUGS, **NAMED, **BRANCHES, **BAD_MESSAGES}
+
+# Lines by which the simulation's checks fail (fails.py) that are the first in no mutant: another line always comes
+# before them.  They stay: they would be the first if that one were wrong.
+SUBSUMED: dict[str, str] = {
+    "the watch of {} sees": "a node logs what its watch finds as an error in that very step, which is `{} logs {} {}`: "
+    "`a node counts what is owed too late`",
+    "write {} at {} was acknowledged, and is durable on": "nothing is acknowledged that has not applied somewhere "
+    "(`was acknowledged at {} and stands at`), and as it applies first, the same is asked of the same entry: "
+    "`has applied {}, which is durable on`; what a disk loses after that, while a leader counts on it, is "
+    "`counts on entry {} of`",
+    "entry {} makes {} of {}": "a node looks at each configuration as it puts it into its log, before anybody has "
+    "committed that: `entry {} of {} makes`",
+}

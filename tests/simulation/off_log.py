@@ -9,7 +9,8 @@ from raftcron.core import codec
 from raftcron.core.commands import Done
 from raftcron.errors import UnavailableError
 from raftcron.ports import Applied
-from raftcron.raft import guard, leadership, membership, roster, seam, segment, snapshot, snapshot_file
+from raftcron.raft import guard, leadership, membership, replay, roster, seam, segment, snapshot, snapshot_file
+from raftcron.raft.configuration import encode
 from raftcron.raft.journal import Journal
 from raftcron.raft.snapshot_file import Reading
 from raftcron.runtime import machine
@@ -101,6 +102,14 @@ def end_of_any_record(data: memoryview, offset: int, end: int, salt: int) -> int
     length = int.from_bytes(data[offset + 4 : offset + 8], "little")
     stop = offset + segment.RECORD_BYTES + length
     return stop if stop <= end else None
+
+
+def opened_without_the_last(self: Any, header: Any, data: memoryview) -> None:
+    """Replay._take_open, but the last entry, and what follows it, counts as torn however whole it is (row 5)."""
+    found = segment.records(data, len(data), header.salt)
+    stop = max((offset for offset, kind, _ in found if kind == segment.Kind.ENTRY), default=len(data))
+    _take_open(self, header, data[:stop])
+    self._torn = len(data) - stop
 
 
 def append_cuts_whatever_follows(log: Any, committed: int, append: Any) -> Any:
@@ -326,6 +335,17 @@ def finished_without_a_look(self: Any) -> Any:
     return self.state
 
 
+def written_and_not_read(self: Any) -> Iterator[None]:
+    """Writing.check, but what is on the disk is taken for what was written."""
+    self._complete()
+    if self._handle is not None:
+        self._device.sync(self._handle)
+        self._close()
+    reading = Trusting(self._device, self._path)
+    yield from (None for _ in reading.blocks())
+    self._info = reading.info._replace(id=f"{reading.header.index}-{reading.header.term}-{self._encoder.digest}")
+
+
 def store_that_never_syncs(self: Any, directory: Any, device: Any, *rest: Any) -> None:
     """SnapshotStore, but it takes for durable what is only written (row 3)."""
     _store_init(self, directory, NeverSynced(device), *rest)
@@ -366,8 +386,20 @@ async def change_beside_another(self: Any, core: Any, make: Any, seconds: float)
     return await _change(self, core, make, seconds)
 
 
+def promoted_at_once(self: Any, ground: Any, *rest: Any) -> Any:
+    """Membership.due, but all learners vote from one and the same entry on (row 17)."""
+    due = _due(self, ground, *rest)
+    if due is None or self.awaited or len(self.learners) < 2:
+        return due
+    configuration = self._may_change(ground)
+    for name in self.learners:
+        configuration = configuration.promoted(name)
+    return encode(self._told(configuration))
+
+
 _missing, _form = membership.Membership.missing, membership.Membership.form
 _restoring_install, _take_offer, _align = machine.Restoring.install, seam.Core._take_offer, Journal.align
+_due, _take_open = membership.Membership.due, replay.Replay._take_open
 _set_members, _change = seam.Core.set_members, roster.Roster.change
 
 

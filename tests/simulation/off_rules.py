@@ -11,7 +11,8 @@ from raftcron.core import planner
 from raftcron.core.apply import chains, decisions, runs
 from raftcron.core.model import FAILED, TIMED_OUT
 from raftcron.core.state import State
-from raftcron.runtime import assigner, scheduler
+from raftcron.core.timeline import Timeline
+from raftcron.runtime import assigner, members, scheduler
 
 
 def slot_though_drained(self: Any, node: str, *, process: str | None) -> bool:
@@ -84,9 +85,19 @@ def follow_any(state: Any, context: Any, child: Any, run: Any) -> None:
         chains._fire(state, context, child, policy, run)
 
 
+def update_though_spent(self: Any, job: Any, policy: Any) -> None:
+    """Timeline.update, but a job that has had all its runs stays on it."""
+    _timeline_update(self, job, structs.replace(policy, max_runs=0))
+
+
 def decide_what_is_to_be_skipped(job: Any, *rest: Any) -> Any:
     """planner.decide, but nobody knows what is to be skipped."""
     return _decide(structs.replace(job, skips=()), *rest)
+
+
+def addresses_of_both(fields: Any, faults: Any, must_have: Any = ()) -> Any:
+    """members._addresses, but whoever joins has to say where its HTTP is."""
+    return _addresses(fields, faults, must_have=(*must_have, *(["http"] if must_have else [])))
 
 
 def pauses_go_on(self: Any, now: int) -> Iterator[Any]:
@@ -98,4 +109,6 @@ def pauses_go_on(self: Any, now: int) -> Iterator[Any]:
 _has_slot, _room_has_slot = State.has_slot, assigner._Room.has_slot
 _takes_runs = assigner.Assigner._takes_runs
 _choose, _may_be_at = assigner.choose, runs.may_be_at
+_addresses = members._addresses
+_timeline_update = Timeline.update
 _may_retry, _notice, _decide = runs.may_retry, chains._notice, planner.decide

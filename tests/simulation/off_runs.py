@@ -16,7 +16,7 @@ from raftcron.core.commands import Decide, Decision, Done, Refused, Summary, Tok
 from raftcron.core.model import REASON_MISFIRE, RUNNING, STARTED
 from raftcron.core.timeline import Timeline
 from raftcron.ports import Attempt
-from raftcron.runtime import leases, machine, scheduler, worker
+from raftcron.runtime import leases, machine, presence, scheduler, worker
 
 
 def any_epoch(state: Any, index: int, entry: Any) -> Any:
@@ -182,6 +182,15 @@ def backfill_but_one(state: Any, context: Any, command: Any) -> Any:
     return requests.backfill(state, context, structs.replace(command, times=command.times[1:]))
 
 
+def seen_without_a_doubt(self: Any, changed: Any) -> None:
+    """Presence.state_changed, but a later life of this very node on record is no reason to end."""
+    may, self._may_announce = self._may_announce, False
+    try:
+        _state_changed(self, changed)
+    finally:
+        self._may_announce = may
+
+
 class _Open:
     """A control that lets everything start."""
 
@@ -218,4 +227,4 @@ _apply, _holds, _admit, _machine_apply = core_apply.apply, decisions.holds, admi
 _keeper_init, _scheduler_propose = leases.LeaseKeeper.__init__, scheduler.Scheduler._propose
 _decide = planner.decide
 _node_start = shipped_node.Node.start
-_timeline_update = Timeline.update
+_timeline_update, _state_changed = Timeline.update, presence.Presence.state_changed

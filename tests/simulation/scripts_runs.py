@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from raftcron.errors import RaftcronError
+from raftcron.runtime.writes import Precondition
 from raftcron.testing.sim_node import Life
 from raftcron.testing.sim_story import Story
 from tests.simulation.scripts import followers_of, form_calmly, isolate, leader_of, until
@@ -80,6 +81,18 @@ def replace_in_the_midst(story: Story) -> None:
         story.faults.operator.replace(leader.name)
         until(story, 12.0, lambda: not story.faults.operator.is_busy)
         story.cluster.run(2.0)
+
+
+def resume_under_an_earlier_time(story: Story) -> None:
+    """A job is paused, then the time that its leader trusts is set back, and the job is resumed."""
+    form_calmly(story)
+    leader, clients = leader_of(story), story.clients
+    clients.write(leader, lambda service, key: service.pause_job("every-a", None, Precondition(), key))
+    story.cluster.run(0.2)
+    assert leader.time.ahead_ms is not None
+    leader.time.ahead_ms -= 3_000  # as if a majority had agreed on less
+    clients.write(leader, lambda service, key: service.resume_job("every-a", None, Precondition(), key))
+    story.cluster.run(0.5)
 
 
 YEAR_SECONDS = 365 * 86_400.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import getattr_static
 from typing import Any
 
 from raftcron.core import apply as core_apply
@@ -16,7 +17,7 @@ def replaced(replacements: list[Replacement]) -> Iterator[None]:
     """All of them hold for a while."""
     with ExitStack() as stack:
         for owner, name, value in replacements:
-            stack.callback(setattr, owner, name, getattr(owner, name))
+            stack.callback(setattr, owner, name, getattr_static(owner, name))  # a static method stays one
             setattr(owner, name, value)
         yield
 

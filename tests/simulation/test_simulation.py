@@ -19,8 +19,8 @@ from raftcron.testing import sim_checks, sim_targets
 from raftcron.testing.sim_story import Story
 from raftcron.testing.sim_sweep import Memory, Played, Totals, processes
 from raftcron.testing.sim_sweep import play as play_seed
-from tests.simulation import coverage
-from tests.simulation.mutants import MUTANTS, play
+from tests.simulation import coverage, fails
+from tests.simulation.mutants import MUTANTS, is_as_promised, play
 from tests.simulation.search import recorded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -77,7 +77,8 @@ def test_what_is_switched_off_is_caught(name: str, pool: ProcessPoolExecutor) ->
     seed = recorded()[name]
     caught = pool.submit(play, name, seed)
     clean = pool.submit(play, name, seed, is_mended=True) if MUTANTS[name].script is not None else None
-    assert caught.result() in MUTANTS[name].checkers, f"look for a new seed: scripts/simulate --mutants {name!r}"
+    found = caught.result()
+    assert is_as_promised(name, found), f"{found}; look for a new seed: scripts/simulate --mutants {name!r}"
     assert clean is None or clean.result() is None
 
 
@@ -116,6 +117,25 @@ def test_every_checker_is_seen_to_fire() -> None:
     assert sim_checks.LIVENESS in checkers
     seen = {checker for mutant in MUTANTS.values() if len(mutant.checkers) == 1 for checker in mutant.checkers}
     assert sorted(checkers - seen) == []
+
+
+def test_every_line_of_the_checks_is_seen_to_fire() -> None:
+    """Each by which a check can fail is the first in some mutant, or stands in the list of those that cannot be."""
+    lines, promised = fails.lines(), [mutant.says for mutant in MUTANTS.values() if mutant.says]
+    meant = {fragment: fails.named(fragment, lines) for fragment in [*promised, *coverage.SUBSUMED]}
+    assert {fragment: found for fragment, found in meant.items() if len(found) != 1} == {}, "what is that one line?"
+    seen, subsumed = ({line for fragment in some for line in meant[fragment]} for some in (promised, coverage.SUBSUMED))
+    assert seen & subsumed == set()
+    assert sorted(set(lines) - seen - subsumed) == []
+    assert len(set(lines)) == len(lines), "two lines say the same, and one of them may never be seen"
+
+
+def test_a_line_is_told_by_a_part_of_it() -> None:
+    """A whole line goes before lines that it is a part of; what is filled in may be anything."""
+    assert fails.named("{} of {}", ["{} of {}", "{} of {} ends"]) == ["{} of {}"]
+    assert fails.named("of {}", ["{} of {}", "{} of {} ends"]) == ["{} of {}", "{} of {} ends"]
+    assert fails.is_said("(of {}) ends", "at 3.000 s: it (of \nn1) ends here")
+    assert not fails.is_said("(of {}) ends", "at 3.000 s: it (of n1) goes on")
 
 
 def test_a_sitting_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
