@@ -22,12 +22,13 @@ import pytest
 from raftcron.raft import election, guard, membership, reads, seam, transport
 from raftcron.runtime import worker
 from raftcron.runtime.leases import LeaseTimes
-from raftcron.testing import sim_sweep
+from raftcron.testing import sim_checks, sim_sweep
 from raftcron.testing.sim_checks import Violation
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_story import ALWAYS_SEEN, MANY_SEEDS, SEEN_IN_MANY, Result, Story
 from raftcron.testing.sim_sweep import Memory, Played, Totals
 from tests.simulation import coverage, search
+from tests.simulation.mutants import is_as_promised
 from tests.simulation.search import recorded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -315,11 +316,23 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_mutant_is_found_again(script: Script, written: Path) -> None:
-    """Its seed is said, with the checker that fires, and kept; the seeds of the others stay."""
+    """Its seed is said, with what fires, and kept; the seeds of the others stay."""
     before = recorded()
     assert script("--mutants", "no fsync", "--jobs", "1") == 0
-    assert re.fullmatch(rf"no fsync: seed {before['no fsync']} \[.+\]\n", script.printed)
+    assert re.fullmatch(rf"no fsync: seed {before['no fsync']} \[.+\] at .+\n", script.printed)
     assert recorded() == before
+
+
+def test_a_mutant_has_to_be_caught_by_the_line_that_it_promises() -> None:
+    """Neither another line of that checker will do, nor those words of another checker, nor nothing."""
+    name, said = (
+        "a decision does not move the watermark",
+        "at 1.000 s: 9 of job a is decided at 3 beyond the watermark 2",
+    )
+    assert is_as_promised(name, Violation(sim_checks.I5, said))
+    assert not is_as_promised(name, Violation(sim_checks.I5, "at 1.000 s: cluster time or epoch went back at 3"))
+    assert not is_as_promised(name, Violation(sim_checks.I4, said))
+    assert not is_as_promised(name, None)
 
 
 def test_a_mutant_that_nothing_catches_fails_the_search(
