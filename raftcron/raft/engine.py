@@ -92,6 +92,7 @@ class Engine:
         self._is_over = True  # not started yet, stopped or dead
         self._is_kicked = False
         self._has_received = False
+        self._is_handing_over = False
         self._beating: asyncio.TimerHandle | None = None
         self._troubles = Troubles(self._name, clock)
         self._inbox = Inbox(self._name, self._troubles.say)
@@ -428,22 +429,28 @@ class Engine:
         return await self._roster.change(self._core, make, self._settings.request_timeout)
 
     async def transfer(self, to: str | None = None) -> None:
-        """See `ports.Log` and handover.py; proposals wait meanwhile.  Raises UnavailableError if this node leads on."""
+        """See `ports.Log` and handover.py.  Raises UnavailableError if this node leads on."""
         if not self._core.is_leader:
             raise UnavailableError(self._why_not_leading())
-        if self._leadership.is_held:
+        if self._is_handing_over:
             raise UnavailableError("the lead is being handed over")
         voters = [name for name in self._membership.voters if name != self._name]
         if to is not None and to not in voters:
             raise UnavailableError(f"{to} is not another voter; the others are {', '.join(voters) or 'none'}")
-        async with self._leadership.held():
+        self._is_handing_over = True
+        try:
             await hand_over(
                 self._core,
                 [to] if to is not None else voters,
                 connected=self._transport.connected,
-                stand_seconds=self._settings.election_timeout[0] / 2,
+                hold=self._leadership.held,
+                epoch=lambda: self._leadership.applied_epoch,
+                stand=lambda: self._run(self._elections.soon),
+                confirm_seconds=self._settings.election_timeout[0] / 2,
                 loop=self._loop,
             )
+        finally:
+            self._is_handing_over = False
 
     # ---- what the transport tells ----------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Leadership:
         self._applied_epoch = machine.epoch  # as of the last entry that has applied
         self._entry: int | None = None  # number of our leadership entry, while it is on its way
         self._proposals = Proposals()
-        self._hold: asyncio.Future[None] | None = None  # proposals wait while the lead is being handed over
+        self._hold: asyncio.Future[None] | None = None  # proposals wait while a successor is made ready
 
     # ---- leading -------------------------------------------------------------------------------------------------
 
@@ -84,9 +84,9 @@ class Leadership:
             self._changed(None)
 
     @property
-    def is_held(self) -> bool:
-        """Whether the lead is being handed over."""
-        return self._hold is not None
+    def applied_epoch(self) -> int:
+        """That of the last leadership entry, anybody's, that has applied here."""
+        return self._applied_epoch
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
