@@ -1,6 +1,6 @@
 """Jobs of which one is due each 20 ms, the gaps between their webhooks, and the recount of every time.
 
-What failover-kill and failover-stop have in common; not here: what happens to the cluster.
+What failover-kill, failover-stop and handover have in common; not here: what happens to the cluster.
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ class Count:
     undecided: list[str] = field(default_factory=list)  # not exactly one row in the history
 
 
-def gap_after(arrivals: Sequence[int], at: int, watched_ms: int) -> int:
-    """The longest gap between arrivals (sorted, ms) that ends after `at` and begins within `watched_ms` of it."""
+def gaps_after(arrivals: Sequence[int], at: int, watched_ms: int) -> list[tuple[int, int]]:
+    """Every gap between arrivals (sorted, ms) that ends after `at` and begins within `watched_ms` of it: its ends."""
     first = bisect_right(arrivals, at)
     if first == 0 or first == len(arrivals):
-        raise ValueError("nothing arrived on one side of the kill")
+        raise ValueError("nothing arrived on one side of the fault")
     last = bisect_right(arrivals, at + watched_ms)
-    return max(
-        later - earlier for earlier, later in zip(arrivals[first - 1 : last], arrivals[first : last + 1], strict=False)
-    )
+    return list(zip(arrivals[first - 1 : last], arrivals[first : last + 1], strict=False))
+
+
+def gap_after(arrivals: Sequence[int], at: int, watched_ms: int) -> int:
+    """The longest of them."""
+    return max(later - earlier for earlier, later in gaps_after(arrivals, at, watched_ms))
 
 
 def count(

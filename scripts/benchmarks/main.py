@@ -11,7 +11,18 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from scripts.benchmarks import apply, asking, commit, failover_kill, failover_stop, fire, snapshot, timeline, webhook
+from scripts.benchmarks import (
+    apply,
+    asking,
+    commit,
+    failover_kill,
+    failover_stop,
+    fire,
+    handover,
+    snapshot,
+    timeline,
+    webhook,
+)
 from scripts.benchmarks.report import Report, measured, table
 
 Benchmark = Callable[[Path, argparse.Namespace], Awaitable[Report]]
@@ -22,6 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fire": fire.run,
     "failover-kill": failover_kill.run,
     "failover-stop": failover_stop.run,
+    "handover": handover.run,
     "read": asking.read,
     "snapshot": snapshot.run,
     "timeline": timeline.run,
@@ -38,6 +50,7 @@ def main(usage: str, arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (all by default)")
     parser.add_argument("--rate", type=int, help="fire, webhook: try this rate only, in runs a second")
     parser.add_argument("--kills", type=int, default=20, help="failover-kill, failover-stop: how many of a sort")
+    parser.add_argument("--handovers", type=int, default=10, help="handover: how many (default 10)")
     parser.add_argument("--minutes", type=float, default=10, help="failover-stop: with busy cores (default 10)")
     parser.add_argument("--records", type=int, default=1_000_000, help="snapshot: jobs, and runs (default 1,000,000)")
     parser.add_argument("--json", type=Path, default=Path(), help="directory for bench-NAME.json (default: here)")
