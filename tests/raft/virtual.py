@@ -29,6 +29,7 @@ from raftcron.raft.transport import Hello
 from tests.raft.engine_cluster import Memory
 
 STEP = 0.01
+RESOLUTION = 1e-6  # of the clock: a timer may come so much early
 
 
 class _NoSelector(selectors.SelectSelector):
@@ -51,7 +52,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.now = 1000.0
         super().__init__(_NoSelector(self))
-        self._clock_resolution = 1e-6
+        self._clock_resolution = RESOLUTION
 
     def time(self) -> float:
         return self.now
@@ -164,15 +165,17 @@ class Network:
         self.queues: dict[tuple[str, str, int], deque[tuple[float, bytes]]] = {}
         self.delivered = 0
         self.delay: Callable[[], float] = self._draw_delay  # of each message, in seconds
+        self.ways: dict[frozenset[str], float] = {}  # between these two each message takes so many seconds instead
 
     def _draw_delay(self) -> float:
         return self.rng.uniform(0.0005, 0.02) * (10 if self.rng.random() < 0.02 else 1)
 
     def post(self, source: str, target: str, number: int, data: bytes) -> None:
         queue = self.queues.setdefault((source, target, number), deque())
-        arrival = max(self.loop.now + self.delay(), queue[-1][0] if queue else 0.0)
+        way = self.ways.get(frozenset((source, target)))
+        arrival = max(self.loop.now + (self.delay() if way is None else way), queue[-1][0] if queue else 0.0)
         queue.append((arrival, data))
-        self.loop.call_at(arrival, self.pump, source, target, number)
+        self.loop.call_at(arrival if way is None else arrival + RESOLUTION, self.pump, source, target, number)
 
     def pump(self, source: str, target: str, number: int) -> None:
         """Deliver all that is due on one connection, as one batch."""

@@ -2,8 +2,8 @@
 
 A mend has no entry, but a test, where no checker of the simulation can tell it from its absence: it is about real
 descriptors, processes and sockets, about bytes that no node sends (rows 6 and 8), or about what costs time, office or
-readiness and breaks no promise (11, pre-votes in 14, 16, 22, 24; who stands when, in the elections).  Of 11, 14 and 16
-the test shows the absence, too.
+readiness and breaks no promise (11, pre-votes in 14, 16, 22, 24; who stands when, in the elections).  Of 11, 14, 16
+and the elections the test shows the absence, too.
 
 Likewise each branch of the guards of which no sweep is asked: the test that takes it.
 """
@@ -128,6 +128,8 @@ ROWS: dict[str, tuple[str, ...]] = {
 
 ELECTIONS: dict[str, tuple[str, ...]] = {
     "the end and a refused reconnect are a death": (
+        "tests/raft/test_mends_off.py::test_a_dead_leader_is_no_silent_one",
+        "tests/raft/test_mends_off.py::test_an_end_that_is_no_death_is_noticed",
         "tests/raft/test_election.py::test_the_first_survivor_of_a_dead_leader_stands_at_once",
         "tests/raft/test_election.py::test_a_broken_connection_alone_is_no_death",
         "tests/raft/test_election.py::test_a_refusal_without_a_lost_connection_is_no_death",
@@ -136,14 +138,20 @@ ELECTIONS: dict[str, tuple[str, ...]] = {
         "tests/raft/test_engine.py::test_the_survivors_of_a_dead_leader_go_on_at_once",
     ),
     "rank x 30 ms": (
+        "tests/raft/test_mends_off.py::test_the_second_in_rank_leaves_the_first_one_its_head_start",
+        "tests/raft/test_mends_off.py::test_an_election_without_ranks_is_noticed",
         "tests/raft/test_election.py::test_the_next_survivor_gives_the_first_one_a_head_start",
         "tests/raft/test_election.py::test_a_survivor_that_is_gone_too_has_no_rank",
     ),
     "whoever grants holds back": (
+        "tests/raft/test_mends_off.py::test_who_has_granted_a_pre_vote_lets_it_be_used",
+        "tests/raft/test_mends_off.py::test_a_grant_that_holds_nothing_back_is_noticed",
         "tests/raft/test_election.py::test_whoever_grants_holds_back",
         "tests/raft/test_election.py::test_of_two_that_stand_one_gives_way",
     ),
     "who hears the leader refuses": (
+        "tests/raft/test_mends_off.py::test_one_cut_connection_deposes_nobody",
+        "tests/raft/test_mends_off.py::test_a_pre_vote_of_who_hears_the_leader_is_noticed",
         "tests/raft/test_election.py::test_whoever_hears_the_leader_refuses",
         "tests/raft/test_election.py::test_a_leader_grants_nothing",
         "tests/cluster/test_network.py::test_in_an_idle_cluster_too_a_cut_deposes_nobody",
