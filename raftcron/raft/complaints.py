@@ -10,9 +10,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_SAID = 1024  # complaints that are remembered
 _MAX_LINES = 100  # in one window, whoever they are about: a cause may hold what a stranger chose
+_MAX_WORDINGS = 10  # of one trouble in one window, likewise
 _WINDOW_SECONDS = 600.0
-
-TROUBLE_SECONDS = 3.0
 
 
 class Complaints:
@@ -50,19 +49,25 @@ class Complaints:
 
 
 class Troubles:
-    """Warnings about what goes on: each again after TROUBLE_SECONDS, as long as it lasts."""
+    """Warnings about what goes on, as long as it lasts: each wording once in ten minutes, and of each trouble a few."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self._name = name
         self._clock = clock
-        self._said_at: dict[str, float] = {}  # by what they are about: a few, and one a member
+        self._said: dict[str, tuple[float, set[str]]] = {}  # since when, by what they are about: a few, one a member
+        self._silent_until: dict[str, float] = {}  # likewise
 
     def say(self, about: str, text: str) -> None:
         now = self._clock.monotonic()
-        if now - self._said_at.get(about, -TROUBLE_SECONDS) >= TROUBLE_SECONDS:
-            self._said_at[about] = now
+        if now < self._silent_until.get(about, now):
+            return
+        began_at, wordings = self._said.get(about, (now, set()))
+        if now - began_at >= _WINDOW_SECONDS:
+            began_at, wordings = now, set()
+        if text not in wordings and len(wordings) < _MAX_WORDINGS:
+            self._said[about] = began_at, wordings | {text}
             logger.warning("raft_%s node=%s %s", about, self._name, text)
 
     def put_off(self, about: str, seconds: float) -> None:
         """Say nothing about it for so long: it may pass."""
-        self._said_at[about] = self._clock.monotonic() + seconds - TROUBLE_SECONDS
+        self._silent_until[about] = self._clock.monotonic() + seconds

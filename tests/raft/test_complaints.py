@@ -1,10 +1,10 @@
-"""Complaints about others: each once, and not too many of them; what goes on, each time after a while."""
+"""Complaints about others: each once, and not too many of them; what goes on, once in ten minutes."""
 
 from __future__ import annotations
 
 import pytest
 
-from raftcron.raft.complaints import TROUBLE_SECONDS, Complaints, Troubles
+from raftcron.raft.complaints import Complaints, Troubles
 from raftcron.raft.inbox import Inbox
 from tests.raft.transport_world import HandClock
 
@@ -30,25 +30,41 @@ def test_complaints_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records[-1].getMessage() == "cause 1 again"
 
 
-def test_a_members_nonsense_is_told_each_three_seconds(caplog: pytest.LogCaptureFixture) -> None:
-    """All of it is counted; of each member one line, however much comes, as long as it goes on."""
+def test_a_members_nonsense_is_told_once_in_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
+    """All of it is counted; of each member one line, however much comes, and another one if it still goes on."""
     clock = HandClock()
     inbox = Inbox("n1", Troubles("n1", clock).say)
-    for _ in range(600):  # a minute of two hundred messages a second
-        for number in range(10):
+    for _ in range(200):  # for two hundred minutes
+        for _ in range(10):
             for peer in ("n2", "n3"):
-                inbox.take(peer, f"kind {number}" + "x" * 1000 + "\n\x1b", number)
-        clock.seconds += 0.1
-    assert inbox.bad_messages == {"n2": 6000, "n3": 6000}
+                inbox.take(peer, "of no kind", None)
+        clock.seconds += 60.0
+    assert inbox.bad_messages == {"n2": 2000, "n3": 2000}
+    line = "raft_bad_message_from_{} node=n1 kind='of no kind' dropped: kind: 'of no kind' is not known"
+    assert [record.getMessage() for record in caplog.records] == [line.format(peer) for peer in ("n2", "n3")] * 20
+
+
+def test_a_member_that_words_its_nonsense_anew_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Ten wordings in ten minutes, each bounded and fit to be printed."""
+    clock = HandClock()
+    inbox = Inbox("n1", Troubles("n1", clock).say)
+    for number in range(6000):  # an hour
+        inbox.take("n2", f"kind {number}" + "x" * 1000 + "\n\x1b", number)
+        clock.seconds += 0.6
+    assert inbox.bad_messages == {"n2": 6000}
     lines = [record.getMessage() for record in caplog.records]
-    for peer in ("n2", "n3"):
-        assert (
-            60 / TROUBLE_SECONDS - 1
-            <= sum(f"bad_message_from_{peer} " in line for line in lines)
-            <= 60 / TROUBLE_SECONDS
-        )
-    assert len(lines) <= 2 * 60 / TROUBLE_SECONDS
+    assert len(set(lines)) == len(lines) == 6 * 10
     assert all(line.isprintable() and len(line) < 300 for line in lines)
+
+
+def test_a_trouble_that_changes_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is to be told of it beside what was told, at once."""
+    clock = HandClock()
+    troubles = Troubles("n1", clock)
+    for text in ("waiting for n2, n3", "waiting for n2, n3", "waiting for n3", "waiting for n3"):
+        troubles.say("formation", text)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"raft_formation node=n1 waiting for {names}" for names in ("n2, n3", "n3")]
 
 
 def test_a_trouble_that_may_pass_is_put_off(caplog: pytest.LogCaptureFixture) -> None:

@@ -184,6 +184,22 @@ async def test_slow_and_silent(
     await is_unharmed(world, node, tls=tls.get("n1"))
 
 
+async def gets_in_between(world: World, node: Node, tls: PeerTls | None) -> None:
+    """A peer is let in and heard, from a host whose places are all taken, while the strangers stand."""
+    crowd = 3 * PATIENT.max_strangers_per_host
+    await eventually(lambda: len(node.transport._strangers) == crowd)
+    peer = world.node("n1", tls=tls)
+    peer.meet(node.name, node.port)
+    await peer.start()
+    await connected(peer, node)
+    assert peer.transport.send(node.name, "test", "in between")
+    await eventually(lambda: node.messages == ["in between"])
+    assert crowd - 2 <= len(node.transport._strangers) <= crowd  # one or two attempts of the peer's took their places
+    await peer.transport.stop()
+    await eventually(lambda: ("refused", "n1") in node.events)  # the last that is heard of it
+    node.events.clear()
+
+
 @pytest.mark.parametrize("is_secured", [False, True])
 async def test_thousands_of_connections(
     world: World, certificates: dict[str, PeerTls], is_secured: bool, caplog: pytest.LogCaptureFixture
@@ -207,6 +223,8 @@ async def test_thousands_of_connections(
                 writer.write(half)
             await eventually(lambda: len(node.transport._links) <= 3 * PATIENT.max_strangers_per_host)
             most = max(most, len(node.transport._links))
+            if burst == 12:
+                await gets_in_between(world, node, tls=tls.get("n1"))
             for _, writer in opened:
                 writer.transport.abort()
         peak = tracemalloc.get_traced_memory()[1]
