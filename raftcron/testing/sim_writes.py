@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from raftcron.testing.sim_node import Life
 
 LOOK_SECONDS = 0.001  # a batch is the last one for some milliseconds
+SNAPSHOT_LOOK_SECONDS = 0.02
 WRITE_SECONDS = 3.0  # until something is written, and may be lost
 SNAPSHOT_SECONDS = 15.0  # until one is written
 SNAPSHOT_SHARE = 0.4
@@ -62,7 +63,7 @@ class FlippedWrites:
         if self._dice.random() < SNAPSHOT_SHARE:
             self._happened("flipped write", name, "of a snapshot")
             disk.flipped, disk.flips_next = None, SNAPSHOTS
-            self._until_found_out(name, cluster.now + SNAPSHOT_SECONDS)
+            self._until_flipped(name, life, cluster.now + SNAPSHOT_SECONDS)
         else:
             is_last = self._dice.random() < LAST_SHARE
             self._happened("flipped write", name, "that is the last" if is_last else "that others follow")
@@ -72,22 +73,26 @@ class FlippedWrites:
 
     # ---- snapshots
 
-    def _until_found_out(self, name: str, latest: float) -> None:
+    def _until_flipped(self, name: str, life: Life, latest: float) -> None:
+        cluster, disk = self._cluster, self._cluster.disks[name]
+        if disk.flips_next != SNAPSHOTS:
+            flip, disk.flipped = disk.flipped, None  # nothing is put right, nor as it was meant
+            if flip is not None:  # else its machine has another disk
+                self._until_found_out(name, life, flip)
+        elif cluster.now > latest:
+            disk.flips_next = None
+        else:
+            cluster.conductor.after(SNAPSHOT_LOOK_SECONDS, self._until_flipped, name, life, latest)
+
+    def _until_found_out(self, name: str, life: Life, flip: Flip) -> None:
         cluster = self._cluster
-        disk = cluster.disks[name]
-        flip = disk.flipped
-        if disk.flips_next == SNAPSHOTS:
-            if cluster.now > latest:
-                disk.flips_next = None
-                return
-        elif flip is None or all(file is not flip.file for file in disk.files.values()):
-            cluster.counts["flipped writes of snapshots found out"] += 1
-            disk.flipped = None
-            return
-        elif any(file is flip.file and path.suffix == ".snapshot" for path, file in disk.files.items()):
+        paths = [path for path, file in cluster.disks[name].files.items() if file is flip.file]
+        if not paths:
+            cluster.counts["flipped writes of snapshots found out"] += cluster.lives.get(name) is life
+        elif paths[0].suffix == ".snapshot":
             cluster.checks.fail(sim_checks.FATAL, f"{name} counts on a snapshot that is not what it wrote")
-            return
-        cluster.conductor.after(0.02, self._until_found_out, name, latest)
+        else:
+            cluster.conductor.after(SNAPSHOT_LOOK_SECONDS, self._until_found_out, name, life, flip)
 
     # ---- the journal
 
