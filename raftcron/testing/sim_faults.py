@@ -301,7 +301,8 @@ class Faults:
             self._heal_links()
             return
         cluster.network.cut(*link)  # also if something else that was wrong has healed it
-        follower.log._compaction._is_wanted = True  # by chance its snapshots are due at other times than the leader's
+        if follower.node.is_ready:  # a node that has just begun has no snapshot due: nothing has applied yet
+            follower.log._compaction._is_wanted = True  # by chance they are due at other times than the leader's
         cluster.conductor.after(0.02, self._until_it_forgets, follower, leader, latest)
 
     def _isolate(self) -> None:
