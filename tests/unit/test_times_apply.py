@@ -81,6 +81,24 @@ def test_a_calendar_waits_for_what_was_written_since_the_leader_looked() -> None
     assert (job.decided_through, job.fired) == (3_000, 2)
 
 
+@pytest.mark.parametrize(("until", "is_over"), [(2_500, True), (3_500, True), (3_501, False)])
+def test_a_calendar_waits_for_a_pause_that_is_over_and_was_written_since(until: int, is_over: bool) -> None:
+    """What the job owes since is owed under the old calendar; one that is paused beyond the instant owes nothing."""
+    machine = cluster()
+    put_calendar(machine)
+    job = machine.put(exclude=["x"])
+    machine.done(c.PauseJob("job", [], job.revision, until=until))
+    looked, seen = machine.state.index, machine.state.calendars["x"].revision
+    machine.put(exclude=["x"], description="paused still")
+    assert job.paused
+    machine.at = 3_500
+    put = c.PutCalendar("x", CHRISTMAS, 3_500, [], seen, seen_index=looked)
+    if is_over:
+        assert machine.refused(put) == "stale"
+    else:
+        machine.done(put)
+
+
 def test_a_calendar_does_not_wait_for_jobs_that_owe_nothing_until_it_holds() -> None:
     """One that is paused, one that was written at a later instant, and one that was not written since."""
     machine = cluster()

@@ -59,13 +59,17 @@ def put(state: State, context: Context, command: PutCalendar) -> Outcome:
 def _have_changed(state: State, command: PutCalendar, seen_index: int) -> bool:
     """Whether a job of the calendar was written since the leader looked, and may owe something until `holds_from`.
 
-    Nobody has decided that under what the calendar said: a job resumed with what it missed, or one that is new.
+    Nobody has decided that under what the calendar said: a job resumed with what it missed, one whose pause is over by
+    then and has not been ended yet, or one that is new.
     """
     if state.index <= seen_index:
         return False
     jobs = (state.by_uid[uid] for uid in state.calendar_jobs.get(command.name, ()))
     return any(
-        job.revision > seen_index and not job.paused and job.decided_through < command.holds_from for job in jobs
+        job.revision > seen_index
+        and (not job.paused or job.is_pause_over(command.holds_from))
+        and job.decided_through < command.holds_from
+        for job in jobs
     )
 
 
