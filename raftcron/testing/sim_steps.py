@@ -48,6 +48,7 @@ class _Ends(NamedTuple):
 
     since: int  # its index
     states: set[str]
+    before: _Ends | None  # those of an earlier entry, without their own
 
 
 class Steps:
@@ -78,7 +79,7 @@ class Steps:
         if is_end and run.uid in state.by_uid:  # of a job that is gone nothing follows
             ends = self._ends.get(run.job)
             if ends is None or ends.since < index:
-                ends = self._ends[run.job] = _Ends(index, set())
+                ends = self._ends[run.job] = _Ends(index, set(), ends and ends._replace(before=None))
             ends.states.add(run.state)
 
     def entry(self, index: int, command: c.Command, state: State) -> None:
@@ -119,11 +120,16 @@ class Steps:
             self._counts[f"rule: retry.on {kind}"] += 1
 
     def _follow_joined(self, index: int, run: Run, policy: Policy) -> None:
-        """Each parent has ended since its last run, the newest time as it asks for."""
+        """Each parent has ended since its last run, the newest time as it asks for.
+
+        Of an entry that ends runs of several parents rows do not tell the order: what follows the end of one may come
+        before that of another, and go by the end before.
+        """
         since = self._followed.get(run.uid, 0)
         for parent, on in policy.after:
             ends = self._ends.get(parent)
-            if ends is None or ends.since < since or not ends.states & COUNTING[on]:
+            newest = [ends] if ends is None or ends.since < index else [ends, ends.before]
+            if not any(one and one.since >= since and one.states & COUNTING[on] for one in newest):
                 self._fail(JOINED, f"{run.id} follows at {index} on {run.follows}; of {parent} there is {ends}")
         self._followed[run.uid] = index
         self._counts["rule: join all"] += 1
