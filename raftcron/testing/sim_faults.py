@@ -291,12 +291,9 @@ class Faults:
     def _until_it_forgets(self, follower: Life, leader: Life, latest: float) -> None:
         cluster, link = self._cluster, (follower.name, leader.name)
         are_up = all(cluster.lives.get(life.name) is life for life in (follower, leader))
-        if self.are_over or not are_up or not leader.log._core.is_leader or cluster.now > latest:
-            cluster.network.sever(*link)
-            self._heal_links()
-            return
+        is_over = self.are_over or not are_up or not leader.log._core.is_leader or cluster.now > latest
         match, forgotten = leader.log._core.match_index(follower.name), follower.log._journal.first_index
-        if leader.log._journal.first_index <= match < forgotten:
+        if is_over or leader.log._journal.first_index <= match < forgotten:
             cluster.network.sever(*link)
             self._heal_links()
             return

@@ -443,8 +443,8 @@ def _offer(term: int, index: int, entry_term: int) -> dict[str, Any]:
     return {"type": "offer", **offer._asdict()}
 
 
-def test_a_follower_whose_entries_are_gone_is_offered_a_snapshot_with_each_heartbeat(stage: Stage) -> None:
-    """It gets no entries, and its answers count like those of others."""
+def _lead_and_forget(stage: Stage) -> None:
+    """A leader whose log begins with entry 15, and n4, which has come with entry 1 alone."""
     stage.lead()
     for number in range(20):
         stage.core.append(b"\x00%d" % number)
@@ -453,10 +453,14 @@ def test_a_follower_whose_entries_are_gone_is_offered_a_snapshot_with_each_heart
         stage.answer(peer, 22)
     stage.core.step()
     stage.journal.compact(15)
-    stage.snapshot = Offer(0, 0, "15-1-" + "0" * 32, 15, 1, 100, "c1", b"")
     stage.core.connected("n4")  # of which nothing is known: goes on from entry 2
-    probe = stage.core._flows["n4"].probe
-    stage.core.receive("n4", _answer(1, 2, probe=probe, reset=True))
+    stage.core.receive("n4", _answer(1, 2, probe=stage.core._flows["n4"].probe, reset=True))
+
+
+def test_a_follower_whose_entries_are_gone_is_offered_a_snapshot_with_each_heartbeat(stage: Stage) -> None:
+    """It gets no entries, and its answers count like those of others."""
+    _lead_and_forget(stage)
+    stage.snapshot = Offer(0, 0, "15-1-" + "0" * 32, 15, 1, 100, "c1", b"")
     stage.sent.clear()
     stage.core._time.now += 0.1  # type: ignore[attr-defined]
     stage.core.step()
@@ -472,16 +476,7 @@ def test_a_follower_whose_entries_are_gone_is_offered_a_snapshot_with_each_heart
 
 def test_a_follower_whose_entries_are_gone_hears_a_leader_that_has_no_snapshot(stage: Stage) -> None:
     """Its newest one has rotted, and another is being written: both stay in office and in touch meanwhile."""
-    stage.lead()
-    for number in range(20):
-        stage.core.append(b"\x00%d" % number)
-    stage.core.step()
-    for peer in ("n2", "n3"):
-        stage.answer(peer, 22)
-    stage.core.step()
-    stage.journal.compact(15)
-    stage.core.connected("n4")
-    stage.core.receive("n4", _answer(1, 2, probe=stage.core._flows["n4"].probe, reset=True))
+    _lead_and_forget(stage)
     for _ in range(3):
         stage.sent.clear()
         stage.core._time.now += 0.1  # type: ignore[attr-defined]
