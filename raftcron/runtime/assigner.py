@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from raftcron.core.commands import Assign, Assignment, Command, Divide, Expire, Parting, Place, Token, Unassign
-from raftcron.core.model import ASSIGNED, ON_ALL, ON_LEADER, ON_STICKY, QUEUED, Run
+from raftcron.core.model import ACTIVE, ASSIGNED, ON_ALL, ON_LEADER, ON_STICKY, QUEUED, Run
 from raftcron.core.placement import Lane, Tags, choose, is_process, matching, part_names
 from raftcron.core.policy import start_deadline, waiting_since
 from raftcron.core.state import State
@@ -27,6 +27,8 @@ PARTS_AT_ONCE = 10_000  # parts that have not ended; beyond it what is to be div
 PACED_PARTS_AT_ONCE = PARTS_AT_ONCE // 2  # beyond it what is caught up waits: the rest is for what falls due now
 PARTS_PER_ENTRY = 1_000  # about 15 ms of apply
 STICKY_LOOKS = 100  # runs of a lane that wait for one node each
+RETURN_WAIT_MS = 10  # from the first assignment of a run that came back unstarted to the next one; doubled each time
+RETURN_WAIT_MAX_MS = 1_000
 
 _Wish = tuple[str | None, Tags, str | None]  # what a run demands of its node; the leader's name where it has to be that
 
@@ -97,6 +99,7 @@ class Assigner:
         self._moving = moving
         self._is_ending = is_ending
         self._assigning: dict[str, _Held] = {}
+        self._returns = _Returns()
         self._matched: dict[_Wish, int] = {}  # when a live node was last seen that meets it
         self._scanned = 0  # place in the queue up to which deadlines were looked at
         self._backlog = 0
@@ -105,6 +108,7 @@ class Assigner:
     def begin(self, now: int) -> None:
         """A new lead: nothing of a former one is under way."""
         self._assigning.clear()
+        self._returns = _Returns()
         self._matched.clear()
         self._backlog = self._scanned = 0
         self._starts.begin(now)
@@ -154,6 +158,7 @@ class Assigner:
         state = self._machine.state
         if not state.is_alive(self._node, self._machine.incarnation):
             return  # this life is not announced yet
+        self._returns.now = now
         self._starts.refill(now)
         self._divisions.refill(now)
         places = {place.node: place for place in self.live()}
@@ -163,7 +168,7 @@ class Assigner:
         chosen: list[Assignment] = []
         partings: list[Parting] = []
         late: list[str] = []
-        heads = _Heads(self._open_lanes(room, list(places), now), self._is_busy)
+        heads = _Heads(self._open_lanes(room, list(places), now), self._is_out)
         sticky_looks = STICKY_LOOKS
         parts = sum(map(len, state.active_parts.values())) if any(lane.is_whole for lane in state.lanes) else 0
         while len(chosen) + len(late) < RUNS_PER_LOOK and (head := heads.pop()) is not None:
@@ -193,6 +198,7 @@ class Assigner:
                     continue
                 held = self._assigning[run.id] = _Held(node, state.is_process(node, lane.process), lane.group)
                 room.take(held)
+                self._returns.note(run)
                 chosen.append(Assignment(run.id, places[node], start=node == self._node))
             if lane.is_paced:
                 pace.take(size)
@@ -230,6 +236,12 @@ class Assigner:
 
     def _is_busy(self, run: Run) -> bool:
         return run.id in self._assigning or run.id in self._moving
+
+    def _is_out(self, run: Run) -> bool:
+        """Whether a run takes no part in this look; one that has waited too long does, since it ends."""
+        if self._is_busy(run):
+            return True
+        return self._returns.holds(run) and not self.is_expired(run, self._returns.now)
 
     def _choose(self, lane: Lane, run: Run, places: dict[str, Place], room: _Room, turn: int) -> str | None:
         if not room.has_group_room(lane.group):
@@ -334,13 +346,60 @@ class Assigner:
                 found.setdefault(lane.node, {}).update(runs)
         return found
 
-    # ---- the pace of catching up
+    def forget(self) -> None:
+        """What has ended comes back no more; looked at in each sweep."""
+        self._returns.forget(self._machine.state)
+
+    # ---- when to look again
 
     def milliseconds_to_wait(self) -> float | None:
         """When to look again although nothing changes; None: not before something does."""
+        waits: list[float] = [*self._returns.waits(self._machine.state)]
         if any(lane.is_paced for lane in self._machine.state.lanes):
-            return 1000 / self._starts.rate
-        return None
+            waits.append(1000 / self._starts.rate)
+        return min(waits, default=None)
+
+
+class _Returns:
+    """Runs that nodes have given back unstarted, and when each may be given away again.
+
+    A start gate may refuse for as long as its reason lasts: a node whose clock is ahead refuses what is past its start
+    deadline there, and not here.  At once again and again, that would be thousands of entries a second.  The first
+    return costs nothing; from the second on the time between two assignments doubles, up to `RETURN_WAIT_MAX_MS`.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0  # milliseconds, as of the look under way
+        self._waits: dict[str, tuple[int, int]] = {}  # since when, and for how long
+
+    def note(self, run: Run) -> None:
+        """The run is given to a node now."""
+        if run.fencing_token and not (run.attempts and run.attempts[-1].fencing_token == run.fencing_token):
+            _, wait = self._waits.get(run.id, (0, RETURN_WAIT_MS // 2))
+            self._waits[run.id] = self.now, min(2 * wait, RETURN_WAIT_MAX_MS)
+
+    def holds(self, run: Run) -> bool:
+        """Whether the run has to wait."""
+        return run.id in self._waits and self._left(run.id) > 0
+
+    def waits(self, state: State) -> Iterator[int]:
+        """How long each that is queued has to wait, in milliseconds."""
+        for run_id in self._waits:
+            if run_id in state.queued and (left := self._left(run_id)) > 0:
+                yield left
+
+    def forget(self, state: State) -> None:
+        """Keep what may come back once more."""
+        self._waits = {
+            run_id: wait
+            for run_id, wait in self._waits.items()
+            if (run := state.runs.get(run_id)) is not None and run.state in ACTIVE
+        }
+
+    def _left(self, run_id: str) -> int:
+        since, wait = self._waits[run_id]
+        passed = self.now - since
+        return wait - passed if passed >= 0 else 0  # a clock that was set back holds nothing up
 
 
 class _Pace:

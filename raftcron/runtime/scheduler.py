@@ -153,6 +153,7 @@ class Scheduler:
             self._next_sweep = now + int(SWEEP_SECONDS * 1000)
             yield from self._lose()
             yield from self.assigner.take_back()
+            self.assigner.forget()
             if self._time.may_decide:
                 yield from self._time_out(now)
                 yield from self.assigner.expire(now)

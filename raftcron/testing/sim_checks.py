@@ -71,6 +71,7 @@ DUE = sim_decisions.DUE
 PLACED = sim_steps.PLACED
 IN_TIME = sim_steps.IN_TIME
 JOINED = sim_steps.JOINED
+PATIENT = sim_steps.PATIENT
 I14 = "I14 replay gives the same state"
 EPOCH = "no entry of another epoch counts"
 NEWER = "what a later release writes is refused by name"

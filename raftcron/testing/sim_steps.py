@@ -34,6 +34,9 @@ I2 = "I2 one start an attempt"
 PLACED = "an attempt goes to a node that takes it"
 IN_TIME = "a start between due and deadline"
 JOINED = "what follows several waits for all of them"
+PATIENT = "what comes back unstarted is not given away at once for ever"
+
+GIVEN_AT_MOST = 100  # times in one lead, to one attempt: some ten at once, then one a second
 
 BROKEN = "broken"
 COUNTING = {  # which ends a job may ask for
@@ -60,6 +63,7 @@ class Steps:
         self._ends: dict[str, _Ends] = {}  # by the job's name
         self._followed: dict[int, int] = {}  # job -> index since when ends count for it: its last run, or its pause
         self._joined: list[Run] = []  # that this entry has made
+        self._given: dict[str, tuple[int, int, int]] = {}  # run -> epoch, attempt, and how often it got a node there
 
     def row(self, index: int, was: str, attempt: int, token: int, run: Run, state: State) -> None:
         """An entry has changed a run, which `was` in this state, attempt and token; empty: it is new."""
@@ -93,7 +97,12 @@ class Steps:
             self._counts[f"drains {'begun' if command.drained else 'ended'}"] += 1
 
     def _follow_place(self, index: int, run: Run, policy: Policy, state: State) -> None:
-        """It is given to a node that takes new runs and carries the tags."""
+        """It is given to a node that takes new runs and carries the tags, and not over and over at once."""
+        epoch, attempt, times = self._given.get(run.id, (0, 0, 0))
+        times = times + 1 if (epoch, attempt) == (state.epoch, run.attempt) else 1
+        self._given[run.id] = state.epoch, run.attempt, times
+        if times > GIVEN_AT_MOST:
+            self._fail(PATIENT, f"attempt {run.attempt} of {run.id} gets a node for the {times}th time at {index}")
         node = state.nodes[run.node or ""]
         if node.drained:
             self._fail(PLACED, f"{run.id} is given to {node.name} at {index}, which is drained")

@@ -542,6 +542,9 @@ MUTANTS: dict[str, Mutant] = {
         {sim_checks.MOVED},
         says="a part of a broadcast to",
     ),
+    "what comes back is given away at once": Mutant(
+        [(assigner._Returns, "holds", lambda *_: False)], {sim_checks.PATIENT}, says="gets a node for the"
+    ),
     "a jitter reaches its bound": Mutant(
         [(Times, "due_at", off_rules.due_after_the_whole_jitter)], {sim_checks.DUE}, says="its jitter is"
     ),

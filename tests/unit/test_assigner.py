@@ -17,9 +17,11 @@ from raftcron.core.commands import (
     Expire,
     Fire,
     Lead,
+    NotStarted,
     Place,
     PutGroup,
     PutJob,
+    Token,
 )
 from raftcron.core.model import Run
 from raftcron.runtime.assigner import RUNS_PER_LOOK, Assigner
@@ -66,9 +68,9 @@ class Stage:
         )
         self.assigner.begin(NOW)
 
-    def write(self, command: Command) -> None:
+    def write(self, command: Command, at: int = NOW) -> None:
         self.index += 1
-        self.machine.apply(self.index, encode_entry(Entry(self.machine.state.epoch, NOW, command)))
+        self.machine.apply(self.index, encode_entry(Entry(self.machine.state.epoch, at, command)))
         self.machine.applied(self.index)
 
     def queue(self, name: str, count: int, **fields: Any) -> None:
@@ -81,11 +83,11 @@ class Stage:
         self.write(Decide(Place("n1", 0), [Decision(job.uid, job.revision, NOW, fires)]))
         assert len([run for run in self.machine.state.queued.values() if run.job == name]) == count
 
-    def look(self) -> list[Command]:
+    def look(self, now: int = NOW) -> list[Command]:
         """What is proposed now, and taken."""
-        commands = list(self.assigner.assign(NOW, may_expire=True))
+        commands = list(self.assigner.assign(now, may_expire=True))
         for command in commands:
-            self.write(command)
+            self.write(command, now)
             if isinstance(command, Assign):
                 self.assigner.settled(command)
         return commands
@@ -159,3 +161,34 @@ def test_a_broadcast_is_divided_among_those_that_were_heard() -> None:
     assert isinstance(assign, Assign)
     assert sorted(one.place.node for one in assign.assignments) == ["n1", "n2", "n3"]
     assert [one.start for one in assign.assignments if one.place.node == "n1"] == [True]
+
+
+def test_what_a_node_gives_back_over_and_over_is_given_away_ever_more_slowly() -> None:
+    """Once at once, then after ever longer waits, to a second; others do not wait for it, nor does its end."""
+    stage = Stage()
+    stage.queue("refused", 1, start_deadline="10s")
+
+    def give_back(now: int) -> bool:
+        commands = stage.look(now)
+        given = [one.run for command in commands if isinstance(command, Assign) for one in command.assignments]
+        refused = [run for run_id in given if (run := stage.machine.state.runs[run_id]).job == "refused"]
+        stage.write(NotStarted([Token(run.id, run.fencing_token) for run in refused]))
+        return bool(refused)
+
+    looks = range(NOW, NOW + 5_000)
+    times = [now - NOW for now in looks if give_back(now)]
+    assert times == [0, 1, 11, 31, 71, 151, 311, 631, 1_271, 2_271, 3_271, 4_271]
+    assert stage.assigner.milliseconds_to_wait() == 272, "until it is looked at next"
+
+    stage.queue("other", 1)
+    [assign] = stage.look(NOW + 5_000)
+    assert isinstance(assign, Assign)
+    assert [stage.machine.state.runs[one.run].job for one in assign.assignments] == ["other"]
+
+    assert give_back(NOW - 60_000), "the clock was set back"
+    assert [type(command) for command in stage.look(NOW - 60_000 + 500)] == [], "and it waits from there"
+    [expire] = stage.look(NOW + 20_000)
+    assert isinstance(expire, Expire)
+    stage.assigner.forget()
+    assert stage.assigner.milliseconds_to_wait() is None
+    assert not stage.assigner._returns._waits
