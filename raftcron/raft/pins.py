@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
+import linecache
 from collections.abc import Callable
 from typing import Any
 
@@ -52,11 +52,38 @@ def source_of(name: str) -> str:
     """The source of a pinned name, `module.Class.method` inside pysyncobj; empty if there is none."""
     module, *parts = name.split(".")
     found: Any = engine_copy.engine if module == "syncobj" else getattr(pysyncobj, module)
+    lines = linecache.getlines(found.__file__)
     for part in parts:
         found = getattr(found, f"_{found.__name__}{part}" if part.startswith("__") and part[-1] != "_" else part, None)
         if found is None:
             return ""
-    return inspect.getsource(found)
+    if isinstance(found, type):
+        heads = (f"class {found.__name__}(", f"class {found.__name__}:")
+        first = next((at for at, line in enumerate(lines) if line.startswith(heads)), len(lines))
+    else:
+        first = found.__code__.co_firstlineno - 1
+    return "".join(lines[first : _end_of_block(lines, first)]) if first < len(lines) else ""
+
+
+def _end_of_block(lines: list[str], first: int) -> int:
+    """Behind the last line of the block that begins at `first`: the last one with text before one that is no deeper.
+
+    Where the text up to there is the pinned one, nothing of the block can follow.  `inspect.getsource` tells the same,
+    but reads each class and method by its tokens: a sixth of the time that a node takes to start.
+    """
+    end = first + 1
+    while not lines[end - 1].lstrip().startswith(("def ", "class ")):  # decorators
+        end += 1
+    for at in range(end, len(lines)):
+        if lines[at].strip():
+            if _depth(lines[at]) <= _depth(lines[first]):
+                break
+            end = at + 1
+    return end
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def check_engine(version: str, source_of: Callable[[str], str] = source_of) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
 import time
 from collections.abc import Iterator
@@ -26,6 +27,16 @@ from tests.raft.virtual import Disk, VirtualLoop
 def test_the_installed_engine_is_the_one_that_is_mended() -> None:
     """Version and pinned sources agree; each pinned name exists."""
     pins.check_engine(pysyncobj.version.VERSION, pins.source_of)
+
+
+@pytest.mark.parametrize("name", [line.split()[0] for line in pins._PINNED.strip().split("\n")])
+def test_the_source_of_a_pinned_name_is_all_of_it(name: str) -> None:
+    """What is hashed is what Python's own reader of sources finds."""
+    module, *parts = name.split(".")
+    found: Any = engine if module == "syncobj" else getattr(pysyncobj, module)
+    for part in parts:
+        found = getattr(found, f"_SyncObj{part}" if part.startswith("__") and part != "__init__" else part)
+    assert pins.source_of(name) == inspect.getsource(found) != ""
 
 
 def test_another_version_of_the_engine_is_refused() -> None:
