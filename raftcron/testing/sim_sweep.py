@@ -126,7 +126,8 @@ class Memory:
     def __init__(self, directory: Path, root: Path) -> None:
         directory.mkdir(exist_ok=True)
         (directory / ".gitignore").write_text("*\n")
-        self.path = directory / f"{source_hash(root)}.jsonl"
+        self.code = source_hash(root)
+        self.path = directory / f"{self.code}.jsonl"
 
     def load(self) -> dict[int, Played]:
         """By seed; a line that a sitting's end has torn is played again."""

@@ -22,7 +22,7 @@ import pytest
 from raftcron.raft import election, guard, membership, reads, seam, transport
 from raftcron.runtime import worker
 from raftcron.runtime.leases import LeaseTimes
-from raftcron.testing import sim_checks, sim_sweep
+from raftcron.testing import sim_checks, sim_sittings, sim_sweep
 from raftcron.testing.sim_checks import Violation
 from raftcron.testing.sim_cluster import Cluster
 from raftcron.testing.sim_story import ALWAYS_SEEN, MANY_SEEDS, SEEN_IN_MANY, Result, Story
@@ -69,7 +69,10 @@ class Script:
         monkeypatch.setattr(sys, "path", list(sys.path))
         loader.exec_module(self._module)
         self.memory = Memory(directory, ROOT)
-        vars(self._module).update(Memory=lambda *_: self.memory, Story=self._story, play_all=self._play_all)
+        self.sittings = directory / "sweeps.jsonl"
+        vars(self._module).update(
+            Memory=lambda *_: self.memory, SITTINGS=self.sittings, Story=self._story, play_all=self._play_all
+        )
         self._monkeypatch, self._capture = monkeypatch, capture
         self.course: Callable[[int], Played] = passed
         self.played: list[int] = []
@@ -241,6 +244,54 @@ def test_a_defect_of_the_simulation_ends_a_sweep_with_its_seed_and_totals(
     lines = script.printed.splitlines()
     assert lines[-1] == "FAILED: the simulation itself: seed 2: ZeroDivisionError('in a checker')"
     assert {"seeds: 2", "failed: 0"} <= set(lines)
+
+
+def test_what_sittings_of_several_versions_came_to_is_added_up(script: Script) -> None:
+    """A seed counts once, as it went in its newest version; what is left is named, and the exit code says so."""
+    assert script("--swept", "0", "10") == 1
+    assert "FAILED: not played yet: 0-9" in script.printed
+
+    script.course = lambda seed: failed(seed) if seed == 3 else passed(seed, is_worth=seed != 5)
+    assert script("--seeds", "0", "6", "--keep") == 1
+    assert script("--swept", "0", "10") == 1
+    lines = script.printed.splitlines()
+    assert any(line.endswith("seeds 0-5; failed 3 (I2)") for line in lines)
+    assert {"seeds: 6", "seeds that count: 4", "failed: 1", "failed I2: 1", "do not count: 5"} <= set(lines)
+    assert "FAILED: not played yet: 6-9" in lines
+    assert f"{ALWAYS_SEEN[0]}: 6" in lines
+
+    script.memory.code, script.memory.path = "mended", script.memory.path.with_name("mended.jsonl")
+    script.course = passed
+    for first, end in ((3, 4), (5, 8), (8, 10)):
+        assert script("--seeds", str(first), str(end), "--keep") == 0
+    assert script("--swept", "0", "10") == 0
+    lines = script.printed.splitlines()
+    assert [line for line in lines if line.startswith("version ")][1].endswith("seeds 3, 5-9; failed none")
+    assert {"seeds: 10", "seeds that count: 10", "failed: 0"} <= set(lines)
+    assert f"{ALWAYS_SEEN[0]}: 12" in lines, "what was met counts as often as it was met"
+
+    script.memory.path.unlink()  # the same version on another machine
+    assert script("--seeds", "10", "12", "--keep") == 0
+    assert script("--swept", "0", "12") == 0
+    assert len(script.sittings.read_text().splitlines()) == 3
+
+
+def test_an_interrupted_sweep_keeps_what_it_has_played(script: Script) -> None:
+    def course(seed: int) -> Played:
+        if seed == 2:
+            raise KeyboardInterrupt
+        return passed(seed)
+
+    script.course = course
+    assert script("--seeds", "0", "6", "--keep") == 1
+    assert script("--swept", "0", "2") == 0
+
+
+def test_the_sittings_that_are_kept_can_be_read() -> None:
+    """Those in docs/, and none of them is left with a seed that fails."""
+    seeds, totals = sim_sittings.together(sim_sittings.load(ROOT / "docs" / "sweeps.jsonl"))
+    assert len(seeds) == totals.seeds > 0
+    assert totals.failures == []
 
 
 # A room that counts -> who says which branches it has.
