@@ -38,6 +38,7 @@ NOT_TOLD = {
     "raftcron.core.walk.MAX_WALL_S": "the end of the calendar",
     "raftcron.executors.frames.FRAME_BYTES_MAX": "internal: of a message to a process of the same node",
     "raftcron.runtime.alerts.SENDING_MAX": "internal: how many are sent at once; the others wait",
+    "raftcron.runtime.assigner.RETURN_WAIT_MAX_MS": "a wait, told in docs/executors.md",
     "raftcron.runtime.backup.OWED_MAX": "internal: decisions of one entry",
     "raftcron.runtime.bootstrap.REQUEST_BYTES_MAX": "internal: of a file that the command line writes",
     "raftcron.runtime.clocks.READS_MAX": "internal: looks at a clock",
