@@ -363,7 +363,7 @@ class Assigner:
 class _Returns:
     """Runs that nodes have given back unstarted, and when each may be given away again.
 
-    A start gate may refuse for as long as its reason lasts: a node whose clock is ahead refuses what is past its start
+    A start gate may refuse for as long as its reason lasts: a node whose time is ahead refuses what is past its start
     deadline there, and not here.  At once again and again, that would be thousands of entries a second.  The first
     return costs nothing; from the second on the time between two assignments doubles, up to `RETURN_WAIT_MAX_MS`.
     """
