@@ -221,7 +221,9 @@ class Node:
         self._leading = self._watched(self.scheduler.run())
         known = self.machine.state.nodes.get(self.name)
         if known is not None and known.drained:
-            self._leaving = asyncio.get_running_loop().create_task(leave_lead(self.name, self.machine, self.log))
+            self._leaving = asyncio.get_running_loop().create_task(
+                leave_lead(self.name, self.machine, self.log, self.farewell.is_ending)
+            )
 
     def fresh_at(self) -> float | None:
         """When this node last held all that was committed: as it sent the last heartbeat whose index it has applied."""

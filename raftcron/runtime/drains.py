@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from raftcron.core.commands import Command, Done, Drain
@@ -45,11 +46,16 @@ class Drains:
         return done
 
 
-async def leave_lead(node: str, machine: Machine, to: Log) -> None:
-    """A drained leader hands over to a voter that takes runs; where there is none it stays, and its runs wait."""
+async def leave_lead(
+    node: str, machine: Machine, to: Log, is_ending: Callable[[str], bool] = lambda peer: False
+) -> None:
+    """A drained leader hands over to a voter that takes runs; where there is none it stays, and its runs wait.
+
+    One that ends takes none either: it would hand the lead back at once, over and over, until it gave up.
+    """
     for peer in to.status().members:
         known = machine.state.nodes.get(peer.name)
-        if peer.name == node or known is None or known.drained:
+        if peer.name == node or known is None or known.drained or is_ending(peer.name):
             continue
         if peer.connected and peer.standing is Standing.VOTER:
             try:

@@ -60,6 +60,8 @@ class FlippedWrites:
         life, disk = cluster.lives[name], cluster.disks[name]
         if not life.is_started or not life.node.is_ready or disk.is_aside or disk.flips_next is not None:
             return
+        if disk.rotten is not None:  # what its next life refuses would be the rot, and the last batch gone beside it
+            return
         if self._dice.random() < SNAPSHOT_SHARE:
             self._happened("flipped write", name, "of a snapshot")
             disk.flipped, disk.flips_next = None, SNAPSHOTS
