@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from raftcron.testing import sim_checks, sim_targets
+from raftcron.testing.sim_checks import Violation
 from raftcron.testing.sim_story import Story
 from raftcron.testing.sim_sweep import Memory, Played, Totals, processes
 from raftcron.testing.sim_sweep import play as play_seed
@@ -37,6 +39,28 @@ def pool() -> Iterator[ProcessPoolExecutor]:
     """A process a core."""
     with ProcessPoolExecutor(processes(), multiprocessing.get_context("spawn"), gc.disable) as executor:
         yield executor
+        executor.shutdown(cancel_futures=True)
+
+
+class Begun(NamedTuple):
+    """One mutant's play, and where it is a script the same with all mends."""
+
+    found: Future[Violation | None]
+    mended: Future[Violation | None] | None
+
+
+@pytest.fixture(scope="module")
+def begun(request: pytest.FixtureRequest, pool: ProcessPoolExecutor) -> dict[str, Begun]:
+    """All that this run asks for, begun ahead of their tests: else one core waits while the other plays a mutant."""
+    names = [item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")]
+    return {
+        name: Begun(
+            pool.submit(play, name, recorded()[name]),
+            pool.submit(play, name, recorded()[name], is_mended=True) if MUTANTS[name].script is not None else None,
+        )
+        for name in names
+        if name in MUTANTS and name in recorded()
+    }
 
 
 def test_every_check_holds_in_as_many_whole_seeds_as_fit(pool: ProcessPoolExecutor) -> None:
@@ -71,15 +95,12 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_what_is_switched_off_is_caught(name: str, pool: ProcessPoolExecutor) -> None:
+def test_what_is_switched_off_is_caught(name: str, begun: dict[str, Begun]) -> None:
     """Without this mend a checker that promises to notice it does, in a recorded seed; with it nothing is wrong."""
     assert name in recorded(), f"no seed is known: scripts/simulate --mutants {name!r}"
-    seed = recorded()[name]
-    caught = pool.submit(play, name, seed)
-    clean = pool.submit(play, name, seed, is_mended=True) if MUTANTS[name].script is not None else None
-    found = caught.result()
+    found, mended = begun[name].found.result(), begun[name].mended
     assert is_as_promised(name, found), f"{found}; look for a new seed: scripts/simulate --mutants {name!r}"
-    assert clean is None or clean.result() is None
+    assert mended is None or mended.result() is None
 
 
 @pytest.mark.parametrize("what", coverage.ALL)
