@@ -23,7 +23,7 @@ from tests.simulation.switch import replaced
 FAULTS_OF_EACH = 4  # kill, restart, cut, pause
 SURE = 0.9  # the share of cells of which the rules allow one outcome alone, at least
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # it may have little of the machine
 
 Kind = tuple[Course, str, str]
 

@@ -15,7 +15,7 @@ PAIRS = 6  # decide, start, finish, requeue, assign, start, finish of a run that
 PAIRS_ON_THE_LEADER = 4  # there an assignment starts
 DELIVERIES = 2
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # it may have little of the machine
 
 
 def _play(cell: Cell) -> tuple[Cell, Outcome | str]:
