@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 TURN_SECONDS = 0.01  # of processor time: what the loop may be held for at most, on a machine as quick as the one below
-TRIES = 10  # a machine on which others work shows longer turns now and then
+TRIES = 10  # a machine on which others work shows longer turns now and then: what a host takes from it counts too
 REFERENCE_SECONDS = 0.018  # what `_reference` takes there: AMD EPYC, two idle cores, Python 3.11.7
 
 

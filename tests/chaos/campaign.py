@@ -321,11 +321,14 @@ class Campaign:
         await self._stand()
 
     async def _close(self, node: str, name: str) -> int:
-        """Let a job fire no more; since when.  A pause would hold what fell due just before it."""
+        """Let a job fire no more; through which time it was decided.  A pause would hold what fell due just before it.
+
+        Not `updated_at`: the change is stamped when it is proposed, a moment after it was planned.
+        """
         change = b'{"schedule": "%s"}' % NEVER.encode()
         headers = {"Content-Type": "application/merge-patch+json"}
         answer = await self.cluster.request(node, "PATCH", f"/v1/jobs/{name}", data=change, headers=headers)
-        return milliseconds(answer.expect(200).json["updated_at"])
+        return milliseconds(answer.expect(200).json["stats"]["counted_from"])
 
     async def _tolerantly(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Waits as long as a settling may take; whoever has no end by then is the checker's to name."""
