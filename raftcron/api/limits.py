@@ -132,7 +132,7 @@ def _answers() -> list[Row]:
 
 def _jobs() -> list[Row]:
     return [
-        ("names of jobs, calendars, tokens, secrets", "128 characters", "422"),
+        ("names of jobs, calendars, groups, tokens, secrets", "128 characters", "422"),
         ("definition of a job, as it is kept", _size(definition.DEFINITION_BYTES_MAX), "413"),
         ("texts of a job (description, labels)", f"{fields.TEXT_MAX:,} characters; labels 256", "422"),
         ("labels and the like of a job", f"{fields.LIST_MAX} of each", "422"),

@@ -21,7 +21,10 @@ main = Root(
         "cluster": ("raftcron.cli.cluster:cluster", "Look at the cluster, and change who belongs to it."),
         "token": ("raftcron.cli.token:token", "Make, list and revoke the tokens that clients show."),
         "audit": ("raftcron.cli.audit:audit", "Read and check the record of every write."),
-        "backup": ("raftcron.cli.backup:backup", "Save jobs, calendars, groups and secrets in a file."),
+        "backup": (
+            "raftcron.cli.backup:backup",
+            "Save jobs, calendars, groups, secrets and alert route in a file.",
+        ),
         "restore": ("raftcron.cli.backup:restore", "Put a backup in the place of what is there."),
         "import": ("raftcron.cli.imports:imports", "Print the jobs of crontabs, Kubernetes or Dkron."),
         "doctor": ("raftcron.cli.doctor:doctor", "Say what is wrong with the cluster, and what to do."),

@@ -26,7 +26,7 @@ RESTORE_SECONDS = 600.0  # until its answer; a million jobs take minutes
 @printed
 @remote
 def backup(file: Path, addr: Sequence[str], output: str) -> None:
-    """Save all jobs, calendars, groups and sealed secrets in FILE, as of one moment.
+    """Save jobs, calendars, groups, sealed secrets and the default route of alerts in FILE, as of one moment.
 
     FILE is replaced once the whole archive has come and is right; only its owner may read it.
     """
@@ -63,16 +63,17 @@ def backup(file: Path, addr: Sequence[str], output: str) -> None:
 @printed
 @remote
 def restore(file: Path, dry_run: bool, is_sure: bool, addr: Sequence[str], output: str) -> None:
-    """Put what FILE holds in the place of all jobs, calendars and groups: all or nothing.
+    """Put what FILE holds in the place of all jobs, calendars, groups and the default route of alerts: all or nothing.
 
-    Jobs that are not in FILE are deleted.  Times between the backup and now are not owed.
+    Those that are not in FILE are deleted.  Times between the backup and now are not owed.
     """
     from raftcron.client.api import BACKUP
     from raftcron.client.sync import Upload
 
     content = _checked(file)
     if not dry_run and not is_sure and sys.stdin.isatty():  # who is asked by a script has made up their mind
-        click.confirm(f"All jobs, calendars and groups that are not in {file} will be deleted. Go on?", abort=True)
+        gone = "All jobs, calendars and groups, and a default route of alerts, that are not in"
+        click.confirm(f"{gone} {file} will be deleted. Go on?", abort=True)
     nodes = client(addr, RESTORE_SECONDS)
     query: dict[str, Any] = {"dry_run": True} if dry_run else {}
     # The node checks, stages and swaps in all of it before it answers.

@@ -272,7 +272,7 @@ def pause(addr: Sequence[str], output: str, name: str, note: str | None, until: 
 
 @job.command()
 @named
-@click.option("--catch-up", is_flag=True, help="Make owed what fell into the pause; the misfire policy speaks of it.")
+@click.option("--catch-up", is_flag=True, help="Run what fell into the pause, too, as the job's misfire policy says.")
 @printed
 @remote
 def resume(addr: Sequence[str], output: str, name: str, catch_up: bool) -> None:

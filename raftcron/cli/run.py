@@ -112,7 +112,7 @@ def cancel(addr: Sequence[str], output: str, run_id: str) -> None:
 def retry(
     addr: Sequence[str], output: str, run_id: str, overlap: str | None, is_awaited: bool, is_followed: bool
 ) -> None:
-    """Run what an ended run was for once more, as a new run for the same scheduled time."""
+    """Run again what has ended, as a new run for the same scheduled time."""
     nodes, body = client(addr), {} if overlap is None else {"overlap": overlap}
     started = nodes.request("POST", path("runs", run_id, "retry"), body=body).body["run"]
     print_run(nodes, started, output, is_awaited=is_awaited, is_followed=is_followed)

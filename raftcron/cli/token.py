@@ -33,8 +33,10 @@ def token() -> None:
 
 @token.command()
 @click.argument("name", default="admin")
-@click.option("--role", type=click.Choice(["read", "operate", "admin"]), help="What it may do.  [admin for NAME admin]")
-@click.option("--prefix", default="", help="What the names of the jobs begin with that it is good for.  [all]")
+@click.option(
+    "--role", type=click.Choice(["read", "operate", "admin"]), help="What it may do; needed, but for NAME admin."
+)
+@click.option("--prefix", default="", help="Only for jobs whose names begin so.  [all]")
 @click.option(
     "--bootstrap",
     is_flag=True,
@@ -90,7 +92,7 @@ def _bootstrap(name: str, data_dir: Path | None) -> None:
 @reading
 @remote
 def list_(addr: Sequence[str], output: str) -> None:
-    """List tokens, without what proves them."""
+    """List tokens: names, roles and prefixes, never what a client shows."""
     print_list(client(addr).things("tokens"), output, "name", COLUMNS)
 
 
@@ -99,7 +101,7 @@ def list_(addr: Sequence[str], output: str) -> None:
 @printed
 @remote
 def revoke(name: str, addr: Sequence[str], output: str) -> None:
-    """What shows this token is refused from now on."""
+    """Revoke a token: whoever shows it is refused from now on."""
     client(addr).delete_thing("tokens", name)
     click.echo(f"{PREFIX}token {name!r} is revoked", err=True)
     print_done(name, "revoked", output)

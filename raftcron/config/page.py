@@ -8,7 +8,7 @@ from raftcron.config.table import SETTINGS
 
 
 def page() -> str:
-    """docs/settings.md, written by `python -m raftcron.config > docs/settings.md`."""
+    """docs/settings.md, written by `python -m raftcron.config.page > docs/settings.md`."""
     lines = [
         "# Settings",
         "",

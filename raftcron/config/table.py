@@ -172,7 +172,7 @@ class Settings:
         default_text="none",
         is_secret=True,
     )
-    previous_cluster_secret_file: Path | None = _setting(PATH, None, CLUSTER, "File that holds that.")
+    previous_cluster_secret_file: Path | None = _setting(PATH, None, CLUSTER, "File that holds the former secret.")
     peer_cert: Path | None = _setting(
         PATH,
         None,
@@ -202,7 +202,7 @@ class Settings:
     )
 
     slots: int = _setting(WHOLE, 1000, WORK, "Runs at once on this node.", low=1, high=100_000)
-    process_slots: int = _setting(WHOLE, 100, WORK, "Of these, at most so many with a process.", low=1, high=100_000)
+    process_slots: int = _setting(WHOLE, 100, WORK, "So many of the slots may run a process.", low=1, high=100_000)
     tags: Mapping[str, str] = _setting(
         TAGS, {}, WORK, "What jobs may ask of a node, in placement.tags; repeat it.", name="tag"
     )
@@ -225,7 +225,7 @@ class Settings:
         high=1 << 40,
     )
     snapshot_entries: int = _setting(
-        WHOLE, 50_000, WORK, "And by how many entries, or four times those bytes.", low=100, high=1_000_000_000
+        WHOLE, 50_000, WORK, "And by how many entries (or four times those bytes).", low=100, high=1_000_000_000
     )
     history_total_bytes: int = _setting(
         SIZE,
@@ -244,7 +244,7 @@ class Settings:
         DURATION,
         10 * SECOND,
         SAFETY,
-        "How long a node that is not heard of keeps its runs.",
+        "How long runs of a node that is not heard of count as running.",
         low=SECOND,
         high=10 * MINUTE,
     )
@@ -281,7 +281,7 @@ class Settings:
         PATH, None, SAFETY, "Certificates of CAs, in PEM, that https jobs trust beside the system's."
     )
     smtp: Address | None = _setting(
-        ADDRESS, None, WORK, "Mail relay that alerts by e-mail are handed to; the same on every node, as all of these."
+        ADDRESS, None, WORK, "Mail relay for alerts by e-mail. Set it and all smtp settings alike on every node."
     )
     smtp_from: str = _setting(TEXT, "raftcron@localhost", WORK, "Whom such mails are from.")
     smtp_tls: str = _setting(
