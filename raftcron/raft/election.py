@@ -19,7 +19,7 @@ from raftcron.raft import guard
 
 RANK_SECONDS = 0.030  # one rank's head start; a pre-vote and a vote with two syncs take less
 ROUND_SECONDS = 0.150  # how long a pre-vote round may take; up to as much again is drawn on top
-BRANCHES = (  # that are counted: why a node does not stand, and why it grants no pre-vote
+BRANCHES = (  # that are counted: why a node does not stand, why it grants no pre-vote, and why an answer is none
     "does not stand (no voter)",
     "pre-vote refused (no vote to give)",
     "pre-vote refused (hears the leader)",
@@ -27,6 +27,7 @@ BRANCHES = (  # that are counted: why a node does not stand, and why it grants n
     "pre-vote refused (term is not new)",
     "pre-vote refused (log lacks something)",
     "pre-vote refused (both stand)",
+    "pre-vote not counted (another directory)",
 )
 
 
@@ -68,9 +69,9 @@ _PRE_VOTE_FIELDS = (("term", 1), ("round", 1), ("last_index", 1), ("last_term", 
 class Elections:
     """One node's elections.  `send(peer, kind, message)` and `connected(peer)` are the transport's.
 
-    `timeout_seconds` is the range from which each patience is drawn, `draw` gives a number from 0 to 1, `may_stand` and
-    `may_vote` are the membership's word, `kick` asks for a step of the engine, `run` calls a function inside the
-    engine's rim.  `peers` are the other voters, until `set_voters` says otherwise.
+    `timeout_seconds` is the range from which each patience is drawn, `draw` gives a number from 0 to 1, `may_stand`,
+    `may_vote` and `counts(peer)` are the membership's word, `kick` asks for a step of the engine, `run` calls a
+    function inside the engine's rim.  `peers` are the other voters, until `set_voters` says otherwise.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Elections:
         *,
         send: Callable[[str, str, Any], bool],
         connected: Callable[[str], bool],
+        counts: Callable[[str], bool],
         may_stand: Callable[[], bool],
         may_vote: Callable[[], bool],
         kick: Callable[[], None],
@@ -94,6 +96,7 @@ class Elections:
         self._core = core
         self._send = send
         self._connected = connected
+        self._counts = counts
         self._may_stand = may_stand
         self._may_vote = may_vote
         self._kick = kick
@@ -241,7 +244,9 @@ class Elections:
         content = guard.fields(message)
         term, number = guard.number(content, "term"), guard.number(content, "round", 1)
         is_granted = guard.flag(content, "granted")
-        if term > self._core.term:
+        if not self._counts(peer):
+            self.passes["pre-vote not counted (another directory)"] += 1
+        elif term > self._core.term:
             self._core.observe_term(term)  # our next round asks for a term that can be granted
             self._grants = None
         elif is_granted and number == self._round and self._grants is not None and not self._core.is_leader:

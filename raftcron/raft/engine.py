@@ -154,6 +154,7 @@ class Engine:
                 self._journal,
                 Host(
                     transmit=self._transmit,
+                    counts=self._counts,
                     may_vote=self._may_vote,
                     may_stand=self._may_stand,
                     voted=lambda: self._elections.rest(),  # noqa: PLW0108 (it is made below)
@@ -195,6 +196,7 @@ class Engine:
                 self._core,
                 send=self._transport.send,
                 connected=self._transport.connected,
+                counts=self._counts,
                 may_vote=self._may_vote,
                 may_stand=self._may_stand,
                 kick=self._kick,
@@ -210,6 +212,7 @@ class Engine:
                 self._core,
                 send=self._transport.send,
                 connected=self._transport.connected,
+                counts=self._counts,
                 may_confirm=lambda: self._leadership.epoch is not None,
                 loop=self._loop,
             )
@@ -527,6 +530,14 @@ class Engine:
 
     def _transmit(self, peer: str, message: dict[str, Any]) -> bool:
         return self._transport.send(peer, "raft", message)
+
+    def _counts(self, peer: str) -> bool:
+        hello = self._transport.hello_of(peer)
+        if hello is None or self._membership.counts(hello):
+            return hello is not None
+        if (reason := self._membership.gone(hello)) is not None:
+            self._troubles.say("seats", f"what {peer} votes and confirms does not count: {reason}")
+        return False
 
     def _may_vote(self) -> bool:
         journal = self._journal

@@ -31,6 +31,7 @@ class Host:
     """What `Core` asks and tells its owner.  Called inside `step` and `receive`; must not call back into those."""
 
     transmit: Callable[[str, dict[str, Any]], bool]  # a message to a peer; False if it cannot leave now
+    counts: Callable[[str], bool]  # whether a peer is the one that the log seats under its name (membership.py)
     may_vote: Callable[[], bool]  # whether this node may grant a vote (membership.py)
     may_stand: Callable[[], bool]  # likewise, whether it may stand for election
     voted: Callable[[], None]  # this node has voted for another

@@ -293,8 +293,7 @@ class Membership:
         `connected_disk` is the disk id of the peer that is connected under this name now, None if there is none.
 
         A disk of this cluster that is not known here was given its seat by entries that this node does not have yet,
-        and may well be the leader's.  Nothing is counted for it that it must not be: it votes only for whoever has
-        those entries, and so for nobody who does not know it.
+        and may well be the leader's; one that has lost its seat is to be told so.  Neither of them `counts`.
         """
         name = hello.name
         if name == self._name:
@@ -312,8 +311,10 @@ class Membership:
             if name not in (known := self.addresses):
                 self.passes["not admitted (stranger)"] += 1
                 return _stranger(name, known)
+        elif newest.has(name, hello.disk_id):
+            return None  # whoever else has come under its name makes room
         elif any(configuration.has(name, hello.disk_id) for _, configuration in self._seen):
-            return None  # by what is in force, or may be again if an entry is cut
+            pass  # its seat may be in force again, if an entry is cut
         elif (name, hello.disk_id) in newest.removed:
             self.passes["not admitted (removed)"] += 1
             return _gone(name, hello.disk_id, newest)
@@ -323,6 +324,22 @@ class Membership:
             self.passes["not admitted (second disk of a name)"] += 1
             return f"two nodes are called {name}: one with disk {connected_disk}, one with disk {hello.disk_id}"
         return None
+
+    def counts(self, hello: Hello) -> bool:
+        """Whether a peer's votes, acknowledgements and confirmations count: it has the disk that the log seats.
+
+        Who has lost its seat may come back, with all that it held then, beside members that have not heard of that; it
+        would make a majority that lacks what was acknowledged since.
+        """
+        newest = self.newest
+        return newest is None or newest.has(hello.name, hello.disk_id)
+
+    def gone(self, hello: Hello) -> str | None:
+        """Why a peer was a member and is none any more, by an entry that may still be cut; None if it is none such."""
+        newest = self.newest
+        if newest is None or (hello.name, hello.disk_id) not in newest.removed:
+            return None
+        return _gone(hello.name, hello.disk_id, newest)
 
     def _why_not_taken(self, hello: Hello, newest: Configuration) -> str | None:
         """Why no seat is for a node that belongs to no cluster yet; None if one is."""

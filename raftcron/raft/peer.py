@@ -35,9 +35,20 @@ class Link:
         return self.dialled if session is None else session.peer
 
     @property
+    def disk_id(self) -> str:
+        assert self.hello is not None
+        return self.hello.disk_id
+
+    @property
     def incarnation(self) -> int:
+        """Of its disk: those of two disks have no order."""
         assert self.hello is not None
         return self.hello.incarnation
+
+    @property
+    def life(self) -> tuple[str, int]:
+        """Which process it is."""
+        return self.disk_id, self.incarnation
 
 
 class Peer:

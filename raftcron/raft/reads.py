@@ -21,6 +21,7 @@ BRANCHES = (  # that are counted: why an echo confirms no round
     "echo not counted (newer term)",
     "echo not counted (former term)",
     "echo not counted (late)",
+    "echo not counted (another directory)",
 )
 
 
@@ -123,7 +124,8 @@ class Reads:
     """One node's linearizable reads.  `send(peer, kind, message)` and `connected(peer)` are the transport's.
 
     `may_confirm` says whether this node leads *and* has applied its leadership entry: only then is its commit index
-    the newest there is.  `peers` are the other voters, until `set_voters` says otherwise.
+    the newest there is.  `counts(peer)` is the membership's word.  `peers` are the other voters, until `set_voters`
+    says otherwise.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Reads:
         *,
         send: Callable[[str, str, Any], bool],
         connected: Callable[[str], bool],
+        counts: Callable[[str], bool],
         may_confirm: Callable[[], bool],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -141,6 +144,7 @@ class Reads:
         self._core = core
         self._send = send
         self._connected = connected
+        self._counts = counts
         self._may_confirm = may_confirm
         self._rounds = SharedQuestion(loop, self._begin_round)
         self._questions = SharedQuestion(loop, self._ask_leader)
@@ -221,7 +225,9 @@ class Reads:
     def _on_echo(self, peer: str, message: Any) -> None:
         content = guard.fields(message)
         term, number = guard.number(content, "term"), guard.number(content, "number", 1)
-        if term > self._core.term:
+        if not self._counts(peer):
+            self.passes["echo not counted (another directory)"] += 1
+        elif term > self._core.term:
             self.passes["echo not counted (newer term)"] += 1
             self._core.observe_term(term)
         elif term < self._core.term:

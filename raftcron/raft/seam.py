@@ -284,7 +284,7 @@ class Core(engine.SyncObj):  # type: ignore[misc]  # the engine is not typed
         _clock.current = self._time
         message = guard.parse(content)
         guard.judge_term(message.term, self.term)
-        if (node := self._peers.get(peer)) is None:
+        if (node := self._peers.get(peer)) is None or not self._host.counts(peer):
             self.passes[guard.OF_NO_MEMBER[type(message)]] += 1
             if not isinstance(message, AppendEntries | Offer | VoteRequest):
                 return

@@ -376,7 +376,7 @@ class Transport:
             self.passes["hello refused (no peer)"] += 1
             return f"{name!r} is not a member of this cluster"
         live = self._live(name)
-        if live is not None and hello.incarnation < live.incarnation:
+        if live is not None and hello.disk_id == live.disk_id and hello.incarnation < live.incarnation:
             self.passes["hello refused (earlier life)"] += 1
             return f"incarnation {live.incarnation} of {name!r} is connected, and this is {hello.incarnation}"
         return None
@@ -384,7 +384,7 @@ class Transport:
     def _choose(self, link: Link, name: str) -> None:
         """The greater name's part.  The newer connection lives, since its dialler had none when it dialled."""
         live = self._live(name)
-        if live is not None and live.live_order > link.opened_order and live.incarnation == link.incarnation:
+        if live is not None and live.life == link.life and live.live_order > link.opened_order:
             self._drop(link)  # two crossed, and one lives already
             return
         self._choices += 1
@@ -394,7 +394,7 @@ class Transport:
     def _follow(self, link: Link, name: str, choice: int) -> None:
         """The lesser name's part."""
         live = self._live(name)
-        if live is not None and (link.incarnation, choice) < (live.incarnation, live.choice):
+        if live is not None and live.disk_id == link.disk_id and (link.life, choice) < (live.life, live.choice):
             self._drop(link)
             return
         self._enliven(link, name, choice)

@@ -277,8 +277,9 @@ class Bulk:
             gone += [job.name for job in part if job.owner == owner and job.name not in names]
             await asyncio.sleep(0)
         if not dry_run:
-            parts = (gone[at : at + CHUNK_JOBS] for at in range(0, len(gone), CHUNK_JOBS))
-            writes += [await self._delete(part, owner) for part in parts]
+            for at in range(0, len(gone), CHUNK_JOBS):
+                done = await self._delete(gone[at : at + CHUNK_JOBS], owner)
+                writes.append(done)  # it counts, whatever becomes of the next
         return [Result(name, 204, DELETED) for name in gone]
 
     async def _delete(self, names: list[str], owner: str) -> Done:

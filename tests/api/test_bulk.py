@@ -353,6 +353,28 @@ async def test_a_leader_that_is_lost_on_the_way_leaves_no_doubt_about_a_503(
     answer.problem(504, "unknown_outcome")
 
 
+async def test_a_leader_that_is_lost_while_it_prunes_leaves_no_doubt_about_a_503(
+    two: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one chunk has deleted is a write, also where nothing else was one."""
+    monkeypatch.setattr(bulk, "CHUNK_JOBS", 1)
+    machine = two.n1.machine
+    (await two.ask("POST", "/v1/jobs:apply?owner=me", {"jobs": jobs("a", "b", "c")})).expect(200)
+
+    class Depose:
+        def state_changed(self, runs: Any) -> None:
+            if len(machine.state.jobs) == 2:
+                two.cluster.depose()
+
+        def state_replaced(self) -> None:
+            pass
+
+    machine.observe(Depose())
+    answer = await two.ask("POST", "/v1/jobs:apply", {"jobs": [], "owner": "me", "prune": True})
+    assert len(machine.state.jobs) == 2
+    answer.problem(504, "unknown_outcome")
+
+
 async def test_the_work_is_cut_in_slices(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other requests are served while many jobs are checked."""
     monkeypatch.setattr(bulk, "SLICE_SECONDS", 0.0)

@@ -40,6 +40,7 @@ class Stage:
         self.peers = [f"n{number}" for number in range(1, count + 1) if number != 2]
         self.dead: set[str] = set()
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
+        self.uncounted: set[str] = set()  # whose seat is another directory's
         self.may_vote = may_vote
         self.may_stand = may_vote
         self.elections = Elections(
@@ -48,6 +49,7 @@ class Stage:
             self.core,
             send=self.send,
             connected=lambda peer: peer not in self.dead,
+            counts=lambda peer: peer not in self.uncounted,
             may_stand=lambda: self.may_stand,
             may_vote=lambda: self.may_vote,
             kick=lambda: None,
@@ -131,6 +133,19 @@ def test_refusals_and_answers_of_former_rounds_do_not_count(stage: Any) -> None:
         one.elections.answered("n4", {"term": 5, "round": 2, "granted": True})
     assert one.core.elections == 0
     one.elections.answered("n5", {"term": 5, "round": 2, "granted": True})
+    assert one.core.elections == 1
+
+
+def test_an_answer_from_another_directory_than_the_seats_does_not_count(stage: Any) -> None:
+    """Nor is its term taken: whoever has lost its seat and comes back under its name decides nothing."""
+    one = stage()
+    one.uncounted = {"n3"}
+    one.wait(SHORTEST + 0.01)
+    one.elections.answered("n3", {"term": 9, "round": 1, "granted": False})
+    one.elections.answered("n3", {"term": 5, "round": 1, "granted": True})
+    assert (one.core.elections, one.core.term) == (0, 5)
+    assert one.elections.passes["pre-vote not counted (another directory)"] == 2
+    one.elections.answered("n1", {"term": 5, "round": 1, "granted": True})
     assert one.core.elections == 1
 
 

@@ -136,6 +136,44 @@ async def test_a_lost_disk_is_replaced_and_its_node_votes_again(make_cluster: Ma
     assert cluster.engines[lost].incarnation > lives
 
 
+async def test_a_replaced_disk_that_comes_back_makes_no_majority(make_cluster: MakeCluster) -> None:
+    """Its machine starts again beside the one member that lacks what was acknowledged since: nobody leads.
+
+    A node that has just started takes all configurations in its log for possible, and lets the old disk in; but its
+    vote is not its seat's.  With its successor the acknowledged entry is back.
+    """
+    cluster = make_cluster(3)
+    await cluster.start()
+    await cluster.propose(b"first")
+    await cluster.until_same()
+    leader = await cluster.until_led()
+    replaced, lagging = cluster.followers()
+    lives = cluster.engines[replaced].incarnation
+    await cluster.stop(replaced)
+    (cluster.folder / replaced).rename(cluster.folder / "old")
+    await leader.replace(replaced, None, None, lives)
+    await cluster.start([replaced])
+    await until_voter(cluster, replaced)
+    await cluster.until_same()
+    await cluster.stop(lagging)
+    await cluster.propose(b"acknowledged")
+    await cluster.stop()
+
+    (cluster.folder / replaced).rename(cluster.folder / "new")
+    (cluster.folder / "old").rename(cluster.folder / replaced)
+    await cluster.start([lagging, replaced])
+    uncounted = "pre-vote not counted (another directory)"
+    await until(lambda: cluster.engines[lagging]._elections.passes[uncounted] > 5)
+    assert cluster.leader() is None
+    await cluster.stop(replaced)
+    (cluster.folder / replaced).rename(cluster.folder / "old")
+    (cluster.folder / "new").rename(cluster.folder / replaced)
+    await cluster.start([replaced])
+    await cluster.propose(b"last")
+    await cluster.until_same()
+    assert cluster.machines[lagging].commands == [b"first", b"acknowledged", b"last"]
+
+
 async def test_a_change_that_would_leave_no_majority_is_refused(make_cluster: MakeCluster) -> None:
     """With one of three down, another one cannot be taken out; who is silent is named."""
     cluster = make_cluster(3)

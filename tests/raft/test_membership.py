@@ -110,6 +110,36 @@ def test_two_disks_under_one_name_do_not_both_come_in() -> None:
     assert counted(awaiting) == {"not admitted (second disk of a name)": 1}
 
 
+def test_the_disk_that_has_the_seat_comes_in_whoever_else_has_come_under_its_name() -> None:
+    """The other one, which may get its seat back if an entry is cut, waits for it to leave."""
+    membership = formed()
+    seated = FORMED.replaced("n3", FORMED.seats["n3"]).learned("n3", "d8").promoted("n3")
+    membership.see(2, encode(seated))
+    old, new = (hello("n3", disk, cluster="c1", is_empty=False) for disk in ("d3", "d8"))
+    assert membership.admit(old, None) is None
+    assert membership.admit(new, connected_disk="d3") is None
+    assert "two nodes are called n3" in (membership.admit(old, connected_disk="d8") or "")
+    membership.cut_from(2)
+    assert membership.admit(old, connected_disk="d8") is None
+
+
+def test_only_the_disk_that_has_the_seat_counts() -> None:
+    """By the newest entry, committed or not; before there is one, whoever comes under the name."""
+    old, new = (hello("n3", disk, cluster="c1", is_empty=False) for disk in ("d3", "d8"))
+    assert member().counts(hello("n3", "d9"))
+    membership = formed()
+    assert membership.counts(old)
+    assert not membership.counts(new)
+    assert not membership.counts(hello("n7", "d7"))
+    membership.see(2, encode(REPLACED))
+    assert not membership.counts(old)
+    assert not membership.counts(new)
+    membership.see(3, encode(REPLACED.learned("n3", "d8")))
+    assert membership.counts(new)
+    membership.cut_from(2)
+    assert membership.counts(old)
+
+
 def test_an_awaited_member_comes_with_an_empty_directory() -> None:
     """Not with one that held something before; one of this cluster may have its seat by an entry still to come."""
     awaiting = formed(AWAITED)

@@ -134,11 +134,13 @@ class Stage:
         self.applied: list[tuple[int, bytes]] = []
         self.snapshot: Offer | None = None
         self.offered: list[tuple[str, Offer]] = []
+        self.uncounted: set[str] = set()  # whose seat is another directory's
         self.disk = Disk()
         self.journal = Journal.open(Path("/"), self.disk)
         self.journal.begin("n1", "d1")
         host = Host(
             transmit=self.transmit,
+            counts=lambda peer: peer not in self.uncounted,
             may_vote=lambda: True,
             may_stand=lambda: True,
             voted=lambda: None,
@@ -605,3 +607,25 @@ def test_whoever_is_no_member_here_neither_elects_nor_counts_nor_commands(stage:
     assert stage.core.commit_index == 2
     dropped = ("order to stand of no member", "vote of no member", "answer of no member")
     assert stage.counted == dict.fromkeys(dropped, 1)
+
+
+def test_whoever_comes_with_another_directory_than_its_seats_is_no_member(stage: Stage) -> None:
+    """It is heard as a stranger is: its votes, answers and orders are dropped, its entries are taken."""
+    stage.uncounted = {"n4", "n5"}
+    stage.core.receive("n4", {"type": "timeout_now", "term": 1})
+    stage.stand()
+    for peer in ("n2", "n4", "n5"):
+        stage.vote(peer, 1)
+    assert not stage.core.is_leader
+    stage.vote("n3", 1)
+    assert stage.core.is_leader
+    for peer in ("n2", "n4", "n5"):
+        stage.answer(peer, 3)
+    stage.core.step()
+    assert stage.core.commit_index == 1
+    stage.uncounted = {"n5"}
+    stage.answer("n4", 3)
+    stage.core.step()
+    assert stage.core.commit_index == 2
+    dropped = {"order to stand of no member": 1, "vote of no member": 2, "answer of no member": 2}
+    assert stage.counted == dropped

@@ -519,6 +519,24 @@ async def test_a_new_life_wins_over_a_crossing(world: World) -> None:
     assert await new.receive() == [LIVE, 2]
 
 
+async def test_the_lives_of_two_disks_have_no_order(world: World) -> None:
+    """Who is admitted in the place of another replaces it, however often that one has lived, or chosen."""
+    n2 = await _alone(world, "n2", "n1")
+    crossing = await world.script("n1", disk_id="new disk").dial(n2)
+    old = await world.script("n1", incarnation=7).greet(n2)
+    assert await old.receive() == [LIVE, 1]
+    crossing.send((HELLO, crossing.hello), (READY, None))
+    assert (await crossing.receive())[0] == HELLO
+    assert await crossing.receive() == [LIVE, 2]
+    n1 = await _alone(world, "n1", "n2")
+    ancient = await world.script("n2", incarnation=7).greet(n1)
+    new = await world.script("n2", disk_id="new disk").greet(n1)
+    ancient.send((LIVE, 9), ("test", "ancient"))
+    await eventually(lambda: n1.messages == ["ancient"])
+    new.send((LIVE, 1), ("test", "new"))
+    await eventually(lambda: n1.messages == ["ancient", "new"])
+
+
 async def test_the_lesser_follows_the_highest_number(world: World) -> None:
     """A choice that is overtaken by a later one is not followed."""
     n1 = await _alone(world, "n1", "n2")

@@ -187,8 +187,8 @@ class World:
         self.roads: list[Road] = []
         self.scripts: list[Scripted] = []
 
-    def script(self, name: str, incarnation: int = 1) -> Scripted:
-        self.scripts.append(Scripted(name, incarnation))
+    def script(self, name: str, incarnation: int = 1, disk_id: str | None = None) -> Scripted:
+        self.scripts.append(Scripted(name, incarnation, disk_id))
         return self.scripts[-1]
 
     def node(self, name: str, **options: Any) -> Node:
@@ -248,9 +248,9 @@ async def ends(reader: asyncio.StreamReader) -> None:
 class Scripted:
     """A peer that knows the secret and sends what a test tells it to."""
 
-    def __init__(self, name: str, incarnation: int = 1) -> None:
+    def __init__(self, name: str, incarnation: int = 1, disk_id: str | None = None) -> None:
         self.name = name
-        self.hello = [name, f"disk of {name}", None, incarnation, True]
+        self.hello = [name, disk_id or f"disk of {name}", None, incarnation, True]
 
     async def dial(self, node: Node) -> Scripted:
         """Up to the end of the handshake."""

@@ -98,6 +98,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "votes are forgotten",
         "nothing vouches for a vote",
         "an empty directory is admitted and votes",
+        "tests/raft/test_engine_members.py::test_a_replaced_disk_that_comes_back_makes_no_majority",
         "a majority forms a cluster",
         "a replaced node believes its own count of lives",
     ),
@@ -223,6 +224,13 @@ RARE: dict[str, tuple[str, ...]] = {  # what two things have to cross for, withi
     ),
     "vote of no member": (
         "tests/raft/test_seam.py::test_whoever_is_no_member_here_neither_elects_nor_counts_nor_commands",
+    ),
+    "pre-vote not counted (another directory)": (
+        "tests/raft/test_election.py::test_an_answer_from_another_directory_than_the_seats_does_not_count",
+        "tests/raft/test_engine_members.py::test_a_replaced_disk_that_comes_back_makes_no_majority",
+    ),
+    "echo not counted (another directory)": (
+        "tests/raft/test_engine_reads.py::test_an_echo_from_another_directory_than_the_seats_confirms_nothing",
     ),
     "order to stand of no member": (
         "tests/raft/test_seam.py::test_whoever_is_no_member_here_neither_elects_nor_counts_nor_commands",
