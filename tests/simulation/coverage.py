@@ -98,6 +98,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "votes are forgotten",
         "nothing vouches for a vote",
         "an empty directory is admitted and votes",
+        "a replaced directory counts for its successor",
         "tests/raft/test_engine_members.py::test_a_replaced_disk_that_comes_back_makes_no_majority",
         "a majority forms a cluster",
         "a replaced node believes its own count of lives",

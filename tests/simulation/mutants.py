@@ -247,6 +247,12 @@ MUTANTS: dict[str, Mutant] = {
         scripts.a_wiped_voter,
         size=3,
     ),
+    "a replaced directory counts for its successor": Mutant(
+        [(membership.Membership, "counts", off_log.whoever_has_the_name_counts)],
+        {sim_checks.ONE_HISTORY},
+        scripts_disks.a_replaced_disk_comes_back,
+        size=3,
+    ),
     "an empty directory is admitted": Mutant(
         [(membership.Membership, "admit", off_log.nothing_is_damaged)],
         {sim_checks.ONE_HISTORY},

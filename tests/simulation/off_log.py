@@ -231,6 +231,11 @@ def nothing_is_damaged(self: Any, hello: Any, connected_disk: str | None) -> Non
     """Membership.admit, but a wiped disk is no stranger (row 18)."""
 
 
+def whoever_has_the_name_counts(self: Any, hello: Any) -> bool:
+    """Membership.counts, but a directory that was replaced votes and acknowledges for its successor (row 18)."""
+    return True
+
+
 def anybody_votes(self: Any, is_empty: bool, has_voted: bool) -> bool:
     """Membership.may_vote, but a node that holds nothing votes at once (row 18)."""
     return True

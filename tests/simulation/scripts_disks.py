@@ -59,6 +59,37 @@ def set_a_disk_back(story: Story) -> None:
     until(story, 40.0, lambda: not faults._held and not faults.operator.is_busy)
 
 
+def a_replaced_disk_comes_back(story: Story) -> None:
+    """A disk is replaced; all stop, and its old machine starts beside the one member that lacks what came since."""
+    form_calmly(story)
+    cluster, operator = story.cluster, story.faults.operator
+    leader, (late, name) = leader_of(story).name, followers_of(story)
+    cluster.kill(name)
+    disk = cluster.disks[name]
+    old = disk.copy()
+    operator.replace(name)
+    until(story, 20.0, lambda: not operator.is_busy)
+    cluster.kill(late)
+    story.clients.run_many(40)
+    cluster.run(0.5)
+    cluster.kill(name)
+    cluster.kill(leader)
+    cluster.checks.durable[name].read()
+    new = disk.copy()
+    disk.set_back(old)
+    disk.is_aside = True
+    cluster.leaving.add(name)
+    cluster.boot(late)
+    cluster.boot(name)
+    cluster.run(4.0)
+    cluster.kill(name)
+    disk.set_back(new)
+    cluster.leaving.discard(name)
+    cluster.boot(leader)
+    cluster.boot(name)
+    cluster.run(2.0)
+
+
 def flip_writes(story: Story) -> None:
     """Again and again a bit of what a node writes, to its journal or as a snapshot, arrives as the other one."""
     compact_often(story)
