@@ -241,6 +241,7 @@ MUTANTS: dict[str, Mutant] = {
     "an empty directory is admitted and votes": Mutant(
         [
             (membership.Membership, "admit", off_log.nothing_is_damaged),
+            (membership.Membership, "counts", off_log.whoever_has_the_name_counts),
             (membership.Membership, "may_vote", off_log.anybody_votes),
         ],
         {sim_checks.ONE_HISTORY},
@@ -254,7 +255,10 @@ MUTANTS: dict[str, Mutant] = {
         size=3,
     ),
     "an empty directory is admitted": Mutant(
-        [(membership.Membership, "admit", off_log.nothing_is_damaged)],
+        [
+            (membership.Membership, "admit", off_log.nothing_is_damaged),
+            (membership.Membership, "counts", off_log.whoever_has_the_name_counts),
+        ],
         {sim_checks.ONE_HISTORY},
         scripts_disks.wipe_the_leaders_disk,
         size=3,
