@@ -238,6 +238,7 @@ class Daemon:
             output_directory=self.settings.data_dir / OUTPUT_DIRECTORY,
             output_bytes_max=self.settings.output_total_bytes - self.settings.output_total_bytes // ANSWERS_SHARE,
             lease_grace_seconds=max(0.0, times.lease_seconds / 2 - times.margin_seconds),
+            fatal=self.fail,
         )
 
     async def _tidy_answers(self) -> None:

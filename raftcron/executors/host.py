@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from raftcron.executors import processes, runfiles
 from raftcron.executors.processes import Process
 
 READ_BYTES = 64 << 10
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # passes when somebody gives back
 SECRETS = (
     "RAFTCRON_CLUSTER_SECRET",
     "RAFTCRON_PREVIOUS_CLUSTER_SECRET",
@@ -127,24 +129,26 @@ async def launch(arguments: Sequence[str]) -> Link:
 
     The first two are its directories, which are made.
     """
-    ours, theirs = socket.socketpair()
     try:
-        for directory in arguments[:2]:
-            Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
-        process = subprocess.Popen(  # noqa: ASYNC220  a few ms of vfork and exec, and no watcher thread
-            [sys.executable, "-P", "-m", "raftcron.executors.spawner_main", str(theirs.fileno()), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env=_environment(os.environ),
-            start_new_session=True,  # Ctrl-C is for the daemon
-        )
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                for directory in arguments[:2]:
+                    Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+                process = subprocess.Popen(  # noqa: ASYNC220  a few ms of vfork and exec, and no watcher thread
+                    [sys.executable, "-P", "-m", "raftcron.executors.spawner_main", str(theirs.fileno()), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(os.environ),
+                    start_new_session=True,  # Ctrl-C is for the daemon
+                )
+            reader, writer = await asyncio.open_connection(sock=ours, limit=READ_BYTES)
+        except OSError:
+            ours.close()  # a spawner that was started all the same sees it, and ends
+            raise
     except OSError as error:
-        ours.close()
         raise UnavailableError(f"cannot start the spawner with {sys.executable}: {error}") from error
-    finally:
-        theirs.close()
-    reader, writer = await asyncio.open_connection(sock=ours, limit=READ_BYTES)
     return _Process(process, reader, writer)
 
 

@@ -6,6 +6,7 @@ What a command may see is in context.py, what happens inside the spawner in spaw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from raftcron.errors import FatalError, UnavailableError
 from raftcron.executors import runfiles
 from raftcron.executors.frames import Frames, frame
-from raftcron.executors.host import LINUX, Host, Link
+from raftcron.executors.host import LINUX, SHORTAGE, Host, Link
 from raftcron.executors.output import DIRECTORY_BYTES
 from raftcron.executors.remnants import Remnant, clean_up
 
@@ -26,7 +27,7 @@ START_SECONDS = 10.0  # a spawner that does not say `ready` by then is killed an
 STOP_SECONDS = 10.0  # a spawner that has not ended by then, with all its children, is killed
 PING_SECONDS = 1.0
 UNANSWERED_PINGS = 5  # then the spawner is taken for stopped; counted, so that a pause of the daemon counts once
-RESTART_SECONDS = 1.0  # between two tries to start one
+RESTART_SECONDS = 1.0  # between two tries to start one, or to see what the last one has left
 ENDED_FILES = 1_000  # run files of ended children that are kept for a life that could not commit their end
 
 Reason = Literal["cancelled", "shutdown", "lease"]
@@ -84,6 +85,7 @@ class Spawner:
 
     `lease_grace_seconds` is the most that SIGTERM may come before the end of the lease: lease / 2 - margin.
     `with_cgroups`: give each child a control group of its own where that can be.
+    `fatal` is called with what keeps it from ever having a spawner again: the node must not go on without.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Spawner:
         ping_seconds: float = PING_SECONDS,
         with_cgroups: bool = True,
         host: Host = LINUX,
+        fatal: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._run_directory = run_directory
         self._output_directory = output_directory or run_directory.parent / "output"
@@ -104,6 +107,7 @@ class Spawner:
         self._ping_seconds = ping_seconds
         self._with_cgroups = with_cgroups
         self._host = host
+        self._fatal = fatal
         self._deadline = 0.0
         self._life: _Life | None = None  # set while requests may be written
         self._is_up = asyncio.Event()
@@ -133,6 +137,7 @@ class Spawner:
         remnants = await clean_up(self._run_directory, host=self._host)
         life = await self._launch()
         self._keeper = asyncio.create_task(self._keep(life), name="spawner")
+        self._keeper.add_done_callback(self._over)
         return remnants
 
     async def stop(self) -> None:
@@ -141,7 +146,8 @@ class Spawner:
         if self._life is not None:
             self._life.link.close()
         if self._keeper is not None:
-            await self._keeper
+            with contextlib.suppress(Exception):  # `_over` has told of it, and the rest has to end all the same
+                await self._keeper
             self._keeper = None
 
     def extend(self, deadline_boot_seconds: float) -> None:
@@ -227,6 +233,8 @@ class Spawner:
             await _end(life, at_once=True)
             if isinstance(error, TimeoutError):
                 raise UnavailableError(f"the spawner is not ready after {START_SECONDS:.0f} s") from error
+            if isinstance(error, OSError | ValueError):
+                raise UnavailableError(f"the spawner that was started cannot be heard: {error}") from error
             raise
         link.write(frame({"do": "extend", "deadline": self._deadline}))
         self._life = life
@@ -267,21 +275,33 @@ class Spawner:
         self._is_up.set()
         return None
 
+    def _over(self, keeper: asyncio.Task[None]) -> None:
+        """The keeper has ended; where nobody asked it to, nothing can be started any more, nor any end be told."""
+        if not keeper.cancelled() and (error := keeper.exception()) is not None:
+            log.error("spawner_keeper_failed", exc_info=error)
+            self._is_stopping = True
+            self._is_up.set()  # whoever still waits is refused; what was sent is lost with this life of the node
+            self._fatal(
+                FatalError(
+                    f"the spawner is gone, and what it ran cannot be accounted for: {error!r}. "
+                    "See this node's log, mend that, and start the node again"
+                )
+            )
+
     async def _read(self, life: _Life) -> None:
         """Until the process is gone, or talks nonsense."""
         while True:
             try:
                 data = await life.link.read()
-                messages = life.frames.feed(data)
+                for message in life.frames.feed(data):
+                    self._receive(life, message)
             except OSError:
                 return
-            except ValueError as error:
-                log.error("spawner_unreadable error=%s", error)
+            except (ValueError, TypeError, KeyError) as error:
+                log.error("spawner_unreadable error=%r", error)
                 return
             if not data:
                 return
-            for message in messages:
-                self._receive(life, message)
 
     async def _ping(self, life: _Life) -> None:
         while True:
@@ -316,7 +336,9 @@ class Spawner:
 
     def _forget_old(self) -> None:
         while len(self._ended) > ENDED_FILES:
-            self._host.files.remove(runfiles.child_path(str(self._run_directory), self._ended.popleft()))
+            path = runfiles.child_path(str(self._run_directory), self._ended.popleft())
+            with contextlib.suppress(OSError):  # then the next life tells its end once more, which is no news
+                self._host.files.remove(path)
 
     async def _account_for_lost(self) -> None:
         """Kill what the run directory names, see it gone, and give everybody who waits what is known."""
@@ -324,8 +346,11 @@ class Spawner:
             try:
                 found = await clean_up(self._run_directory, keep_ended=True, host=self._host)
                 break
-            except FatalError as error:  # not seen gone, so not over: those who wait go on waiting
-                log.error("spawner_remnant_alive error=%s", error)
+            except (FatalError, OSError) as error:  # not seen gone, so not over: those who wait go on waiting
+                if self._is_stopping or (isinstance(error, OSError) and error.errno not in SHORTAGE):
+                    raise
+                log.error("spawner_remnants_not_seen_gone error=%s", error)
+                await asyncio.sleep(RESTART_SECONDS)
         remnants = {remnant.request_id: remnant for remnant in found}
         for request_id in list(self._pending):
             remnant = remnants.get(request_id)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from raftcron.clock import Clock
+from raftcron.executors.host import SHORTAGE
 
 log = logging.getLogger(__name__)
 
-ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EPISODE_SECONDS = 5.0  # without a failure: it is over.  asyncio tries again each second
 
 
@@ -29,7 +28,7 @@ class Shortage:
     def takes(self, context: Mapping[str, Any]) -> bool:
         """Whether this complaint of the loop is of that kind; then it has been dealt with."""
         error = context.get("exception")
-        if not isinstance(error, OSError) or error.errno not in ERRNOS or "socket" not in context:
+        if not isinstance(error, OSError) or error.errno not in SHORTAGE or "socket" not in context:
             return False
         now = self._clock.monotonic()
         if self._failed_at is None or now - self._failed_at > EPISODE_SECONDS:

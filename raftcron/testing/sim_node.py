@@ -217,7 +217,9 @@ class Life:
         self.seen_members: object = None  # the newest configuration in it
         self.seen_disk: tuple[int, int] | None = None  # how often its bytes and names had become others
         self.seen_matches: tuple[int, list[tuple[str, int]]] | None = None  # the lead that was looked at last
-        self.spawner = Spawner(RUN_DIRECTORY, host=box.host(loop), lease_grace_seconds=_grace(setting.times))
+        self.spawner = Spawner(
+            RUN_DIRECTORY, host=box.host(loop), lease_grace_seconds=_grace(setting.times), fatal=self.fail
+        )
         surroundings = Surroundings(allow_shell=True, spawner=self.spawner, environment={}, clock=clock)
         self.executors = Executors(REGISTRY, surroundings)
         self.node = node = Node(

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
+import resource
 import signal
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from raftcron.errors import FatalError
 from raftcron.executors import cgroups, processes
+from raftcron.executors import spawner as spawner_module
+from raftcron.executors.host import LINUX, Host
 from raftcron.executors.spawner import Spawner, SpawnRequest, SpawnResult
 from tests.executors.doubles import boot_in, eventually, with_marker
 from tests.patience import quickest, struck
@@ -28,6 +36,46 @@ def open_gate() -> float:
 
 def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@contextlib.contextmanager
+def short_of_descriptors(left: int) -> Iterator[None]:
+    """This process can open so many files, and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors(os.getpid()) + 50, hard))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for _ in range(left):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def failing(module: Any, name: str, number: int, is_failing: Callable[[Any], bool]) -> Any:
+    """A part of the host of which one function fails, with that error, where it is to."""
+    asked = getattr(module, name)
+
+    def answer(*arguments: Any) -> Any:
+        if is_failing(arguments):
+            raise OSError(number, os.strerror(number))
+        return asked(*arguments)
+
+    return SimpleNamespace(**vars(module) | {name: answer})
+
+
+async def killed_at_work(spawner: Spawner, request: SpawnRequest, marker: str) -> asyncio.Task[SpawnResult]:
+    """A spawner is killed while this command, which holds the marker, is at work."""
+    running = asyncio.create_task(spawner.run(request, open_gate))
+    await eventually(lambda: with_marker(marker))
+    assert spawner.pid is not None
+    os.kill(spawner.pid, signal.SIGKILL)
+    return running
 
 
 async def test_a_command_reports_exit_code_and_merged_output(spawner: Spawner, request_for: Make) -> None:
@@ -371,6 +419,46 @@ async def test_a_spawner_that_is_stopped_is_found_and_replaced(tmp_path: Path, r
     assert with_marker(marker) == []
     assert (await spawner.run(request_for("echo again"), open_gate)).output_tail == b"again\n"
     await spawner.stop()
+
+
+async def test_a_shortage_in_which_a_spawner_dies_passes(
+    tmp_path: Path, request_for: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can see what it has left, then nobody start another: each is tried again, until it can be done."""
+    monkeypatch.setattr(spawner_module, "RESTART_SECONDS", 0.01)
+    is_short = True
+    host = Host(failing(processes, "table", errno.EMFILE, lambda _: is_short), LINUX.files, LINUX.launch)
+    spawner = Spawner(tmp_path / "run", host=host)
+    await spawner.start()
+    marker = uuid.uuid4().hex
+    request = request_for("", argv=["sleep", "300"], env={"PATH": os.environ["PATH"], "MARKER": marker})
+    running = await killed_at_work(spawner, request, marker)
+    await eventually(lambda: caplog.text.count("spawner_remnants_not_seen_gone") > 1)
+    assert not running.done()
+    with short_of_descriptors(left=1):
+        is_short = False
+        await eventually(lambda: caplog.text.count("spawner_start_failed") > 1)
+    assert (await running).outcome == "lost"
+    assert (await spawner.run(request_for("echo again"), open_gate)).output_tail == b"again\n"
+    await spawner.stop()
+
+
+async def test_a_spawner_that_cannot_be_accounted_for_ends_its_node(tmp_path: Path, request_for: Make) -> None:
+    """The node is told, what was sent is never called unstarted, whoever else comes is refused, and `stop` returns."""
+    is_broken = False
+    told: list[BaseException] = []
+    host = Host(failing(processes, "boot_id", errno.EIO, lambda _: is_broken), LINUX.files, LINUX.launch)
+    spawner = Spawner(tmp_path / "run", host=host, fatal=told.append)
+    await spawner.start()
+    is_broken = True
+    marker = uuid.uuid4().hex
+    running = await killed_at_work(spawner, request_for(f"sleep 300; : {marker}"), marker)
+    [error] = await eventually(lambda: told)
+    assert isinstance(error, FatalError) and "Input/output error" in error.detail
+    assert (await spawner.run(request_for("true"), open_gate)).outcome == "refused"
+    await spawner.stop()
+    assert not running.done()
+    running.cancel()
 
 
 async def test_a_request_that_the_dead_spawner_never_read_certainly_did_not_start(
