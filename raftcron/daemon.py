@@ -36,7 +36,7 @@ from raftcron.executors.kept_output import KeptOutput
 from raftcron.executors.mail import Relay
 from raftcron.executors.output import Shelf
 from raftcron.executors.registry import Registry, Surroundings
-from raftcron.executors.remnants import clean_up, seen_end
+from raftcron.executors.remnants import Remnant, clean_up, seen_end
 from raftcron.executors.spawner import Spawner
 from raftcron.node import Node, NodeSettings
 from raftcron.raft import CompactionSettings, PeerTls, RaftSettings, SlicedScribe, SystemDevice, scribe_for_this_system
@@ -172,8 +172,7 @@ class Daemon:
             sender=self._courier,
             fill=self.node.resolver.fill,
         )
-        run_directory = self.settings.data_dir / RUN_DIRECTORY
-        remnants = await (clean_up(run_directory) if self._spawner is None else self._spawner.start())
+        remnants = await self._clean_up()
         for remnant in remnants:
             log.info(
                 "remnant_found run=%s was_alive=%s exit_code=%s", remnant.run_id, remnant.was_alive, remnant.exit_code
@@ -221,6 +220,18 @@ class Daemon:
         except OSError as error:
             raise ConfigurationError(
                 f"--data-dir {directory}: {error.strerror or error}. The node must be able to make it and write there"
+            ) from error
+
+    async def _clean_up(self) -> list[Remnant]:
+        """Nothing of a former life is left; what it was, and a spawner of this life if there is to be one."""
+        directory = self.settings.data_dir / RUN_DIRECTORY
+        try:
+            return await (clean_up(directory) if self._spawner is None else self._spawner.start())
+        except OSError as error:
+            raise FatalError(
+                f"{directory}: {error.strerror or error}. It names the commands that a former life of this node may "
+                "have left running, and they have to be gone before this one starts any. Have the node's user be able "
+                "to list and read it; or restart the machine, and move it away"
             ) from error
 
     async def _time_synchronised(self) -> None:

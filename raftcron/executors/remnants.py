@@ -37,6 +37,7 @@ _TOLD = {
 class Remnant(NamedTuple):
     """One attempt that the run directory names.
 
+    Of one whose file cannot be read nothing but `request_id` is known, from the file's name: it may have run.
     `exit_code` is None if nobody saw how it ended: it was killed here, or with its spawner.  Negative: that signal.
     `reason` says who stopped it (timeout, cancelled, shutdown, lease, daemon), None if it ended by itself.
     """
@@ -65,7 +66,8 @@ async def clean_up(run_directory: Path, keep_ended: bool = False, host: Host = L
     `keep_ended` leaves the files of children whose end was seen: this life may not have committed it yet.
 
     To be awaited before the node announces its new incarnation, and with no live spawner of this process.
-    FatalError if something does not die within 30 s: the node must not start code that may already run.
+    FatalError if something does not die within 30 s: the node must not start code that may already run.  OSError if
+    it cannot be seen what there is: that is not to say that there is nothing.
     """
     processes, files, directory = host.processes, host.files, str(run_directory)
     boot = processes.boot_id()
@@ -102,7 +104,11 @@ async def clean_up(run_directory: Path, keep_ended: bool = False, host: Host = L
     ended = {child.request_id + runfiles.CHILD_SUFFIX for child in children if child.end is not None}
     for name in files.names(directory):
         if not (keep_ended and name in ended):
-            files.remove(runfiles.path_of(directory, name))
+            path = runfiles.path_of(directory, name)
+            try:
+                files.remove(path)
+            except OSError as error:  # it names nothing that lives; what it has told must not be lost for that
+                log.warning("run_file_stays path=%s error=%s", path, error)
     return remnants
 
 
@@ -169,17 +175,17 @@ def _family(processes: Processes, named: set[tuple[int, int]], marks: tuple[str,
 
 
 def _read_children(directory: str, files: RunFiles) -> list[_Child]:
-    """A file that was cut off names nobody: it is whole before user code starts."""
+    """One a file: what has none never ran.  By itself a file that was cut off would say so too, but so may damage."""
     children = []
     for name in files.names(directory):
         if name == runfiles.SPAWNER_FILE:
             continue
-        path = runfiles.path_of(directory, name)
-        records = files.read(path)
+        path, request_id = runfiles.path_of(directory, name), name.removesuffix(runfiles.CHILD_SUFFIX)
         try:
+            records = files.read(path)
             first = records[0]
             child = _Child(
-                name.removesuffix(runfiles.CHILD_SUFFIX),
+                request_id,
                 int(first["pid"]),
                 int(first["start"]),
                 str(first["boot"]),
@@ -187,8 +193,8 @@ def _read_children(directory: str, files: RunFiles) -> list[_Child]:
                 int(first["token"]),
                 records[1] if len(records) > 1 else None,
             )
-        except (IndexError, KeyError, TypeError, ValueError):
-            log.warning("run_file_unreadable path=%s", path)
-            continue
+        except (OSError, IndexError, KeyError, TypeError, ValueError) as error:
+            log.warning("run_file_unreadable path=%s error=%r", path, error)
+            child = _Child(request_id, 0, 0, "", "", 0, None)  # its spawner's mark and control group find it
         children.append(child)
     return children

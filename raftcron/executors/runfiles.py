@@ -52,10 +52,13 @@ def append(path: str, record: dict[str, Any]) -> None:
 
 
 def read(path: str) -> list[dict[str, Any]]:
-    """The whole lines of a file; none if it is missing or was cut off while it was written."""
+    """The whole lines of a file; none if it is missing or was cut off while it was written.
+
+    OSError if it is there and cannot be read: that says nothing of what it names.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return []
     try:
         text = os.read(descriptor, _FILE_BYTES)
@@ -74,10 +77,10 @@ def read(path: str) -> list[dict[str, Any]]:
 
 
 def names(directory: str) -> list[str]:
-    """Of the run files in a directory, in order; none if it is missing."""
+    """Of the run files in a directory, in order; none if it is missing.  OSError if it cannot be listed."""
     try:
         found = os.listdir(directory)  # noqa: PTH208  names, not paths
-    except OSError:
+    except FileNotFoundError:
         return []
     return sorted(name for name in found if name == SPAWNER_FILE or name.endswith(CHILD_SUFFIX))
 

@@ -132,7 +132,7 @@ class Spawner:
         """Clean up after a former life, then start the process; what the former life left.
 
         To be awaited before the node announces its new incarnation.  FatalError if something of the former life cannot
-        be killed, UnavailableError if no spawner can be started.
+        be killed, OSError if it cannot be seen whether there is any, UnavailableError if no spawner can be started.
         """
         remnants = await clean_up(self._run_directory, host=self._host)
         life = await self._launch()
@@ -283,7 +283,7 @@ class Spawner:
             self._is_up.set()  # whoever still waits is refused; what was sent is lost with this life of the node
             self._fatal(
                 FatalError(
-                    f"the spawner is gone, and what it ran cannot be accounted for: {error!r}. "
+                    f"the spawner is gone, and what it ran cannot be accounted for: {type(error).__name__}: {error}. "
                     "See this node's log, mend that, and start the node again"
                 )
             )

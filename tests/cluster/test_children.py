@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -179,6 +182,35 @@ async def test_nothing_outlives_a_killed_node(tmp_path: Path) -> None:
             return taken
 
         assert await quickest(death, 1.0) < 1.0
+
+
+async def test_a_node_that_cannot_see_what_it_runs_ends_and_does_not_start(tmp_path: Path) -> None:
+    """Its spawner dies, and nothing tells what it ran: the node ends and says so, and no later life takes that for
+    nothing; once what it left can be seen again the run is lost."""
+    async with Cluster(tmp_path, size=1, allow_shell=True) as cluster:
+        await cluster.start()
+        await cluster.put_job(
+            "n1", "sleeper", schedule="@manual", executor={"type": "shell", "command": watched(tmp_path)}
+        )
+        started = (await cluster.request("n1", "POST", "/v1/jobs/sleeper/runs", body={})).expect(202).json["run"]
+        await two_more(tmp_path / "pids", 0, 60)
+        node = cluster.nodes["n1"]
+        run_directory = node.data / "run"
+        spawner = json.loads((run_directory / "spawner").read_text())["pid"]
+        run_directory.rename(tmp_path / "elsewhere")
+        run_directory.write_text("")
+        os.kill(spawner, signal.SIGKILL)
+        assert await cluster.wait_exit("n1") == 1
+        assert "the spawner is gone, and what it ran cannot be accounted for" in node.output
+        cluster.spawn("n1")
+        assert await cluster.wait_exit("n1") == 1
+        assert f"{run_directory}: Not a directory. It names the commands that a former life" in node.output
+        run_directory.unlink()
+        (tmp_path / "elsewhere").rename(run_directory)
+        await cluster.start()
+        assert all(map(is_gone, pids(tmp_path / "pids")))
+        run = (await cluster.request("n1", "GET", f"/v1/runs/{started['id']}")).expect(200).json
+        assert (run["state"], run["attempt"]) == ("lost", 1)
 
 
 async def test_a_node_that_is_told_to_end_gives_its_commands_their_grace(tmp_path: Path) -> None:

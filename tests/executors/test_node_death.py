@@ -230,10 +230,33 @@ async def test_clean_up_touches_nobody_else(tmp_path: Path, wrong: str) -> None:
 
 
 async def test_clean_up_of_damaged_or_missing_files_goes_on(tmp_path: Path) -> None:
-    """A file that was cut off names a child that never got to run; a directory that is not there names nobody."""
+    """A file that says nothing names an attempt that may have run; a directory that is not there names nobody."""
     (tmp_path / "1.child").write_text('{"pid": 1, "sta')
     (tmp_path / "2.child").write_text('{"pid": "x"}\n')
+    (tmp_path / "3.child").symlink_to("1.child")  # which nobody follows
     (tmp_path / "notes.txt").write_text("mine")
-    assert await clean_up(tmp_path) == []
+    assert await clean_up(tmp_path) == [Remnant(name, "", 0, False, None, None) for name in "123"]
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert await clean_up(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("unseen", ["directory", "spawner"])
+async def test_what_cannot_be_seen_is_not_taken_for_nothing(tmp_path: Path, unseen: str) -> None:
+    """Neither a directory that cannot be listed nor a spawner's file that cannot be read: a node must not go on."""
+    run_directory = tmp_path / "run"
+    if unseen == "directory":
+        run_directory.write_text("no directory")
+    else:
+        run_directory.mkdir()
+        (run_directory / "spawner").symlink_to("elsewhere")  # which nobody follows
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        await clean_up(run_directory)
+
+
+async def test_a_file_that_cannot_be_removed_costs_no_knowledge(tmp_path: Path) -> None:
+    """What the others and it have named is told all the same."""
+    record = {"pid": 1, "start": 1, "boot": "another boot", "run_id": "r", "token": 1}
+    (tmp_path / "1.child").write_text(json.dumps(record) + "\n")
+    (tmp_path / "2.child").mkdir()
+    assert [one.request_id for one in await clean_up(tmp_path)] == ["1", "2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["2.child"]

@@ -61,10 +61,10 @@ def failing(module: Any, name: str, number: int, is_failing: Callable[[Any], boo
     """A part of the host of which one function fails, with that error, where it is to."""
     asked = getattr(module, name)
 
-    def answer(*arguments: Any) -> Any:
+    def answer(*arguments: Any, **named: Any) -> Any:
         if is_failing(arguments):
             raise OSError(number, os.strerror(number))
-        return asked(*arguments)
+        return asked(*arguments, **named)
 
     return SimpleNamespace(**vars(module) | {name: answer})
 
@@ -419,6 +419,46 @@ async def test_a_spawner_that_is_stopped_is_found_and_replaced(tmp_path: Path, r
     assert with_marker(marker) == []
     assert (await spawner.run(request_for("echo again"), open_gate)).output_tail == b"again\n"
     await spawner.stop()
+
+
+@pytest.mark.parametrize("wrong", ["unreadable", "cut_off"])
+async def test_a_command_whose_file_cannot_be_read_is_never_called_unstarted(
+    spawner: Spawner, request_for: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    """The file of a command that runs is there as its spawner dies, and says nothing: it is killed, and lost."""
+    marker = uuid.uuid4().hex
+    command = f"(setsid sh -c 'sleep 300; : {marker}' &); sleep 300; : {marker}"
+    running = asyncio.create_task(spawner.run(request_for(command), open_gate))
+    await eventually(lambda: len(with_marker(marker)) >= 2)
+    if wrong == "cut_off":
+        os.truncate(tmp_path / "run" / "1.child", 10)
+    else:
+        broken = failing(os, "open", errno.EIO, lambda asked: str(asked[0]).endswith(".child"))
+        monkeypatch.setattr(os, "open", broken.open)
+    assert spawner.pid is not None
+    os.kill(spawner.pid, signal.SIGKILL)
+    assert (await running).outcome == "lost"
+    assert with_marker(marker) == []
+
+
+async def test_a_directory_that_cannot_be_listed_is_not_an_empty_one(
+    spawner: Spawner,
+    request_for: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As long as there is no descriptor for it nothing is told; then what it names is lost, and not unstarted."""
+    monkeypatch.setattr(spawner_module, "RESTART_SECONDS", 0.01)
+    is_short = True
+    scarce = failing(os, "listdir", errno.EMFILE, lambda asked: is_short and asked[0] == str(tmp_path / "run"))
+    monkeypatch.setattr(os, "listdir", scarce.listdir)
+    marker = uuid.uuid4().hex
+    running = await killed_at_work(spawner, request_for(f"sleep 300; : {marker}"), marker)
+    await eventually(lambda: running.done() or "spawner_remnants_not_seen_gone" in caplog.text)
+    assert not running.done()
+    is_short = False
+    assert (await running).outcome == "lost"
 
 
 async def test_a_shortage_in_which_a_spawner_dies_passes(
