@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -224,3 +225,9 @@ class Executor(Protocol):
     """Runs attempts of one executor type.  Never raises for what user code or a receiver does."""
 
     def run(self, attempt: Attempt, control: Control) -> Awaitable[Ending]: ...
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancels this task: a CancelledError that an executor lets out otherwise is its own failure."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

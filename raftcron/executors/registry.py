@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import ssl
@@ -15,7 +16,7 @@ from raftcron.errors import ConfigurationError, Fault
 from raftcron.executors.addresses import BY_DEFAULT, AddressRules
 from raftcron.executors.output import Shelf
 from raftcron.executors.validation import Findings, json_type
-from raftcron.ports import Attempt, Control, Ending
+from raftcron.ports import Attempt, Control, Ending, is_cancelled
 
 if TYPE_CHECKING:
     from raftcron.executors.handlers import Handlers
@@ -167,7 +168,9 @@ class Executors:
             if not isinstance(ending, Ending):
                 raise TypeError(f"it returned {ending!r} and no Ending")
             return ending
-        except Exception as error:  # the rim of code that others may have written
+        except (Exception, asyncio.CancelledError) as error:  # the rim of code that others may have written
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
             log.exception("executor_failed type=%s job=%s run_id=%s", name, attempt.job, attempt.run_id)
             text = f"the executor {name!r} itself failed: {error!r}; see this node's log"
             return Ending("failed", proven=False, error=text, error_kind="executor")

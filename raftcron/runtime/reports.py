@@ -55,6 +55,10 @@ class Reports:
         """Endings and refusals that the state does not show yet."""
         return len(self._open)
 
+    def is_open(self, token: int) -> bool:
+        """Whether an ending or a refusal of this token is still to be told."""
+        return token in self._open
+
     # ---- the worker's side
 
     def ask_start(self, run: Run) -> None:

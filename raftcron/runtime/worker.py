@@ -22,7 +22,7 @@ from raftcron.core.instant import rfc3339
 from raftcron.core.model import ASSIGNED, CANCELLING, ENDED, LOST, RUNNING, STARTED, Run
 from raftcron.core.policy import BROKEN, start_deadline
 from raftcron.core.vault import is_secretive
-from raftcron.ports import Attempt, Ending, Executor
+from raftcron.ports import Attempt, Ending, Executor, is_cancelled
 from raftcron.runtime.clocks import TrustedTime
 from raftcron.runtime.leases import License
 from raftcron.runtime.machine import Machine
@@ -190,8 +190,11 @@ class Worker:
                 is_another = run_now is None or run_now.fencing_token != token or run_now.state not in ENDED
                 if running.self_stop or is_another:
                     running.stop(STOP_LEASE)  # the cluster has given this attempt up; another may begin
-            elif is_over:
+            elif run_now is None or is_over:
                 del self._running[token]
+            elif token not in self._tasks and run_now.answer_by is None and not self._reports.is_open(token):
+                text = "the attempt is over, and has left no word of its end; see this node's log"
+                self._reports.ended(Finished(running.run_id, token, LOST, error=text, error_kind="executor"))
         if self._clock.boot() >= self._license_of().until:  # a timer does not see the machine sleep
             self._lease_ended()
         self._reports.repeat()
@@ -333,15 +336,23 @@ class Worker:
     async def _run(self, attempt: Attempt, running: Running) -> Ending:
         """The attempt with its secrets in place, if it has any; they are blotted out of how it ended."""
         if not is_secretive(attempt.executor):
-            return await self._executor.run(attempt, running)
+            return await self._execute(attempt, running)
         try:
             resolved = await self._resolver.resolve(attempt.job, attempt.executor)
         except SecretError as error:
             return Ending("failed", error=error.detail, error_kind="secret")
         try:
-            return resolved.hide(await self._executor.run(attempt._replace(executor=resolved.executor), running))
+            return resolved.hide(await self._execute(attempt._replace(executor=resolved.executor), running))
         except Exception as error:
             raise RuntimeError(resolved.hide(Ending("failed", error=repr(error))).error) from None
+
+    async def _execute(self, attempt: Attempt, running: Running) -> Ending:
+        try:
+            return await self._executor.run(attempt, running)
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            raise RuntimeError(f"{error!r}, though nobody has cancelled it") from error
 
     async def _wait_for_license(self, running: Running) -> None:
         """Wait until this node holds a valid licence, or for as long as that may sensibly take."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -93,6 +94,31 @@ async def test_what_goes_wrong_in_a_third_partys_code_stays_there() -> None:
         ("failed", False, "executor"),
     ]
     assert "'done' and no Ending" in (endings[1].error or "")
+
+
+class CancelledExecutor(EchoExecutor):
+    """A library of its gives up a task of its own, or waits."""
+
+    async def run(self, attempt: Attempt, control: Control) -> Ending:
+        inner = asyncio.ensure_future(asyncio.sleep(300))
+        if attempt.executor["say"] == "give up":
+            inner.cancel()
+        await inner
+        return Ending("succeeded")
+
+
+async def test_an_executor_that_says_it_was_cancelled_has_failed() -> None:
+    """Where nobody has cancelled the attempt its end is not proven; where somebody does, it is cancelled."""
+    point = EntryPoint("given-up", "tests.executors.test_registry:CancelledExecutor", GROUP)
+    executors = Registry([point]).executors(Surroundings())
+    ending = await executors.run(make_attempt({"type": "given-up", "say": "give up"}), HandControl())
+    assert (ending.state, ending.proven, ending.error_kind) == ("failed", False, "executor")
+    assert "'given-up' itself failed: CancelledError()" in (ending.error or "")
+    waiting = asyncio.ensure_future(executors.run(make_attempt({"type": "given-up", "say": "wait"}), HandControl()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
 
 
 async def test_a_type_that_is_not_here_is_named() -> None:

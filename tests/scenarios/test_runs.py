@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from raftcron.core.commands import Trigger
-from raftcron.ports import Ending
+from raftcron.ports import Attempt, Control, Ending
 from raftcron.testing.scripted_executor import Script
 from tests.scenarios.scene import START_MS, Scene, play
 
@@ -392,5 +394,39 @@ def test_an_end_that_nobody_saw_is_a_loss(delivery: str, attempts: int) -> None:
         [row] = scene.rows()
         assert (row.state, row.error_kind, row.attempt) == ("lost", "spawner", attempts)
         assert [attempt for _, _, attempt in scene.starts()] == list(range(1, attempts + 1))
+
+    play(act)
+
+
+class _Wordless:
+    """Its text, which whoever reports the end asks for, cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no word")
+
+
+@pytest.mark.parametrize(
+    ("way", "said"), [("cancelled", "CancelledError(), though nobody"), ("wordless", "has left no word of its end")]
+)
+def test_an_attempt_that_is_over_does_not_stay_running(way: str, said: str) -> None:
+    """Its executor says that it was cancelled, though nobody cancelled it, or its end cannot be told: it is lost."""
+
+    async def run(attempt: Attempt, control: Control) -> Ending:
+        control.may_start()
+        if way == "cancelled":
+            inner = asyncio.get_running_loop().create_future()
+            inner.cancel()
+            await inner
+        word: Any = _Wordless()
+        return Ending("failed", error=word)
+
+    async def act(scene: Scene) -> None:
+        for actor in scene.actors:
+            actor.executor.run = run  # type: ignore[method-assign]
+        await scene.put(schedule="@every 60s")
+        await scene.seconds(65)
+        [row] = scene.rows()
+        assert (row.state, row.error_kind) == ("lost", "executor")
+        assert said in (row.error or "")
 
     play(act)
