@@ -69,8 +69,10 @@ def failing(module: Any, name: str, number: int, is_failing: Callable[[Any], boo
     return SimpleNamespace(**vars(module) | {name: answer})
 
 
-async def killed_at_work(spawner: Spawner, request: SpawnRequest, marker: str) -> asyncio.Task[SpawnResult]:
-    """A spawner is killed while this command, which holds the marker, is at work."""
+async def killed_at_work(spawner: Spawner, request_for: Make) -> asyncio.Task[SpawnResult]:
+    """A spawner is killed while a command is at work, of which nothing is left then."""
+    marker = uuid.uuid4().hex
+    request = request_for("", argv=["sleep", "300"], env={"PATH": os.environ["PATH"], "MARKER": marker})
     running = asyncio.create_task(spawner.run(request, open_gate))
     await eventually(lambda: with_marker(marker))
     assert spawner.pid is not None
@@ -453,8 +455,7 @@ async def test_a_directory_that_cannot_be_listed_is_not_an_empty_one(
     is_short = True
     scarce = failing(os, "listdir", errno.EMFILE, lambda asked: is_short and asked[0] == str(tmp_path / "run"))
     monkeypatch.setattr(os, "listdir", scarce.listdir)
-    marker = uuid.uuid4().hex
-    running = await killed_at_work(spawner, request_for(f"sleep 300; : {marker}"), marker)
+    running = await killed_at_work(spawner, request_for)
     await eventually(lambda: running.done() or "spawner_remnants_not_seen_gone" in caplog.text)
     assert not running.done()
     is_short = False
@@ -470,9 +471,7 @@ async def test_a_shortage_in_which_a_spawner_dies_passes(
     host = Host(failing(processes, "table", errno.EMFILE, lambda _: is_short), LINUX.files, LINUX.launch)
     spawner = Spawner(tmp_path / "run", host=host)
     await spawner.start()
-    marker = uuid.uuid4().hex
-    request = request_for("", argv=["sleep", "300"], env={"PATH": os.environ["PATH"], "MARKER": marker})
-    running = await killed_at_work(spawner, request, marker)
+    running = await killed_at_work(spawner, request_for)
     await eventually(lambda: caplog.text.count("spawner_remnants_not_seen_gone") > 1)
     assert not running.done()
     with short_of_descriptors(left=1):
@@ -491,8 +490,7 @@ async def test_a_spawner_that_cannot_be_accounted_for_ends_its_node(tmp_path: Pa
     spawner = Spawner(tmp_path / "run", host=host, fatal=told.append)
     await spawner.start()
     is_broken = True
-    marker = uuid.uuid4().hex
-    running = await killed_at_work(spawner, request_for(f"sleep 300; : {marker}"), marker)
+    running = await killed_at_work(spawner, request_for)
     [error] = await eventually(lambda: told)
     assert isinstance(error, FatalError) and "Input/output error" in error.detail
     assert (await spawner.run(request_for("true"), open_gate)).outcome == "refused"
