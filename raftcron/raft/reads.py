@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from raftcron.raft import guard
 
+TIDY_WAITERS = 1_000
+
 BRANCHES = (  # that are counted: why an echo confirms no round
     "echo not counted (newer term)",
     "echo not counted (former term)",
@@ -83,15 +85,20 @@ class SharedQuestion:
 
 
 class AppliedWaiters:
-    """Who waits until this node has applied an index."""
+    """Who waits until this node has applied an index; who has given up is forgotten before it is."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
         self._count = 0
+        self._tidy_at = TIDY_WAITERS  # so many: half of them may have given up
 
     def add(self, index: int) -> asyncio.Future[None]:
         """Done once `reached` was called with at least `index`."""
+        if len(self._heap) >= self._tidy_at:
+            self._heap = [waiter for waiter in self._heap if not waiter[2].done()]
+            heapq.heapify(self._heap)
+            self._tidy_at = max(TIDY_WAITERS, 2 * len(self._heap))
         future: asyncio.Future[None] = self._loop.create_future()
         self._count += 1
         heapq.heappush(self._heap, (index, self._count, future))

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from raftcron.raft.reads import AppliedWaiters, Reads, SharedQuestion
+from raftcron.raft.reads import TIDY_WAITERS, AppliedWaiters, Reads, SharedQuestion
 
 
 class Asker:
@@ -96,6 +96,17 @@ async def test_an_index_is_waited_for() -> None:
     assert (seven.done(), nine.done()) == (True, False)
     waiters.reached(9)
     assert nine.done()
+
+
+async def test_who_has_given_up_is_not_kept() -> None:
+    """A node that fetches a snapshot for long is asked all the while, and holds only those who wait still."""
+    waiters = AppliedWaiters(asyncio.get_running_loop())
+    patient = [waiters.add(9) for _ in range(700)]
+    for _ in range(5_000):
+        waiters.add(8).cancel()
+    assert len(waiters._heap) < 2 * TIDY_WAITERS
+    waiters.reached(9)
+    assert all(future.done() for future in patient)
 
 
 class Leader:
