@@ -187,7 +187,7 @@ class Compaction:
             )
         except OSError as error:
             first, longest = RETRY_SECONDS
-            pause = min(first * 2.0**self._failures, longest)
+            pause = min(first * 2.0 ** min(self._failures, 16), longest)
             self._failures += 1
             self._retry_at = self._clock.monotonic() + pause
             self.counts["failed"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raftcron.clock import SystemClock
+from raftcron.clock import Clock, SystemClock
 from raftcron.errors import DamagedError
 from raftcron.ports import Restoring
 from raftcron.raft.compaction import Compaction
@@ -20,6 +21,7 @@ from raftcron.raft.scribe import Blocks, SlicedScribe
 from raftcron.raft.settings import CompactionSettings
 from raftcron.raft.snapshot import SnapshotInfo, SnapshotStore
 from tests.raft.engine_cluster import Memory, until
+from tests.raft.transport_world import HandClock
 
 SETTINGS = CompactionSettings(bytes=1_000, entries=10, kept_entries=0)
 
@@ -60,6 +62,8 @@ class Progress:
 class HeldScribe(SlicedScribe):
     """Writes when it is let."""
 
+    fault: OSError | None = None  # of the disk
+
     def __init__(self) -> None:
         super().__init__()
         self.may = asyncio.Event()
@@ -69,13 +73,15 @@ class HeldScribe(SlicedScribe):
     ) -> SnapshotInfo:
         image = list(blocks())
         await self.may.wait()
+        if self.fault is not None:
+            raise self.fault
         return await super().write(store, index, term, cluster_id, configuration, lambda: iter(image))
 
 
 class Stage:
     """One node's compaction, on a real disk."""
 
-    def __init__(self, directory: Path, settings: CompactionSettings = SETTINGS) -> None:
+    def __init__(self, directory: Path, settings: CompactionSettings = SETTINGS, clock: Clock | None = None) -> None:
         self.progress = Progress()
         self.machine = Memory()
         self.store = SnapshotStore.open(directory, SystemDevice(), "n1")
@@ -96,7 +102,7 @@ class Stage:
             install=self.install,
             run=self.run,
             loop=asyncio.get_running_loop(),
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
         )
 
     def install(self, info: SnapshotInfo, restoring: Restoring) -> None:
@@ -199,6 +205,25 @@ async def test_a_leader_keeps_what_a_living_follower_still_takes(tmp_path: Path,
     stage.compaction.beat()
     await until(stage.count("written"))
     assert stage.progress.first_index == first
+
+
+async def test_a_disk_that_takes_no_snapshot_for_days_does_not_end_the_node(tmp_path: Path) -> None:
+    """Each of more than a thousand failures in a row only puts off the next try, by five minutes in the end."""
+    clock = HandClock()
+    stage = Stage(tmp_path, clock=clock)
+    stage.scribe.fault = OSError(errno.ENOSPC, "No space left on device")
+    stage.scribe.may.set()
+    stage.apply(1_000)
+    for failures in range(1, 1_101):
+        stage.compaction.beat()
+        await until(lambda failures=failures: stage.ends or stage.count("failed")() == failures)
+        assert stage.ends == []
+        pause = stage.compaction._retry_at - clock.monotonic()
+        assert pause == min(5.0 * 2 ** min(failures - 1, 9), 300.0)
+        clock.seconds += pause
+    stage.scribe.fault = None
+    stage.compaction.beat()
+    await until(stage.count("written"))
 
 
 def flip_a_byte(path: Path) -> None:
