@@ -26,7 +26,7 @@ Report = Start | NotStarted | Finish | TakeOver
 News = Finished | Token | TakenOver
 KIND = "report"
 REPORTS_PER_ENTRY = 500
-TAIL_BYTES_PER_ENTRY = 256 << 10  # an ending may carry a 4 KiB output tail: an entry stays below half a MiB
+BYTES_PER_ENTRY = 256 << 10  # an ending may carry a 4 KiB output tail and as much of an error: below half a MiB
 FOREIGN_PROPOSALS = 64  # reports of other nodes that a leader proposes at once; what comes beyond is repeated later
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -209,13 +209,13 @@ Tailed = TypeVar("Tailed", Finished, TakenOver)
 
 
 def _by_size(endings: list[Tailed]) -> Iterator[list[Tailed]]:
-    """Endings as entries take them, by count and by the bytes of their output tails."""
+    """Endings as entries take them, by count and by the bytes that they take there."""
     part: list[Tailed] = []
     size = 0
     for finished in endings:
         part.append(finished)
-        size += len(finished.output_tail)
-        if len(part) >= REPORTS_PER_ENTRY or size >= TAIL_BYTES_PER_ENTRY:
+        size += len(_encode(finished))
+        if len(part) >= REPORTS_PER_ENTRY or size >= BYTES_PER_ENTRY:
             yield part
             part, size = [], 0
     if part:
