@@ -45,8 +45,11 @@ class Device(Protocol):
     def sync(self, handle: int) -> None:
         """All bytes of the file and its length are durable when this returns."""
 
-    def sync_directory(self, path: Path) -> None:
-        """Files made in and removed from the directory are durably so when this returns."""
+    def open_directory(self, path: Path) -> int:
+        """A handle for `sync_directory`, which then needs no further descriptor."""
+
+    def sync_directory(self, directory: Path | int) -> None:
+        """Files made in and removed from the directory, or a handle's, are durably so when this returns."""
 
     def truncate(self, handle: int, length: int) -> None:
         """Cut the file behind `length` bytes; durable only after `sync`."""
@@ -59,7 +62,7 @@ class Device(Protocol):
         """Remove a file; durable only after `sync_directory`."""
 
     def close(self, handle: int) -> None:
-        """Give back a handle (of a file or of a lock)."""
+        """Give back a handle (of a file, a directory or a lock)."""
 
 
 class SystemDevice:
@@ -117,12 +120,16 @@ class SystemDevice:
     def sync(self, handle: int) -> None:
         os.fdatasync(handle)
 
-    def sync_directory(self, path: Path) -> None:
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def open_directory(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def sync_directory(self, directory: Path | int) -> None:
+        handle = directory if isinstance(directory, int) else self.open_directory(directory)
         try:
             os.fsync(handle)
         finally:
-            os.close(handle)
+            if handle != directory:
+                os.close(handle)
 
     def truncate(self, handle: int, length: int) -> None:
         os.ftruncate(handle, length)

@@ -9,11 +9,14 @@ Nothing that this node says or counts may rest on bytes that are not synced.  `s
 `synced_index` tells how far the log is.
 
 A failed write or sync ends the journal, for good: the kernel may have dropped the pages, so that a second sync would
-succeed over bytes that are gone.
+succeed over bytes that are gone.  That no descriptor is left for a new segment is no such failure: nothing of it is
+there, and the present one is gone on with meanwhile.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,6 +31,7 @@ from raftcron.raft.kept import ENTRY, U64, Entry, Kept
 from raftcron.raft.replay import Replay, Segment, count_removable, path_of, remedy, seal
 from raftcron.raft.segment import (
     HEADER_BYTES,
+    LIKELY_BYTES,
     MAX_BODY_BYTES,
     RECORD_BYTES,
     Header,
@@ -37,8 +41,11 @@ from raftcron.raft.segment import (
     encode_record,
 )
 
+logger = logging.getLogger(__name__)
+
 SEGMENT_BYTES = 16 << 20  # a segment that is longer is followed by a new one; to remove one takes about 3 ms
 MAX_PENDING_BYTES = 32 << 20  # so much waits for a sync at most; beyond it `add` syncs by itself
+LONGEST_BYTES = LIKELY_BYTES - MAX_PENDING_BYTES - MAX_BODY_BYTES - 2 * RECORD_BYTES  # then one more batch, and a seal
 REMOVALS_AT_ONCE = 4  # segments, and no further one after
 REMOVED_BYTES_AT_ONCE = 32 << 20
 REMOVALS_A_SEGMENT = 2  # with each that begins, so that they go faster than they come
@@ -47,6 +54,7 @@ RELEASED_AT_ONCE = 50_000  # dropped entries whose memory is given back in one g
 _ENTRY_RECORD = struct.Struct("<IIBQQ")  # length, durable, kind, index, term
 _CRC = struct.Struct("<I")
 _LOCK_NAME = "lock"
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class Identity(NamedTuple):
@@ -69,6 +77,7 @@ class Journal:
         self._directory = directory
         self._device = device
         self._lock: int | None = lock
+        self._names: int | None = None  # the open directory, so that its sync needs no further descriptor
         self._segment_bytes = segment_bytes
 
         self._kept = Kept()
@@ -82,6 +91,7 @@ class Journal:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._failure: str | None = None
+        self._is_delayed = False  # the next segment, for want of a descriptor
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -118,6 +128,7 @@ class Journal:
         return journal
 
     def _replay(self) -> None:
+        self._names = self._device.open_directory(self._directory)
         self._kept, self._segments, self._handle, self._salt = Replay(self._directory, self._device).run()
         if self._segments:
             self._durable = self._segments[-1].length
@@ -403,7 +414,7 @@ class Journal:
         for segment in dead:
             try:
                 self._device.remove(path_of(self._directory, segment.number))
-                self._device.sync_directory(self._directory)
+                self._sync_directory()
             except OSError as error:
                 self._fail(error)
             del self._segments[0]
@@ -439,8 +450,7 @@ class Journal:
         self._pending.clear()
         self._pending_bytes = 0
         self._synced_index = self._kept.last_index
-        if self._durable >= self._segment_bytes:
-            self._begin_segment()
+        if self._durable >= self._segment_bytes and self._begin_segment(longest=LONGEST_BYTES):
             self._remove_dead(REMOVALS_A_SEGMENT)
 
     def _record(self, kind: Kind, body: bytes) -> None:
@@ -455,8 +465,11 @@ class Journal:
             self._refuse(self._failure)
         self._begin_segment()
 
-    def _begin_segment(self, kind: Kind = Kind.CHECKPOINT) -> None:
-        """Go on in a new segment.  It exists, durably, before anything is written to it; then the former is sealed."""
+    def _begin_segment(self, kind: Kind = Kind.CHECKPOINT, longest: int = 0) -> bool:
+        """Go on in a new segment.  It exists, durably, before anything is written to it; then the former is sealed.
+
+        False, and nothing has changed: there is no descriptor for it, and the present one is shorter than `longest`.
+        """
         kept, segments, former = self._kept, self._segments, self._handle
         number = segments[-1].number + 1 if segments else 1
         header = Header(number, self._durable, crc32(f"{kept.disk_id}/{number}".encode()))
@@ -465,17 +478,30 @@ class Journal:
             beginning += encode_record(kind, encode_checkpoint(kept.checkpoint()), HEADER_BYTES, header.salt)
         try:
             self._handle = self._device.create(path_of(self._directory, number))
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR or self._durable >= longest:
+                self._fail(error)
+            if not self._is_delayed:
+                logger.warning("journal_segment_delayed number=%d next=tried_at_each_sync error=%s", number, error)
+            self._is_delayed = True
+            return False
+        self._is_delayed = False
+        try:
             self._device.write(self._handle, beginning)
             self._device.sync(self._handle)
-            self._device.sync_directory(self._directory)
+            self._sync_directory()
             if former is not None:
-                self._device.close(former)
-                seal(self._device, path_of(self._directory, number - 1), self._durable, self._salt)
+                seal(self._device, former, self._durable, self._salt)
                 segments[-1].length = self._durable + RECORD_BYTES
         except OSError as error:
             self._fail(error)
         segments.append(Segment(number, kept.last_index if header.has_checkpoint else None))
         self._salt, self._durable = header.salt, len(beginning)
+        return True
+
+    def _sync_directory(self) -> None:
+        assert self._names is not None
+        self._device.sync_directory(self._names)
 
     def _refuse(self, fault: str | None) -> None:
         if fault is not None:
@@ -499,6 +525,9 @@ class Journal:
 
     def _release(self) -> None:
         self._close_segment()
+        if self._names is not None:
+            names, self._names = self._names, None
+            self._device.close(names)
         if self._lock is not None:
             lock, self._lock = self._lock, None
             self._device.close(lock)

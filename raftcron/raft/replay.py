@@ -79,9 +79,8 @@ def count_removable(segments: Sequence[Segment], base: int) -> int:
     return 0
 
 
-def seal(device: Device, path: Path, length: int, salt: int) -> None:
-    """End a segment by a record that tells that another exists, so that a lost last segment is noticed."""
-    handle = device.append(path)
+def seal(device: Device, handle: int, length: int, salt: int) -> None:
+    """End a segment by a record that tells that another exists, so that a lost last segment is noticed; close it."""
     try:
         device.truncate(handle, length)
         device.write(handle, _seal_record(length, salt))
@@ -148,7 +147,8 @@ class Replay:
             self._device.sync_directory(self._directory)
             if not is_sealed:  # a crash right after a new segment was made
                 former = headers[-2]
-                seal(self._device, self._path(former.number), headers[-1].previous_length, former.salt)
+                opened = self._device.append(self._path(former.number))
+                seal(self._device, opened, headers[-1].previous_length, former.salt)
         except BaseException:
             if handle is not None:
                 self._device.close(handle)

@@ -213,6 +213,7 @@ class Handle:
         self._disk = disk
         self._chance = chance
         self._open: dict[int, _File | None] = {}
+        self._directories: dict[int, Path] = {}
         self._number = 2
 
     def make_directory(self, path: Path) -> None:
@@ -288,9 +289,15 @@ class Handle:
         file.sync()
         disk.synced(file)
 
-    def sync_directory(self, path: Path) -> None:
+    def open_directory(self, path: Path) -> int:
+        handle = self._opened(None)
+        self._directories[handle] = path
+        return handle
+
+    def sync_directory(self, directory: Path | int) -> None:
         if self.is_dead:
             return
+        path = self._directories[directory] if isinstance(directory, int) else directory
         self._disk.named += 1
         for name, file in self._disk.files.items():
             if name.parent == path:
@@ -325,6 +332,7 @@ class Handle:
 
     def close(self, handle: int) -> None:
         self._open.pop(handle, None)
+        self._directories.pop(handle, None)
 
     def _file(self, path: Path) -> _File:
         file = self._disk.files.get(path)

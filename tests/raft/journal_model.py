@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -82,6 +83,7 @@ class Model:
     # ---- lives ---------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
+        self.disk.fails.clear()
         self.journal = Journal.open(DIRECTORY, self.disk, self.segment_bytes)
         journal = self.journal
         found = found_in(journal)
@@ -170,6 +172,11 @@ class Model:
     def second(self) -> None:
         self.journal.onOneSecondTimer()
 
+    def shortage(self) -> None:
+        """There is no descriptor for another file, or there are some again."""
+        if self.disk.fails.pop("create", None) is None:
+            self.disk.fails["create"] = OSError(errno.EMFILE, "Too many open files")
+
     # ---- snapshots -----------------------------------------------------------------------------------------------
 
     def can_compact(self) -> bool:
@@ -202,6 +209,7 @@ class Model:
 
     def _restart(self, action: Callable[[], None]) -> None:
         index, term = self.snapshot
+        self.disk.fails.clear()  # a shortage here is the end, until there are some again
         self._do(self.state._replace(log=((b"", index, term),), through=index), action, durable=True)
         self.commit = index
         self.in_memory = [(b"", index, term)]

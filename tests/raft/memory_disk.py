@@ -31,6 +31,7 @@ class MemoryDisk:
     def _call(self, name: str) -> None:
         self.calls.append(name)
         if name in self.fails:
+            self._die()
             raise self.fails[name]
 
     def _die(self) -> None:
@@ -86,7 +87,10 @@ class MemoryDisk:
         self.synced[path] = bytes(self.files[path])
         self._die()
 
-    def sync_directory(self, path: Path) -> None:
+    def open_directory(self, path: Path) -> int:
+        return self._handle(path)
+
+    def sync_directory(self, directory: Path | int) -> None:
         self._call("sync_directory")
         self.listed = set(self.files)
         self.removed.clear()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from raftcron.errors import ConfigurationError, FatalError
 from raftcron.raft.device import SystemDevice
-from raftcron.raft.journal import Journal
-from raftcron.raft.segment import RECORD_BYTES
+from raftcron.raft.journal import LONGEST_BYTES, MAX_PENDING_BYTES, REMOVALS_AT_ONCE, Journal
+from raftcron.raft.segment import LIKELY_BYTES, MAX_BODY_BYTES, RECORD_BYTES
 from tests.raft.journal_model import DIRECTORY
 from tests.raft.memory_disk import MemoryDisk
 
@@ -207,6 +211,122 @@ def test_unusable_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="file/journal"):
         Journal.open(tmp_path / "file" / "journal", SystemDevice())
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_segment_is_gone_on_with_while_there_is_no_descriptor_for_another(
+    number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each sync tries again, and takes what it had to take; it is said once a shortage, and all of it comes back."""
+    disk = MemoryDisk()
+    journal = Journal.open(DIRECTORY, disk, 300)
+    journal.begin("n1", "disk-1")
+    index = 0
+    for shortage in (1, 2):
+        disk.fails["create"] = OSError(number, "Too many open files")
+        while journal.disk_bytes < shortage * 1000:
+            index += 1
+            journal.add(bytes(50), index, 0)
+            disk.calls.clear()
+            journal.sync()
+            assert journal.synced_index == index
+        assert disk.calls == ["write", "sync", "create"]
+        assert len(disk.files) == shortage
+        assert caplog.text.count("journal_segment_delayed") == shortage
+        disk.fails.clear()
+        journal.sync()  # of nothing: no reason to begin another
+        assert len(disk.files) == shortage
+        index += 1
+        journal.add(b"there are some again", index, 0)
+        journal.sync()
+        assert len(disk.files) == shortage + 1
+    entries = journal[:]
+    disk.cut_power(lambda: False)
+    assert Journal.open(DIRECTORY, disk, 300)[:] == entries
+    assert caplog.text.count("journal_segment_delayed") == 2
+    assert "journal_tail_cut" not in caplog.text
+
+
+def test_a_shortage_of_descriptors_is_borne_for_so_many_bytes() -> None:
+    """What is found in a segment is found by a search that is made for no longer ones."""
+    disk = MemoryDisk()
+    journal = Journal.open(DIRECTORY, disk, 300)
+    journal.begin("n1", "disk-1")
+    disk.fails["create"] = OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(FatalError, match="Too many open files"):
+        for index in range(1, 100):
+            journal.add(bytes(4_000_000), index, 0)
+            journal.sync()
+    assert LONGEST_BYTES <= len(disk.files[FIRST]) < LONGEST_BYTES + 4_001_000
+    assert LONGEST_BYTES + MAX_PENDING_BYTES + MAX_BODY_BYTES + 2 * RECORD_BYTES <= LIKELY_BYTES
+
+
+def test_a_shortage_of_descriptors_where_the_log_begins_anew_is_the_end() -> None:
+    """What a snapshot has replaced must not come back: it cannot wait."""
+    disk = MemoryDisk()
+    journal = Journal.open(DIRECTORY, disk)
+    journal.begin("n1", "disk-1")
+    journal.add(b"1", 1, 0)
+    journal.setCurrentTerm(2, None)
+    disk.fails["create"] = OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(FatalError, match="Too many open files"):
+        journal.reset(7, 2)
+    disk.fails.clear()
+    disk.kill()
+    journal = Journal.open(DIRECTORY, disk)
+    journal.align(7, 2)
+    assert journal[:] == [(b"", 7, 2)]
+
+
+def test_a_real_process_without_a_descriptor_syncs_compacts_and_goes_on_with_one(tmp_path: Path) -> None:
+    """For want of the next segment's it needs none at all, and for that segment a single one."""
+    journal = Journal.open(tmp_path, SystemDevice(), 300)
+    journal.begin("n1", "disk-1")
+    index = 0
+
+    def segments() -> list[int]:  # found without a descriptor
+        return [number for number in range(1, 50) if (tmp_path / f"{number:012d}.segment").exists()]
+
+    def grow(count: int) -> None:
+        nonlocal index
+        for _ in range(count):
+            index += 1
+            journal.add(bytes(100), index, 0)
+            journal.sync()
+
+    grow(30)
+    journal.setRaftCommitIndex(index)
+    *_, newest = many = segments()
+    with no_descriptor_left() as give_one_back:
+        journal.compact(index)
+        grow(10)
+        journal.onOneSecondTimer()
+        assert segments() == many[REMOVALS_AT_ONCE + 1 :]
+        give_one_back()
+        grow(1)
+        assert segments()[-1] == newest + 1
+    entries = journal[-11:]
+    journal._destroy()
+    journal = Journal.open(tmp_path, SystemDevice(), 300)
+    assert journal[-11:] == entries
+    journal._destroy()
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[Callable[[], None]]:
+    """This process can open nothing; gives a function after which it can open one thing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))  # noqa: PTH208
+        with suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        yield lambda: os.close(fillers.pop())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])

@@ -18,7 +18,7 @@ from tests.raft.memory_disk import Died, MemoryDisk
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Entries, cuts, votes, snapshots, timers, deaths in any call and power cuts, in any order."""
+    """Entries, cuts, votes, snapshots, timers, shortages, deaths in any call and power cuts, in any order."""
 
     @initialize(segment_bytes=st.sampled_from([100, 400, 1 << 20]))
     def begin(self, segment_bytes: int) -> None:
@@ -83,6 +83,10 @@ class AnyHistory(RuleBasedStateMachine):
         self.attempt(self.model.second)
 
     @rule()
+    def shortage(self) -> None:
+        self.model.shortage()
+
+    @rule()
     def close(self) -> None:
         self.attempt(self.model.close)
 
@@ -114,9 +118,10 @@ def _script(seed: int) -> Callable[[Model], None]:
             "compact": lambda: model.can_compact() and model.compact(chance.random(), chance.random()),
             "reset": lambda: model.reset(chance.randrange(4)),
             "second": model.second,
+            "shortage": model.shortage,
             "close": model.close,
         }
-        weights = [30, 8, 5, 6, 3, 8, 1, 3, 1]
+        weights = [30, 8, 5, 6, 3, 8, 1, 3, 2, 1]
         model.open()
         model.join()
         for step in chance.choices(list(steps), weights, k=150):

@@ -106,7 +106,10 @@ class Disk:
         path = self.open[handle]
         self.synced[path] = bytes(self.files[path])
 
-    def sync_directory(self, path: Path) -> None: ...
+    def open_directory(self, path: Path) -> int:
+        return next(self._handles)
+
+    def sync_directory(self, directory: Path | int) -> None: ...
 
     def truncate(self, handle: int, length: int) -> None:
         del self.files[self.open[handle]][length:]
