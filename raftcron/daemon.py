@@ -12,10 +12,12 @@ import gc
 import logging
 import os
 import random
+import resource
 import signal
 import ssl
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -68,10 +70,13 @@ class Daemon:
     """One running node with its real surroundings.
 
     `handlers` are those of an application that embeds the node.  Then snapshots are written on the loop instead of by
-    a forked child: who knows what the application's threads hold.
+    a forked child: who knows what the application's threads hold.  `files`: how many files commands may open, where
+    this process has raised its own limit.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, handlers: Handlers | None = None) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, handlers: Handlers | None = None, files: int | None = None
+    ) -> None:
         self.settings = settings
         self.ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self._clock = clock
@@ -80,7 +85,7 @@ class Daemon:
         self._directory_lock: int | None = None
         times = LeaseTimes(settings.lease_ms / 1000, settings.lease_margin_ms / 1000)
         starts_processes = settings.allow_shell or (handlers is not None and handlers.need_processes)
-        self._spawner = self._make_spawner(times) if starts_processes else None
+        self._spawner = self._make_spawner(times, files) if starts_processes else None
         rules = AddressRules(settings.refuse_addresses, settings.allow_addresses)
         self._answers = Shelf(str(settings.data_dir / ANSWERS_DIRECTORY), settings.output_total_bytes // ANSWERS_SHARE)
         self._registry = Registry.installed({"http": partial(http_spec.validate, rules=rules)})
@@ -243,13 +248,14 @@ class Daemon:
                 is_told = True
             await asyncio.sleep(SYNC_POLL_SECONDS)
 
-    def _make_spawner(self, times: LeaseTimes) -> Spawner:
+    def _make_spawner(self, times: LeaseTimes, files: int | None) -> Spawner:
         return Spawner(
             self.settings.data_dir / RUN_DIRECTORY,
             output_directory=self.settings.data_dir / OUTPUT_DIRECTORY,
             output_bytes_max=self.settings.output_total_bytes - self.settings.output_total_bytes // ANSWERS_SHARE,
             lease_grace_seconds=max(0.0, times.lease_seconds / 2 - times.margin_seconds),
             fatal=self.fail,
+            files=files,
         )
 
     async def _tidy_answers(self) -> None:
@@ -427,15 +433,24 @@ def run(settings: Settings) -> int:
         stream=sys.stderr,
     )
     gc.set_threshold(50_000, 50, 100)  # records are outside the collector's reach; young garbage is what is left
+    files = _take_files()
     try:
-        return asyncio.run(_serve(settings))
+        return asyncio.run(_serve(settings, files))
     except RaftcronError as error:
         _say(f"raftcron: {error.detail}", sys.stderr)
         return error.exit_code
 
 
-async def _serve(settings: Settings) -> int:
-    daemon = Daemon(settings, SystemClock())
+def _take_files() -> int:
+    """Let this process have as many files open as it may; how many it was given, which its commands may rely on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a system may have a bound below the one that it tells
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
+
+
+async def _serve(settings: Settings, files: int) -> int:
+    daemon = Daemon(settings, SystemClock(), files=files)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(daemon.handle)
     for number in (signal.SIGTERM, signal.SIGINT):

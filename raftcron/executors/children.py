@@ -76,7 +76,7 @@ class Child:
 class Setting:
     """What every child of this spawner shares."""
 
-    def __init__(self, run_directory: str, mark: str, boot: str) -> None:
+    def __init__(self, run_directory: str, mark: str, boot: str, files: int | None) -> None:
         self.run_directory = run_directory
         self.mark = mark
         self.boot = boot
@@ -86,8 +86,9 @@ class Setting:
         self.errors, self._complain = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.errors.setblocking(False)
         # One pipe and one file a child: take what is allowed, but let children start with what they would have had.
-        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._files = (soft if files is None else files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def fork(self, request: Mapping[str, Any], output: int, cgroup: str | None) -> int:
         """Start the request with stdout and stderr at `output`; the child's pid.  OSError if it cannot be forked."""

@@ -86,6 +86,7 @@ class Spawner:
     `lease_grace_seconds` is the most that SIGTERM may come before the end of the lease: lease / 2 - margin.
     `with_cgroups`: give each child a control group of its own where that can be.
     `fatal` is called with what keeps it from ever having a spawner again: the node must not go on without.
+    `files`: how many files a child may open, where this process has raised its own limit since it was started.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Spawner:
         lease_grace_seconds: float = 3.0,
         ping_seconds: float = PING_SECONDS,
         with_cgroups: bool = True,
+        files: int | None = None,
         host: Host = LINUX,
         fatal: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
@@ -106,6 +108,7 @@ class Spawner:
         self._lease_grace_seconds = lease_grace_seconds
         self._ping_seconds = ping_seconds
         self._with_cgroups = with_cgroups
+        self._files = files
         self._host = host
         self._fatal = fatal
         self._deadline = 0.0
@@ -218,6 +221,7 @@ class Spawner:
             str(self._output_bytes_max),
             repr(self._lease_grace_seconds),
             str(int(self._with_cgroups)),
+            "" if self._files is None else str(self._files),
         ]
         link = await self._host.launch(arguments)
         life = _Life(link)

@@ -1,8 +1,9 @@
 """The spawner: one small process a node that starts commands, kills them in time, and outlives nobody.
 
-    python -m raftcron.executors.spawner_main FD RUN_DIRECTORY OUTPUT_DIRECTORY OUTPUT_BYTES LEASE_GRACE CGROUPS
+    python -m raftcron.executors.spawner_main FD RUN_DIRECTORY OUTPUT_DIRECTORY OUTPUT_BYTES LEASE_GRACE CGROUPS FILES
 
-FD is one end of a socket pair to the daemon.  At its end (the daemon closed it or died) every descendant is killed and
+FD is one end of a socket pair to the daemon; FILES is how many files a child may open, empty: as many as this process
+was given.  At its end (the daemon closed it or died) every descendant is killed and
 the spawner ends.  Requests: `exec`, `stop`, `extend`, `ping`.  Answers: `ready`, `ended`, `refused`, `failed`, `pong`.
 Here are its loop and its system calls; what it decides is in custody.py.  One thread, one selector; it imports almost
 nothing.
@@ -51,6 +52,7 @@ class Spawner:
         outputs_bytes: int,
         grace: float,
         with_cgroups: bool,
+        files: int | None,
     ) -> None:
         self.clock = SystemClock()
         self.shelf = Shelf(outputs, outputs_bytes)
@@ -65,7 +67,7 @@ class Spawner:
         boot = processes.boot_id()
         mark = f"{me.pid}.{me.start}.{boot}"
         self.custody = Custody(self, run_directory, me.pid, mark, grace)
-        self.setting = Setting(run_directory, mark, boot)
+        self.setting = Setting(run_directory, mark, boot, files)
         self.cgroup = cgroups.make(f"{me.pid}-{me.start}") if with_cgroups else None
         record = runfiles.spawner_record(me.pid, me.start, boot, self.cgroup)
         runfiles.write(runfiles.spawner_path(run_directory), record)
@@ -256,7 +258,7 @@ class Spawner:
 
 def main(arguments: Iterable[str]) -> int:
     """Serve until the daemon is gone."""
-    link_fd, run_directory, outputs, outputs_bytes, grace, with_cgroups = arguments
+    link_fd, run_directory, outputs, outputs_bytes, grace, with_cgroups, files = arguments
     # The daemon decides when to stop, and its end is ours.  Blocked, not ignored: a child that is told to end between
     # fork and exec finds the signal waiting.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -264,7 +266,15 @@ def main(arguments: Iterable[str]) -> int:
     link.set_inheritable(False)
     link.setblocking(False)
     become_subreaper()
-    spawner = Spawner(link, run_directory, outputs, int(outputs_bytes), float(grace), with_cgroups == "1")
+    spawner = Spawner(
+        link,
+        run_directory,
+        outputs,
+        int(outputs_bytes),
+        float(grace),
+        with_cgroups == "1",
+        int(files) if files else None,
+    )
     spawner.say({"is": "ready", "pid": os.getpid()})
     gc.collect()
     gc.freeze()  # forks copy fewer pages

@@ -104,7 +104,7 @@ class Box:
         async def launch(arguments: Sequence[str]) -> _Link:
             link = _Link(self, loop)
             self._links.append(link)
-            run_directory, _, _, lease_grace, _ = arguments
+            run_directory, _, _, lease_grace, *_ = arguments
             self.at(START_SECONDS, _Spawner(self, link, run_directory, float(lease_grace)).start)
             return link
 

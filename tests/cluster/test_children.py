@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -36,6 +37,29 @@ def watched(folder: Path) -> str:
         f"cd {folder}; for pid in $(cat pids 2>/dev/null); do kill -0 $pid 2>/dev/null && echo $pid >> overlaps; done;"
         " trap '' TERM; setsid sh -c \"trap '' TERM; sleep 120; :\" & echo $! >> pids; echo $$ >> pids; sleep 120; :"
     )
+
+
+async def test_a_node_opens_as_many_files_as_it_may_and_its_commands_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A soft limit that is far too low for a node is what programs of its jobs may rely on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with Cluster(tmp_path, size=1, allow_shell=True) as cluster:
+        command = cluster.command("n1")
+        monkeypatch.setattr(cluster, "command", lambda *_: ["sh", "-c", 'ulimit -Sn 200; exec "$@"', "sh", *command])
+        await cluster.start()
+        node = cluster.nodes["n1"]
+        assert node.process is not None
+        assert resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+        told = tmp_path / "told"
+        text = f"ulimit -Sn > {told}.new; mv {told}.new {told}"
+        await cluster.put_job("n1", "tells", schedule="@every 1s", executor={"type": "shell", "command": text})
+
+        async def is_told() -> bool:
+            return told.exists()
+
+        await eventually(is_told, within=60, what="a command has run")
+        assert told.read_text() == "200\n"
 
 
 async def where_it_runs(cluster: Cluster, job: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -99,6 +100,19 @@ async def test_declared_jobs_run_in_the_application(make: Make, ports: list[int]
             return any(run["state"] == "succeeded" and run["output_tail"] == "done" for run in runs)
 
         await eventually(ended, within=60, what="its end is recorded with what it returned")
+
+
+async def test_how_many_files_the_application_may_open_is_its_own_affair(make: Make) -> None:
+    """Its node leaves the limit as it is, which `raftcron server` raises."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    try:
+        cron = make()
+        await cron.start()
+        await cron.ready()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard - 1, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_job_written_through_the_api_says_whether_its_handler_can_be_stopped(

@@ -164,6 +164,25 @@ async def test_a_memory_limit_is_what_each_process_may_write_to(spawner: Spawner
     assert endings[2].output_tail == b"100\n"
 
 
+@pytest.mark.parametrize(("files", "told"), [(200, "200"), (None, "300")], ids=["raised", "as it is"])
+async def test_a_command_may_open_as_many_files_as_its_daemon_found(
+    tmp_path: Path, request_for: Make, files: int | None, told: str
+) -> None:
+    """Whatever daemon and spawner allow themselves; what an embedded node's process may, which has raised nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    spawner = Spawner(tmp_path / "run", files=files)
+    try:
+        await spawner.start()
+        assert spawner.pid is not None
+        result = await spawner.run(request_for("ulimit -Sn; ulimit -Hn"), open_gate)
+        assert result.output_tail.decode().split() == [told, str(hard)]
+        assert resource.prlimit(spawner.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await spawner.stop()
+
+
 async def test_a_closed_gate_starts_nothing(spawner: Spawner, request_for: Make, tmp_path: Path) -> None:
     """The gate is asked, and nothing is sent."""
     result = await spawner.run(request_for(f"touch {tmp_path}/ran"), lambda: None)
