@@ -39,6 +39,8 @@ class Host:
 class Listener:
     """What `create_server` gives."""
 
+    sockets = ()  # of the operating system
+
     def __init__(self, host: Host, loop: NodeLoop, factory: Factory, port: int) -> None:
         self.host = host
         self.loop = loop

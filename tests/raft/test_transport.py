@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import resource
@@ -239,6 +240,19 @@ async def test_an_older_life_cannot_replace_a_newer(world: World) -> None:
     assert n2.transport.passes["hello refused (earlier life)"] > 0
     assert n1.transport.connected("n2")
     assert n2.count("connected", "n1") == 1
+
+
+async def test_what_was_accepted_in_the_turn_of_the_end_is_closed(world: World) -> None:
+    """The kernel has taken a connection, asyncio is about to; nothing of it is left."""
+    n1 = world.node("n1")
+    await n1.start()
+    with socket.create_connection(("127.0.0.1", n1.port)) as stranger:
+        for _ in range(2):  # in the second turn the loop sees it, and the transport is made in the next
+            await asyncio.sleep(0)
+        await n1.transport.stop()
+        stranger.settimeout(5.0)
+        assert await asyncio.to_thread(stranger.recv, 1) == b""
+    gc.collect()  # whatever was forgotten warns, which is a failure
 
 
 # ---- strangers ---------------------------------------------------------------------------------------------------
