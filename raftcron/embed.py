@@ -90,12 +90,13 @@ class RaftCron:
     def handler(self, name: str | None = None, *, process: bool = False) -> Callable[[F], F]:
         """Register a function by name (its own by default), for jobs of the executor type `python`.
 
-        A coroutine function runs on the application's loop, another one in a thread of that loop's pool; with
-        `process` in a child of its own, which can be stopped whatever it does.  ValueError: it cannot be registered.
+        A coroutine function, or an object whose call is one, runs on the application's loop, another one in a thread of
+        that loop's pool; with `process` in a child of its own, which can be stopped whatever it does.  What a function
+        returns is awaited if it can be.  ValueError: it cannot be registered.
         """
 
         def decorate(function: F) -> F:
-            self._register(name or function.__name__, function, process)
+            self._register(name or _own_name(function), function, process)
             return function
 
         return decorate
@@ -115,7 +116,7 @@ class RaftCron:
         """
 
         def decorate(function: F) -> F:
-            known = name or function.__name__
+            known = name or _own_name(function)
             can_be_stopped = self._register(known, function, process)
             executor = {"type": "python", "handler": known} | ({} if args is None else {"args": args})
             body = {"schedule": schedule, "executor": executor, "owner": OWNER} | fields
@@ -130,7 +131,7 @@ class RaftCron:
         if self._is_started:
             raise RuntimeError(f"{name}: handlers are registered before the node starts, which announces them")
         if (problem := name_fault(name)) is not None:
-            raise ValueError(f"{name!r} {problem}: give another one with name=")
+            raise ValueError(f"{problem}: give another one with name=")
         return self._handlers.add(name, function, process).can_be_stopped
 
     # ---- its life
@@ -269,6 +270,11 @@ class RaftCron:
         if faults:
             lines = "".join(f"\n  {fault.pointer} {fault.message}" for fault in faults)
             raise ConfigurationError(f"declared jobs cannot be written:{lines}", tuple(faults))
+
+
+def _own_name(function: Any) -> str:
+    """What a function is called; of an object, which is called nothing, what it looks like: no name either."""
+    return getattr(function, "__name__", None) or repr(function)
 
 
 async def _of_thread(future: Future[None]) -> None:

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Iterable
 
-from raftcron.executors.python import run_of, said
+from raftcron.executors.python import awaited, run_of, said
 from raftcron.ports import Attempt
 
 
@@ -34,8 +34,8 @@ def main(arguments: Iterable[str]) -> int:
         function = getattr(function, name)
     assert callable(function), f"{target} is no function"
     value = function(run)
-    if inspect.iscoroutine(value):
-        value = asyncio.run(value)
+    if inspect.isawaitable(value):
+        value = asyncio.run(awaited(value))
     sys.stdout.flush()
     sys.stdout.buffer.write(said(value))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import sys
@@ -100,7 +101,8 @@ class Handler:
 
     @property
     def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
+        """Seen before any call; what another function returns may have to be awaited all the same."""
+        return _is_a(inspect.iscoroutinefunction, self.function)
 
     @property
     def can_be_stopped(self) -> bool:
@@ -109,13 +111,16 @@ class Handler:
 
     @property
     def target(self) -> str:
-        """MODULE:FUNCTION, or FILE.py:FUNCTION of the program itself, by which a child finds it."""
+        """MODULE:FUNCTION, or FILE.py:FUNCTION of the program itself, by which a child finds it.
+
+        An object that has no name is MODULE:<...>, and no child finds it.
+        """
         module = self.function.__module__
         if module == "__main__":
             program = sys.modules["__main__"]
             spec, file = getattr(program, "__spec__", None), getattr(program, "__file__", None)
             module = spec.name if spec is not None else module if file is None else os.path.abspath(file)  # noqa: PTH100
-        return f"{module}:{self.function.__qualname__}"
+        return f"{module}:{getattr(self.function, '__qualname__', f'<{self.function!r}>')}"
 
 
 class Handlers:
@@ -146,8 +151,9 @@ class Handlers:
         return self._handlers.get(name)
 
     def add(self, name: str, function: Function, process: bool) -> Handler:
-        """ValueError: the name is taken, there are too many, or a child could not find the function."""
+        """ValueError: the name is taken, there are too many, it cannot be called, or a child could not find it."""
         handler = Handler(name, function, process)
+        _check(handler)
         if name in self._handlers:
             raise ValueError(f"there is a handler {name!r} already: {self._handlers[name].target}")
         if len(self._handlers) >= HANDLERS_MAX:
@@ -159,3 +165,30 @@ class Handlers:
             )
         self._handlers[name] = handler
         return handler
+
+
+def _check(handler: Handler) -> None:
+    """ValueError: it cannot be called with a run, or a call would run nothing."""
+    function = handler.function
+    if not callable(function):
+        raise ValueError(f"{function!r} is not callable: register a function that takes one argument, the run")
+    if _is_a(inspect.isgeneratorfunction, function) or _is_a(inspect.isasyncgenfunction, function):
+        raise ValueError(f"{handler.target} is a generator function, whose body nobody would run: return, do not yield")
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)  # a wrapper may take less than what it wraps
+    except (TypeError, ValueError):  # some built-in ones have none
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"{handler.target} cannot be called with one argument, the run: {error}; give whatever else it takes a "
+            "default"
+        ) from None
+
+
+def _is_a(kind: Callable[[Any], bool], function: Any) -> bool:
+    """Whether to call it is to call a function of this kind."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return kind(function) or kind(type(function).__call__)

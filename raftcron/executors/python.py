@@ -1,19 +1,21 @@
 """PythonExecutor: calls a handler of the application that embeds this node, on the application's side.
 
 An async handler runs on the application's loop, any other in a thread of that loop's pool, `process=True` in a child of
-the spawner.  The node's loop only waits for them.
+the spawner.  The node's loop only waits for them.  What a handler returns is awaited as long as it can be, wherever it
+runs: a run has not succeeded before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
@@ -121,7 +123,12 @@ class _Call:
             stopped.cancel()
         if ended is not None and ended.state == "not_started":  # the licence ended on the way over there
             return ended
-        return _stopped(reason, attempt, ended, self._handler)
+        return _stopped(reason, attempt, ended, is_thread=self._is_thread)
+
+    @property
+    def _is_thread(self) -> bool:
+        """Whether nothing can stop it, as far as is seen now."""
+        return not self._handler.is_async and self._task is None
 
     async def _stop(self, reason: str, attempt: Attempt) -> Ending | None:
         """It has been asked: wait, cancel, wait; how it ended, None if nobody saw that."""
@@ -132,7 +139,7 @@ class _Call:
                 await asyncio.wait(first, timeout=attempt.kill_after_seconds, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 overdue.cancel()
-        if not self._outcome.done() and self._handler.is_async:
+        if not self._outcome.done() and not self._is_thread:
             self._over_there(self._cancel)
             await asyncio.wait({self._outcome}, timeout=PATIENCE_SECONDS)
         if self._outcome.done():
@@ -144,9 +151,12 @@ class _Call:
 
     def _begin(self) -> None:
         if self._handler.is_async:
-            self._task = self._application.create_task(self._in_coroutine(), name=f"raftcron {self._run.job}")
+            self._spawn(self._in_coroutine())
         else:
             self._application.run_in_executor(None, self._in_thread)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = self._application.create_task(work, name=f"raftcron {self._run.job}")
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -157,22 +167,42 @@ class _Call:
         try:
             if self._is_open(await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(), self._node))):
                 ending = Ending("failed", error="the handler was cancelled", error_kind="exception")
-                ending = _succeeded(await self._handler.function(self._run))
+                ending = _succeeded(await awaited(self._handler.function(self._run)))
         except Exception as error:
             ending = _raised(error)
         finally:  # also where it is cancelled, or ends the whole application
             self._tell(ending)
 
     def _in_thread(self) -> None:
-        ending = Ending("not_started", error="the start gate is closed, or the application is")
+        ending: Ending | None = Ending("not_started", error="the start gate is closed, or the application is")
         try:
             if not self._run.cancelled and self._is_open(
                 asyncio.run_coroutine_threadsafe(self._ask(), self._node).result()
             ):
-                ending = _succeeded(self._handler.function(self._run))
+                value = self._handler.function(self._run)
+                ending = self._hand_over(value) if inspect.isawaitable(value) else _succeeded(value)
         except BaseException as error:  # a thread has nobody else to tell
             ending = _raised(error)
+        if ending is not None:
+            self._tell(ending)
+
+    def _hand_over(self, value: Awaitable[Any]) -> Ending | None:
+        """What a function has left to await is for the loop, which then tells its end; None: it has taken it."""
+        if self._over_there(lambda: self._spawn(self._go_on(value))):
+            return None
+        _drop(value)
+        return Ending("failed", error="the application's loop was closed before all had run", error_kind="exception")
+
+    async def _go_on(self, value: Awaitable[Any]) -> None:
+        """To the end of what is left to await; where the run has been asked to stop meanwhile it does not begin."""
+        ending = Ending("failed", error="the handler was cancelled", error_kind="exception")
+        try:
+            if not self._run.cancelled:
+                ending = _succeeded(await awaited(value))
+        except Exception as error:
+            ending = _raised(error)
         finally:
+            _drop(value)
             self._tell(ending)
 
     async def _ask(self) -> float | None:
@@ -239,8 +269,30 @@ def _request(handler: Handler, attempt: Attempt) -> SpawnRequest:
     )
 
 
+async def awaited(value: Awaitable[Any]) -> Any:
+    """What comes of it in the end.  Not all that can be awaited is, over and over: some clients come to themselves."""
+    value = await value
+    while inspect.iscoroutine(value) or asyncio.isfuture(value):
+        value = await value
+    return value
+
+
+def _drop(value: Awaitable[Any]) -> None:
+    """A coroutine that has not begun never will."""
+    if inspect.iscoroutine(value):
+        value.close()
+
+
 def said(value: Any) -> bytes:
-    """What a handler returned, as a run's output: text as it is, anything else as JSON; nothing for None."""
+    """What a handler returned, as a run's output: text as it is, anything else as JSON; nothing for None.
+
+    TypeError: a generator, which is no output but code that has not run.
+    """
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise TypeError(
+            f"the handler returned the generator {value.__qualname__}, whose body has not run: run it to its end in "
+            "the handler, and return what comes of it"
+        )
     if value is None:
         return b""
     return value.encode(errors="replace") if isinstance(value, str) else _json(value)
@@ -268,13 +320,13 @@ def _never_began(reason: str, attempt: Attempt) -> Ending:
     return Ending("timed_out", error=text, error_kind="timeout")
 
 
-def _stopped(reason: str, attempt: Attempt, ended: Ending | None, handler: Handler) -> Ending:
+def _stopped(reason: str, attempt: Attempt, ended: Ending | None, *, is_thread: bool) -> Ending:
     """It was asked to stop, for this reason."""
     tail = b"" if ended is None else ended.output_tail
     if ended is not None:
         how = "it has ended"
     else:
-        how = "it goes on" if handler.is_async else "it goes on, since nothing stops a thread"
+        how = "it goes on, since nothing stops a thread" if is_thread else "it goes on"
     match reason:
         case "timeout":
             state, text = "timed_out", f"timed out after {attempt.timeout_seconds:g} s"

@@ -8,7 +8,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -335,6 +335,31 @@ async def test_what_cannot_work_is_said_before_anything_starts(make: Make, tmp_p
     with pytest.raises(ConfigurationError, match="another raftcron process has it"):
         await second.start()
     assert second.error is not None
+
+
+def test_what_could_not_run_is_refused_where_it_is_registered() -> None:
+    """As a handler and as a job, with what is wrong and what to do."""
+
+    class Nightly:
+        async def __call__(self, run: Run) -> None:
+            pass
+
+    def numbers(run: Run) -> Iterator[int]:
+        yield run.attempt
+
+    def two(run: Run, other: str) -> None:
+        pass
+
+    for decorate in (RaftCron().handler(), RaftCron().job("@manual")):
+        with pytest.raises(ValueError, match=r"5 is not callable: register a function"):
+            decorate(5)  # type: ignore[type-var]
+        with pytest.raises(ValueError, match=r"numbers is a generator function, .*: return, do not yield"):
+            decorate(numbers)
+        with pytest.raises(ValueError, match=r"missing a required argument: 'other'; give .* a default"):
+            decorate(two)  # type: ignore[type-var]
+        with pytest.raises(ValueError, match=r" is not a name: .*: give another one with name="):
+            decorate(Nightly())
+    RaftCron().job("@manual", name="nightly")(Nightly())
 
 
 async def test_a_node_that_ends_by_itself_says_why(make: Make, caplog: pytest.LogCaptureFixture) -> None:

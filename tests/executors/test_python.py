@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,6 @@ class Application:
 
     def _run(self) -> None:
         self.loop.run_forever()
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
 
     def stop(self) -> None:
@@ -242,6 +243,159 @@ async def test_a_thread_that_does_not_end_is_an_unproven_end_that_says_so(applic
     release.set()
 
 
+class AsyncCallable:
+    """An object whose call is a coroutine."""
+
+    async def __call__(self, run: Run) -> int:
+        await asyncio.sleep(0)
+        return run.attempt
+
+
+@pytest.mark.parametrize("function", [AsyncCallable(), functools.partial(AsyncCallable())])
+async def test_an_object_with_an_async_call_is_an_async_handler(application: Application, function: Function) -> None:
+    """It runs, on the loop, and can be stopped as one."""
+    assert (await run(application, function)) == Ending("succeeded", output_tail=b"1")
+    assert application.handlers.threads == []
+
+
+async def test_what_a_function_in_a_thread_has_left_to_await_is_awaited_on_the_loop(application: Application) -> None:
+    """Before that its run has not succeeded; what it comes to is the output, what it raises the failure."""
+
+    async def handler(run: Run) -> str:
+        await asyncio.sleep(0)
+        assert asyncio.get_running_loop() is application.loop
+        if run.attempt > 1:
+            raise KeyError(run.attempt)
+        return "done"
+
+    @functools.wraps(handler)
+    def wrapper(run: Run) -> Any:
+        assert threading.current_thread() is not application.thread
+        return handler(run)
+
+    assert (await run(application, wrapper)) == Ending("succeeded", output_tail=b"done")
+    ending = await run(application, wrapper, attempt=2)
+    assert (ending.state, ending.proven, ending.error) == ("failed", True, "KeyError: 2")
+
+
+async def test_a_coroutine_that_a_coroutine_returns_is_awaited_too(application: Application) -> None:
+    """As where a decorator has forgotten to."""
+
+    async def inner(run: Run) -> str:
+        return "done"
+
+    async def handler(run: Run) -> Any:
+        return inner(run)
+
+    assert (await run(application, handler)) == Ending("succeeded", output_tail=b"done")
+
+
+@pytest.mark.parametrize("reason", ["timeout", "cancelled", "shutdown", "lease"])
+async def test_what_a_function_in_a_thread_has_left_to_await_is_stopped_as_a_coroutine_is(
+    application: Application, reason: str
+) -> None:
+    """Asked, and then cancelled where it awaits: its end is proven."""
+    begun = threading.Event()
+    seen: list[str | None] = []
+
+    async def handler(run: Run) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            seen.append(run.cancelled.reason)
+
+    control = HandControl()
+    timeout = 0.05 if reason == "timeout" else 30.0
+    changes = {"timeout_seconds": timeout, "kill_after_seconds": 0.05}
+    running = asyncio.create_task(run(application, lambda run: handler(run), control, **changes))
+    await eventually(begun.is_set)
+    if reason != "timeout":
+        control.stop(reason)
+    ending = await running
+    assert (ending.proven, ending.error_kind, ending.error[-14:]) == (True, reason, ": it has ended")
+    assert seen == [reason]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_what_is_left_to_await_when_a_run_has_been_stopped_never_begins(application: Application) -> None:
+    """The coroutine is closed, and the run ends as stopped."""
+    release = threading.Event()
+    told: list[Run] = []
+    made: list[Any] = []
+
+    async def never(run: Run) -> None:
+        raise AssertionError
+
+    def handler(run: Run) -> Any:
+        told.append(run)
+        release.wait(60)
+        made.append(never(run))
+        return made[0]
+
+    control = HandControl()
+    running = asyncio.create_task(run(application, handler, control, kill_after_seconds=60.0))
+    await eventually(lambda: told)
+    control.stop("cancelled")
+    await eventually(lambda: told[0].cancelled)
+    release.set()
+    ending = await running
+    assert (ending.state, ending.proven, ending.error) == ("cancelled", True, "cancelled: it has ended")
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
+
+
+@pytest.mark.filterwarnings("error")
+async def test_what_is_left_to_await_when_the_application_is_gone_is_a_failure(application: Application) -> None:
+    """The loop is closed, so nobody can run it, and nobody says that it has."""
+    made: list[Any] = []
+
+    async def never(run: Run) -> None:
+        raise AssertionError
+
+    def handler(run: Run) -> Any:
+        application.loop.call_soon_threadsafe(application.loop.stop)
+        application.thread.join()
+        made.append(never(run))
+        return made[0]
+
+    ending = await run(application, handler)
+    assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "exception")
+    assert ending.error == "the application's loop was closed before all had run"
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
+
+
+def numbers(run: Run) -> Iterator[int]:
+    yield run.attempt
+
+
+async def numbers_later(run: Run) -> AsyncIterator[int]:
+    yield run.attempt
+
+
+@pytest.mark.parametrize("function", [numbers, numbers_later])
+async def test_a_handler_that_returns_a_generator_fails(application: Application, function: Function) -> None:
+    """Nobody would run the generator's body, so its run has not succeeded."""
+    ending = await run(application, lambda run: function(run))
+    assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "exception")
+    assert ending.error == (
+        f"TypeError: the handler returned the generator {function.__name__}, whose body has not run: "
+        "run it to its end in the handler, and return what comes of it"
+    )
+
+
+async def test_a_handler_in_a_process_that_has_not_run_has_not_succeeded(
+    application: Application, spawning: PythonExecutor
+) -> None:
+    """What it returns is awaited there too, whatever kind of awaitable it is; a generator is a failure."""
+    for name in ("report_in_the_end", "numbers_in_vain"):
+        application.handlers.add(name, getattr(applied, name), process=True)
+    ending = await spawning.run(make_attempt({"type": "python", "handler": "report_in_the_end"}), HandControl())
+    assert (ending.state, ending.output_tail) == ("succeeded", b"7-1700000000000 in the end")
+    ending = await spawning.run(make_attempt({"type": "python", "handler": "numbers_in_vain"}), HandControl())
+    assert (ending.state, ending.exit_code) == ("failed", 1)
+    assert b"TypeError: the handler returned the generator " in ending.output_tail
+
+
 async def test_an_application_that_is_gone_starts_nothing(application: Application) -> None:
     """Its loop is closed, or not there yet."""
     application.stop()
@@ -300,6 +454,60 @@ def test_what_cannot_be_a_handler_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"1000 handlers already"):
         handlers.add("i", applied.report, process=False)
     assert list(handlers)[:3] == ["f", "h0", "h1"]
+
+
+class Call:
+    """Objects that are called, of every wrong kind."""
+
+    def __call__(self, run: Run) -> Iterator[int]:
+        yield run.attempt
+
+
+def injected(function: Callable[[Run, str], str]) -> Function:
+    """As decorators do: what it makes looks like the function, and takes less."""
+
+    @functools.wraps(function)
+    def wrapper(run: Run) -> str:
+        return function(run, "db")
+
+    return wrapper
+
+
+@injected
+def with_database(run: Run, database: str) -> str:
+    return database
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (5, "5 is not callable"),
+        (numbers, "test_python:numbers is a generator function, whose body nobody would run"),
+        (numbers_later, "test_python:numbers_later is a generator function, whose body nobody would run"),
+        (functools.partial(numbers), "numbers.* is a generator function"),
+        (Call(), "Call object.* is a generator function"),
+        (lambda: None, "cannot be called with one argument, the run: too many positional arguments"),
+        (lambda run, other: None, "cannot be called with one argument, the run: missing a required argument: 'other'"),
+        (lambda *, run: None, "cannot be called with one argument, the run: "),
+    ],
+)
+def test_what_could_not_be_called_is_refused_at_once(function: Any, fault: str) -> None:
+    """Where it is registered, and not each time it is due."""
+    with pytest.raises(ValueError, match=fault):
+        Handlers().add("f", function, process=False)
+
+
+@pytest.mark.parametrize("function", [with_database, print, dict, [].append, lambda run, more=1: None, lambda *run: 1])
+def test_what_can_be_called_with_a_run_is_taken(function: Function) -> None:
+    """Also where its signature is not known, or that of what it wraps is another."""
+    Handlers().add("f", function, process=False)
+
+
+@pytest.mark.parametrize("function", [AsyncCallable(), functools.partial(applied.report)])
+def test_an_object_that_no_module_knows_by_name_is_no_handler_in_a_process(function: Function) -> None:
+    """The child could not find it."""
+    with pytest.raises(ValueError, match=r"cannot be imported by the process"):
+        Handlers().add("f", function, process=True)
 
 
 async def test_a_cancellation_is_seen_in_every_way() -> None:
