@@ -49,8 +49,11 @@ class Precondition(NamedTuple):
         if self.must_exist and record is None:
             raise RevisionError(f"If-Match: * asks for a {kind} {name!r}: {there}")
         if self.match is not None and (record is None or record.revision not in self.match):
-            asked = ", ".join(map(str, sorted(self.match))) or "one of another kind"
-            raise RevisionError(f"{kind} {name!r} is not at revision {asked}: {there}; get it again and merge")
+            asked = ", ".join(map(str, sorted(self.match)))
+            what = f"{kind} {name!r} is not at revision {asked}"
+            if not asked:
+                what = f'If-Match names no revision of {kind} {name!r}, as "7" does and a weak W/"7" never does'
+            raise RevisionError(f"{what}: {there}; get it again and merge")
         if record is not None and (self.must_create or record.revision in self.none_match):
             raise RevisionError(f"If-None-Match forbids to replace {kind} {name!r}: {there}")
 

@@ -70,8 +70,12 @@ async def test_preconditions(one: Bench) -> None:
 
     (await put("a", If_None_Match="*")).problem(412, "revision")
     (await put("a", If_Match='"1"')).problem(412, "revision")
-    (await put("a", If_Match='"of-another-kind"')).problem(412, "revision")
-    (await put("a", If_Match=f'W/"{revision}"')).problem(412, "revision")
+    for no_revision in ('"of-another-kind"', f'W/"{revision}"'):
+        refused = (await put("a", If_Match=no_revision)).problem(412, "revision")
+        assert refused["detail"] == (
+            'If-Match names no revision of job \'a\', as "7" does and a weak W/"7" never does: '
+            f"it is at revision {revision}; get it again and merge"
+        )
     (await put("a", If_Match=str(revision))).problem(400, "malformed")
     (await put("a", If_None_Match=f'"{revision}"')).problem(412, "revision")
     (await put("b", If_Match="*")).problem(412, "revision")
