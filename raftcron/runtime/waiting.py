@@ -45,9 +45,8 @@ def _matching(state: State, lane: Lane) -> list[str]:
 def _missing(state: State, lane: Lane, drained: list[str]) -> str:
     """No node may get it: what would help."""
     if drained:
-        return (
-            f"a node that matches and is not drained: end the drain of {_some(drained)} (raftcron cluster drain --undo)"
-        )
+        end_one = f"end the drain of {_some(drained)} (raftcron cluster drain {drained[0]} --undo)"
+        return f"a node that matches and is not drained: {end_one}"
     carried, advice = _demand(lane)
     if lane.node is not None:
         return f"the node {lane.node}, which does not match: {carried}"
