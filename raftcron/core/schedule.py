@@ -182,7 +182,8 @@ class CronSchedule(Schedule):
 
     def never_fires(self, after_ms: int) -> bool:
         if self._known <= after_ms:
-            self._known = self.next(after_ms) or MIN_MS - 1
+            found = self.next(after_ms)
+            self._known = MIN_MS - 1 if found is None else found  # 0 is the first instant of 1970
         return self._known <= after_ms
 
     def previous(self, before_ms: int, anchor_ms: int = 0) -> int | None:

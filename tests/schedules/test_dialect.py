@@ -154,6 +154,12 @@ def test_what_never_fires_says_so(text: str) -> None:
     assert schedule.summary(JANUARY, 2 * JANUARY, 0) is None
 
 
+def test_the_beginning_of_1970_is_a_time_like_others() -> None:
+    """A schedule whose next time is instant 0 fires."""
+    assert parse("0 0 1 1 *").next(-1) == 0
+    assert not parse("0 0 1 1 *").never_fires(-1)
+
+
 def test_manual_waits_to_be_asked() -> None:
     """@manual has no times, yet does not count as a schedule that never fires."""
     schedule = parse("@manual")
