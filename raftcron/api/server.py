@@ -82,11 +82,18 @@ def _unreadable(error: HttpProcessingError) -> str:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """What cannot be read as HTTP, or breaks off, is no fault of ours: no trace of the stack, and no error."""
+    """What cannot be read as HTTP is no fault of ours: no trace of the stack, and no error.
+
+    A client that has gone is nothing to tell: each tab of a browser that is closed leaves a stream of events.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    if not isinstance(error, HttpProcessingError | ConnectionError):
+    if isinstance(error, HttpProcessingError):
+        level, what = logging.INFO, "request_unreadable"
+    elif isinstance(error, ConnectionError):
+        level, what = logging.DEBUG, "client_gone"
+    else:
         return True
     record.exc_info = record.exc_text = None
-    record.levelno, record.levelname = logging.INFO, "INFO"
-    record.msg, record.args = f"request_unreadable error={type(error).__name__}", ()
-    return logging.getLogger(record.name).isEnabledFor(logging.INFO)
+    record.levelno, record.levelname = level, logging.getLevelName(level)
+    record.msg, record.args = f"{what} error={type(error).__name__}", ()
+    return logging.getLogger(record.name).isEnabledFor(level)

@@ -236,3 +236,16 @@ async def test_what_is_described_is_taken(one: Bench) -> None:
         [told_of] = await stream.take(1)
         assert (told_of.event, told_of.data["name"]) == ("job", "a")
     (await one.ask("GET", "/v1/events?other=1")).expect(422)
+
+
+async def test_a_reader_that_leaves_is_nothing_to_tell(one: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Each tab of a browser that is closed leaves a stream: a line for who debugs, and for nobody else."""
+    caplog.set_level(logging.DEBUG, "raftcron.api.server")
+    async with watching(one):
+        pass
+    async with asyncio.timeout(60):
+        while not (told := [record for record in caplog.records if record.name == "raftcron.api.server"]):
+            await one.put("a", description=str(one.n1.machine.state.index))  # to write it shows that it has gone
+            await asyncio.sleep(0)
+    assert [record.levelname for record in told] == ["DEBUG"]
+    assert told[0].getMessage().startswith("client_gone error=")
