@@ -25,6 +25,7 @@ from raftcron.errors import Fault
 from raftcron.executors.addresses import AddressRules
 from raftcron.executors.context import args_text, headers
 from raftcron.executors.http_spec import ANSWER_BYTES, DEFAULT_METHOD, READ_BYTES, StatusSet, validate
+from raftcron.executors.no_connection import in_words
 from raftcron.executors.output import WHOLE_BYTES, Capture, Shelf, Tail, output_name
 from raftcron.executors.registry import Surroundings, unsent
 from raftcron.executors.signature import signed
@@ -131,13 +132,13 @@ class HttpExecutor:
             text = f"timed out after {attempt.timeout_seconds:g} s: {what}"
             return Ending("timed_out", proven=not sending.is_sent, error=text, error_kind="timeout")
         except aiohttp.ClientSSLError as error:  # before ValueError, which some of them are, too
-            return _failure("tls", f"no connection: {_describe(error)}", sending)
+            return _no_answer("tls", error, attempt, sending)
         except (aiohttp.InvalidURL, ValueError, UnicodeError) as error:  # checked when the job was written
             return _failure("invalid", f"the request cannot be made: {error}", sending)
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             if sending.refused_address is not None:
                 return _failure("not_allowed", f"refused to connect: {sending.refused_address}", sending)
-            return _failure(_kind_of(error), f"no connection: {_describe(error)}", sending)
+            return _no_answer(_kind_of(error), error, attempt, sending)
 
     async def _exchange(self, attempt: Attempt) -> Ending:
         spec = attempt.executor
@@ -257,11 +258,17 @@ def _kind_of(error: BaseException) -> str:
     return "refused" if isinstance(cause, ConnectionRefusedError) else "connect"
 
 
+def _no_answer(kind: str, error: BaseException, attempt: Attempt, sending: _Sending) -> Ending:
+    if sending.is_sent:
+        return _failure(kind, f"the connection broke after the request was sent: {in_words(error)}", sending)
+    url = URL(attempt.executor["url"])
+    return _failure(kind, f"cannot connect to {url.host_subcomponent}:{url.port}: {in_words(error)}", sending)
+
+
 def _failure(kind: str, text: str, sending: _Sending) -> Ending:
-    if not sending.is_sent:
-        return Ending("failed", error=text, error_kind=kind)
-    text = text.replace("no connection", "the connection broke after the request was sent")
-    return Ending("failed", proven=False, error=text, error_kind="broken")
+    if sending.is_sent:
+        return Ending("failed", proven=False, error=text, error_kind="broken")
+    return Ending("failed", error=text, error_kind=kind)
 
 
 def _dropped(reason: str) -> Ending:
@@ -270,7 +277,3 @@ def _dropped(reason: str) -> Ending:
         return Ending("cancelled", proven=False, error="cancelled: the call was dropped", error_kind="cancelled")
     why = "lease ended" if reason == "lease" else "shutdown"
     return Ending("failed", proven=False, error=f"the call was dropped at this node's {why}", error_kind=reason)
-
-
-def _describe(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -235,6 +235,7 @@ async def test_a_refused_connection_is_a_proven_failure(executor: HttpExecutor) 
     control = HandControl()
     ending = await call(executor, url, control)
     assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "refused")
+    assert ending.error == f"cannot connect to {url.removeprefix('http://').rstrip('/')}: connection refused"
     assert control.asked_count == 0
 
 
@@ -249,6 +250,7 @@ async def test_a_name_that_does_not_resolve_is_a_proven_failure(
     monkeypatch.setattr(socket, "getaddrinfo", nobody)
     ending = await call(executor, "http://nowhere.invalid/")
     assert (ending.state, ending.proven, ending.error_kind) == ("failed", True, "connect")
+    assert ending.error == ("cannot connect to nowhere.invalid:80: the name is not resolved: name or service not known")
 
 
 @pytest.mark.parametrize(
@@ -316,21 +318,31 @@ async def test_a_certificate_is_verified(tmp_path: Path) -> None:
         own.load_cert_chain(files.certificate, files.key)
         executor = HttpExecutor.create(Surroundings(trust=trust))
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=own)
+        port = server.sockets[0].getsockname()[1]
         async with server:
-            ending = await call(executor, f"https://localhost:{server.sockets[0].getsockname()[1]}/")
+            ending = await call(executor, f"https://localhost:{port}/")
         await executor.close()
         seen.append((ending.state, ending.proven, ending.error_kind))
+        if ending.error_kind == "tls":
+            assert (ending.error or "").startswith(
+                f"cannot connect to localhost:{port}: the certificate is not trusted: "
+            )
     assert seen == [("succeeded", True, None), ("failed", True, "tls"), ("failed", True, "tls")]
     assert count == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
 @pytest.mark.parametrize(
-    "answer",
-    [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b"nonsense\r\n\r\n"],
+    ("answer", "how"),
+    [
+        (b"", "closed by the other side"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "closed by the other side"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "closed within the answer"),
+        (b"nonsense\r\n\r\n", "what was answered is not HTTP"),
+    ],
 )
 async def test_a_connection_that_breaks_is_not_proven_and_nothing_is_sent_twice(
-    executor: HttpExecutor, method: str, answer: bytes
+    executor: HttpExecutor, method: str, answer: bytes, how: str
 ) -> None:
     """Closed without, within or after half an answer: `broken`; one request, also of an idempotent method."""
     count = 0
@@ -347,6 +359,8 @@ async def test_a_connection_that_breaks_is_not_proven_and_nothing_is_sent_twice(
         ending = await call(executor, url, method=method)
     assert (ending.state, ending.proven, ending.error_kind) == ("failed", False, "broken")
     assert count == 1
+    broke = "the connection broke after the request was sent"
+    assert ending.error in {f"{broke}: {how}", f"{broke}: connection reset by peer", f"{broke}, before an answer came"}
 
 
 async def test_a_kept_connection_that_the_server_drops_is_not_sent_to_twice(executor: HttpExecutor) -> None:
