@@ -23,6 +23,7 @@ from raftcron.api.bodies import JOB_BYTES_MAX
 from raftcron.api.context import NODE, NodeContext
 from raftcron.api.respond import FORWARDED, INDEX
 from raftcron.errors import UnavailableError, UnknownOutcomeError
+from raftcron.executors.no_connection import in_words
 from raftcron.once import BrokenError, once
 
 KEEP_ALIVE_SECONDS = 10.0  # of an idle connection to another node; servers keep theirs for more than a minute
@@ -183,7 +184,7 @@ async def _try_there(
             while len(content) <= answer_max and not answer.content.at_eof():
                 content += await answer.content.read(answer_max + 1 - len(content))
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        return f"the leader {leader} cannot be reached at {known.http} ({error.__class__.__name__})"
+        return f"the leader {leader} cannot be reached at {known.http}: {in_words(error)}"
     except (BrokenError, aiohttp.ClientError, OSError) as error:
         raise UnknownOutcomeError(
             f"the connection to the leader {leader} broke before its answer came: "

@@ -22,6 +22,7 @@ from raftcron.api.query import READ, Query
 from raftcron.core.model import ENDED, LOST, RUNNING, AttemptRecord, Run
 from raftcron.errors import GoneError, NotFoundError, RaftcronError, TooManyError, UnavailableError
 from raftcron.executors.kept_output import POLL_SECONDS, READERS_MAX
+from raftcron.executors.no_connection import in_words
 from raftcron.executors.output import WHOLE_BYTES
 from raftcron.once import BrokenError
 from raftcron.runtime.reads import READ_SECONDS
@@ -268,7 +269,7 @@ async def _there(request: web.Request, attempt: _Attempt) -> AsyncGenerator[byte
     except (TimeoutError, aiohttp.ClientError, OSError, BrokenError) as error:
         raise attempt.stop(
             UnavailableError(
-                f"node {where}, where the attempt ran, cannot be reached at {known.http} ({type(error).__name__}): "
+                f"node {where}, where the attempt ran, cannot be reached at {known.http}: {in_words(error)}; "
                 "the output is on its disk, so repeat this when it is back"
             )
         ) from None

@@ -68,6 +68,14 @@ async def test_a_follower_that_lags_answers_success_all_the_same(two: Bench) -> 
     (await two.ask("GET", "/v1/jobs/a?consistency=stale", on="n2")).problem(404)
 
 
+async def test_a_leader_that_cannot_be_reached_is_named(two: Bench) -> None:
+    """With its address and why, in words; nothing was written."""
+    await two.nodes["n1"].runner.cleanup()
+    detail = (await two.put("a", on="n2")).problem(503, "unavailable")["detail"]
+    assert detail.startswith("the leader n1 cannot be reached at 127.0.0.1:")
+    assert detail.endswith(": connection refused; nothing was written; repeat it")
+
+
 async def test_without_a_leader_a_write_is_certainly_not_written(two: Bench) -> None:
     """Held for a while, then 503 with Retry-After, no leader header and nothing in the log."""
     two.cluster.depose()
