@@ -1,15 +1,14 @@
 // The first view: is all well, what runs, what went wrong, what comes next.
 
-import { now, utc } from "./clock.js";
 import { hasLeader, node, read, voters } from "./node.js";
 import { ACTIVE_STATES, BAD_STATES, both, card, command, count, empty, isActive, jobLink, loaded, state, table } from "./parts.js";
 import { merged, runs } from "./runtable.js";
 import { h } from "./vdom.js";
 import { members } from "./memberlist.js";
+import { load as wrong, told } from "./wrong.js";
 
 const SHOWN = 8;
 const COMING = 8;
-const DAY_MS = 86_400_000;
 
 export function overview(page) {
   const isRun = (event) => event.kind === "run";
@@ -19,8 +18,7 @@ export function overview(page) {
     return { items: newest(lists.flatMap((list) => list.items)), total: sum(lists.map((list) => list.total)) };
   };
   const active = page.source(rows(ACTIVE_STATES, { limit: 50, count: "1" }), { wants: isRun, rest: 2_000 });
-  const bad = page.source((signal) => rows(BAD_STATES, { since: utc(now() - DAY_MS), count: "1" })(signal),
-    { wants: (event) => isRun(event) && BAD_STATES.includes(event.state), rest: 2_000 });
+  const bad = page.source(wrong, { wants: (event) => isRun(event) && BAD_STATES.includes(event.state), rest: 2_000 });
   const skipped = page.source(rows(["skipped"]),
     { wants: (event) => isRun(event) && event.state === "skipped", rest: 2_000 });
   const jobs = page.source(counted, { wants: isJob, rest: 2_000 });
@@ -41,8 +39,7 @@ export function overview(page) {
         ? [firstJob(), card("Nodes", { id: "nodes", aside: h("a", { href: "#/cluster" }, "More of them") }, members({ isBrief: true }))]
         : h("div", { class: "columns" },
         h("div", {}, card("Went wrong", { id: "bad", aside: h("a", { href: "#/runs?state=failed" }, "All failed runs") },
-          loaded(bad, ({ items }) => (items.length ? runs("Went wrong", items.slice(0, SHOWN), { isShort: true, remarks: "What was wrong" })
-            : empty("Nothing failed, timed out or was lost in the last 24 hours.")))),
+          loaded(bad, wentWrong)),
         card("Running and waiting", { id: "active", aside: h("a", { href: "#/runs" }, "All runs") },
           loaded(active, ({ items }) => (items.length ? runs("Running and waiting", items.slice(0, 50), { isShort: true })
             : empty("Nothing runs at the moment.")))),
@@ -76,7 +73,7 @@ function keep(source, event, belongs) {
   const run = merged(items[place] ?? null, event);
   const rest = items.filter((_, index) => index !== place);
   const change = (belongs(run) ? 1 : 0) - (place >= 0 ? 1 : 0);
-  source.value = { items: belongs(run) ? newest([run, ...rest]) : rest, total: total + change };
+  source.value = { ...source.value, items: belongs(run) ? newest([run, ...rest]) : rest, total: total + change };
 }
 
 function tiles({ active, bad, jobs, coming }) {
@@ -86,11 +83,12 @@ function tiles({ active, bad, jobs, coming }) {
   const isWell = node.isAnswering && hasLeader();
   const running = active.value?.items.filter((run) => run.state === "running" || run.state === "cancelling").length ?? 0;
   const first = coming.value?.items[0];
+  const found = bad.isLoaded ? told(bad.value) : null;
   return [
     tile("Cluster", cluster === null ? "…" : hasLeader() ? `${cluster.leader} leads` : "no leader",
       cluster === null ? "" : `${alive} of ${count(voters().length, "voter")} heard`, cluster === null ? "" : isWell && alive === voters().length ? "well" : isWell ? "warn" : "bad", "#/cluster"),
-    tile("Wrong in 24 h", bad.isLoaded ? bad.value.total.toLocaleString("en") : "…", "failed, timed out or lost",
-      bad.isLoaded ? (bad.value.total ? "bad" : "well") : "", "#/runs?state=failed"),
+    tile("Wrong in 24 h", found ? found.count.toLocaleString("en") + (found.isMore ? " or more" : "") : "…",
+      "of the runs still kept", found ? (found.count ? "bad" : "well") : "", "#/runs?state=failed"),
     tile("Running", active.isLoaded ? running.toLocaleString("en") : "…",
       active.isLoaded ? `${(active.value.total - running).toLocaleString("en")} waiting` : "", "", "#/runs?state=running"),
     tile("Jobs", jobs.isLoaded ? jobs.value.all.toLocaleString("en") : "…",
@@ -105,6 +103,12 @@ function tiles({ active, bad, jobs, coming }) {
 function tile(title, value, more, kind, href) {
   return h("a", { class: `tile ${kind}`, href }, h("span", { class: "what" }, title), h("span", { class: "value" }, value),
     h("span", { class: "more" }, more));
+}
+
+function wentWrong(value) {
+  const found = told(value);
+  return found.count ? runs("Went wrong", found.runs.slice(0, SHOWN), { isShort: true, remarks: "What was wrong" })
+    : empty("Of the runs still kept none failed, timed out or was lost in the last 24 hours.");
 }
 
 function next({ items }) {
