@@ -1,7 +1,7 @@
 // The first view: is all well, what runs, what went wrong, what comes next.
 
 import { hasLeader, node, read, voters } from "./node.js";
-import { ACTIVE_STATES, BAD_STATES, both, card, command, count, empty, isActive, jobLink, loaded, state, table } from "./parts.js";
+import { ACTIVE_STATES, BAD_STATES, both, card, command, count, empty, isActive, jobLink, loaded, state, table, when } from "./parts.js";
 import { merged, runs } from "./runtable.js";
 import { h } from "./vdom.js";
 import { members } from "./memberlist.js";
@@ -88,7 +88,7 @@ function tiles({ active, bad, jobs, coming }) {
     tile("Cluster", cluster === null ? "…" : hasLeader() ? `${cluster.leader} leads` : "no leader",
       cluster === null ? "" : `${alive} of ${count(voters().length, "voter")} heard`, cluster === null ? "" : isWell && alive === voters().length ? "well" : isWell ? "warn" : "bad", "#/cluster"),
     tile("Wrong in 24 h", found ? found.count.toLocaleString("en") + (found.isMore ? " or more" : "") : "…",
-      "of the runs still kept", found ? (found.count ? "bad" : "well") : "", "#/runs?state=failed"),
+      "of the runs still kept", found ? (found.count ? "bad" : found.areAllJobs ? "well" : "") : "", "#/runs?state=failed"),
     tile("Running", active.isLoaded ? running.toLocaleString("en") : "…",
       active.isLoaded ? `${(active.value.total - running).toLocaleString("en")} waiting` : "", "", "#/runs?state=running"),
     tile("Jobs", jobs.isLoaded ? jobs.value.all.toLocaleString("en") : "…",
@@ -107,8 +107,22 @@ function tile(title, value, more, kind, href) {
 
 function wentWrong(value) {
   const found = told(value);
-  return found.count ? runs("Went wrong", found.runs.slice(0, SHOWN), { isShort: true, remarks: "What was wrong" })
-    : empty("Of the runs still kept none failed, timed out or was lost in the last 24 hours.");
+  return [
+    found.runs.length
+      ? runs("Went wrong", found.runs.slice(0, SHOWN), { isShort: true, remarks: "What was wrong" })
+      : empty("Of the runs still kept none failed, timed out or was lost in the last 24 hours.",
+        found.areAllJobs && !found.unshown.length && h("p", {}, "Nor did any job have its last failure then.")),
+    found.unshown.length > 0 && [
+      h("p", { class: "hint" }, "Jobs whose last failure lies within the last 24 hours, and no run is kept that shows it:"),
+      table("Failures without a run", [
+        ["Job", "main", (job) => jobLink(job.name)],
+        ["Last failure", "narrow", (job) => when(job.stats.last_failure_at)],
+        ["In its life", "rest", ({ stats }) => BAD_STATES.map((name) => stats[name] > 0 && [state(name, stats[name].toLocaleString("en")), " "])],
+      ], found.unshown.slice(0, SHOWN), (job) => job.name),
+      found.unshown.length > SHOWN && h("p", { class: "hint" }, `And ${count(found.unshown.length - SHOWN, "job")} more.`),
+    ],
+    !found.areAllJobs && h("p", { class: "hint" }, "There are more jobs than are looked through here for failures whose runs have left; each job's figures tell of its last one."),
+  ];
 }
 
 function next({ items }) {

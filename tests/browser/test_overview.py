@@ -45,3 +45,42 @@ async def test_a_backfill_of_past_days_that_failed_just_now_is_there(one: Cluste
     await expect(page.rows("Went wrong").filter(has_text="of-old")).to_contain_text("exit code 3")
     await expect(wrong(page).locator(".value")).to_have_text("1")
     await expect(wrong(page)).to_contain_text("of the runs still kept")
+
+
+async def test_a_failure_whose_run_is_no_longer_kept_is_there(one: Cluster, page: Watched) -> None:
+    """From the figures of its job, which outlive its runs; and the count says that it is not all."""
+    gate = one.folder / "gate"
+    await put(one, "forgets", f"test -e {gate}", history={"runs": 1})
+    await ends(one, "forgets", "failed")
+    gate.touch()
+    await ends(one, "forgets", "succeeded")
+    await page.page.reload()
+    row = page.rows("Failures without a run").filter(has_text="forgets")
+    await expect(row).to_contain_text("failed: 1")
+    await expect(page.rows("Went wrong").filter(has_text="forgets")).to_have_count(0)
+    await expect(wrong(page).locator(".value")).to_have_text("2 or more")
+
+
+async def test_no_more_is_said_than_is_known(one: Cluster, page: Watched) -> None:
+    """Where nothing went wrong: of which runs, and what the figures of the jobs add to that."""
+    jobs = [item["name"] for item in (await one.request("n1", "GET", "/v1/jobs")).expect(200).json["items"]]
+    for name in jobs:
+        (await one.request("n1", "DELETE", f"/v1/jobs/{name}")).expect(204)
+    await put(one, "calm", "true")
+
+    async def only(route: Any) -> None:
+        await route.fulfill(json={"items": [], "next_cursor": None, "total": 0})
+
+    await page.page.route("**/v1/runs?*", only)
+    await page.page.reload()
+    said = page.card("Went wrong")
+    await expect(said).to_contain_text("Of the runs still kept none failed, timed out or was lost in the last 24 hours.")
+    await expect(said).to_contain_text("Nor did any job have its last failure then")
+    await expect(wrong(page).locator(".value")).to_have_text("0")
+
+    async def many(route: Any) -> None:
+        await route.fulfill(json={"items": [], "next_cursor": "more", "total": None})
+
+    await page.page.route("**/v1/jobs?limit=1000*", many)
+    await page.page.reload()
+    await expect(said).to_contain_text("There are more jobs than are looked through here")
