@@ -38,8 +38,7 @@ export function overview(page) {
       jobs.isLoaded && jobs.value.all === 0
         ? [firstJob(), card("Nodes", { id: "nodes", aside: h("a", { href: "#/cluster" }, "More of them") }, members({ isBrief: true }))]
         : h("div", { class: "columns" },
-        h("div", {}, card("Went wrong", { id: "bad", aside: h("a", { href: "#/runs?state=failed" }, "All failed runs") },
-          loaded(bad, wentWrong)),
+        h("div", {}, card("Went wrong", { id: "bad", aside: ["All ", BAD_STATES.map(allOf)] }, loaded(bad, wentWrong)),
         card("Running and waiting", { id: "active", aside: h("a", { href: "#/runs" }, "All runs") },
           loaded(active, ({ items }) => (items.length ? runs("Running and waiting", items.slice(0, 50), { isShort: true })
             : empty("Nothing runs at the moment.")))),
@@ -88,7 +87,7 @@ function tiles({ active, bad, jobs, coming }) {
     tile("Cluster", cluster === null ? "…" : hasLeader() ? `${cluster.leader} leads` : "no leader",
       cluster === null ? "" : `${alive} of ${count(voters().length, "voter")} heard`, cluster === null ? "" : isWell && alive === voters().length ? "well" : isWell ? "warn" : "bad", "#/cluster"),
     tile("Wrong in 24 h", found ? found.count.toLocaleString("en") + (found.isMore ? " or more" : "") : "…",
-      "of the runs still kept", found ? (found.count ? "bad" : found.areAllJobs ? "well" : "") : "", "#/runs?state=failed"),
+      "of the runs still kept", found ? (found.count ? "bad" : found.areAllJobs ? "well" : "") : ""),
     tile("Running", active.isLoaded ? running.toLocaleString("en") : "…",
       active.isLoaded ? `${(active.value.total - running).toLocaleString("en")} waiting` : "", "", "#/runs?state=running"),
     tile("Jobs", jobs.isLoaded ? jobs.value.all.toLocaleString("en") : "…",
@@ -100,10 +99,14 @@ function tiles({ active, bad, jobs, coming }) {
   ];
 }
 
-function tile(title, value, more, kind, href) {
-  return h("a", { class: `tile ${kind}`, href }, h("span", { class: "what" }, title), h("span", { class: "value" }, value),
+// Without `href` where no one list has what it counts.
+function tile(title, value, more, kind, href = null) {
+  return h(href === null ? "div" : "a", { class: `tile ${kind}`, href }, h("span", { class: "what" }, title), h("span", { class: "value" }, value),
     h("span", { class: "more" }, more));
 }
+
+// A list of runs shows one state.
+const allOf = (name, place) => [place > 0 && ", ", h("a", { href: `#/runs?state=${name}` }, name.replaceAll("_", " "))];
 
 function wentWrong(value) {
   const found = told(value);

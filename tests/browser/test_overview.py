@@ -61,6 +61,15 @@ async def test_a_failure_whose_run_is_no_longer_kept_is_there(one: Cluster, page
     await expect(wrong(page).locator(".value")).to_have_text("2 or more")
 
 
+async def test_each_link_names_the_runs_that_it_leads_to(page: Watched) -> None:
+    """A list shows one state, so there is a link for each that is wrong; the tile leads to none of them."""
+    links = page.card("Went wrong").locator(".aside a")
+    await expect(links).to_have_text(["failed", "timed out", "lost"])
+    await expect(page.page.locator("a.tile").filter(has_text="Wrong in 24 h")).to_have_count(0)
+    await links.nth(1).click()
+    await expect(page.page.get_by_label("State")).to_have_value("timed_out")
+
+
 async def test_no_more_is_said_than_is_known(one: Cluster, page: Watched) -> None:
     """Where nothing went wrong: of which runs, and what the figures of the jobs add to that."""
     jobs = [item["name"] for item in (await one.request("n1", "GET", "/v1/jobs")).expect(200).json["items"]]
