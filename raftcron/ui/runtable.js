@@ -18,6 +18,9 @@ export function merged(known, event) {
   return run;
 }
 
+// Of a part's id that of its parent; of any other run's its own.
+export const wholeOf = (id) => id.split(".")[0];
+
 export function elapsed(run) {
   if (!run.started_at) return null;
   return (run.finished_at ? Date.parse(run.finished_at) : now()) - Date.parse(run.started_at);

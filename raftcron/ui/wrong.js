@@ -4,6 +4,7 @@
 import { now } from "./clock.js";
 import { read } from "./node.js";
 import { BAD_STATES } from "./parts.js";
+import { wholeOf } from "./runtable.js";
 
 const DAY_MS = 86_400_000;
 const PAGE = 100; // runs of one state that are asked for at a time
@@ -40,10 +41,17 @@ async function newest(state, signal) {
 // What of it counts at this moment: runs, the last to end first, and jobs that failed later than any of them shows.
 // `isMore`: there were more than `count`.
 export function told({ items, isCut, jobs, areAllJobs }) {
-  const runs = items.filter((run) => isRecent(run.finished_at));
+  const runs = once(items.filter((run) => isRecent(run.finished_at)));
   runs.sort((one, other) => Date.parse(other.finished_at) - Date.parse(one.finished_at));
   const lastShown = new Map(runs.toReversed().map((run) => [run.job, Date.parse(run.finished_at)]));
   const unshown = jobs.filter(({ name, stats }) =>
     isRecent(stats.last_failure_at) && !(lastShown.get(name) >= Date.parse(stats.last_failure_at)));
   return { runs, unshown, areAllJobs, count: runs.length + unshown.length, isMore: isCut || unshown.length > 0 };
+}
+
+// A divided run counts once: as itself, and as one of its parts until it has ended too.
+function once(runs) {
+  const found = new Map();
+  for (const run of runs) if (!found.has(wholeOf(run.id)) || run.id === wholeOf(run.id)) found.set(wholeOf(run.id), run);
+  return [...found.values()];
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -68,6 +69,20 @@ async def test_each_link_names_the_runs_that_it_leads_to(page: Watched) -> None:
     await expect(page.page.locator("a.tile").filter(has_text="Wrong in 24 h")).to_have_count(0)
     await links.nth(1).click()
     await expect(page.page.get_by_label("State")).to_have_value("timed_out")
+
+
+async def test_a_divided_run_that_failed_counts_once(one: Cluster, page: Watched) -> None:
+    """The parent stands for its parts."""
+    value = wrong(page).locator(".value")
+    await expect(value).to_have_text(re.compile(r"^\d"))
+    before = int((await value.inner_text()).split()[0])
+    await put(one, "divided", "exit 5", placement={"shards": 2})
+    await ends(one, "divided", "failed")
+    await page.page.reload()
+    row = page.rows("Went wrong").filter(has_text="divided")
+    await expect(row).to_have_count(1)
+    await expect(row).to_contain_text("of 2 parts 2 failed")
+    await expect(value).to_have_text(re.compile(rf"^{before + 1}\b"))
 
 
 async def test_no_more_is_said_than_is_known(one: Cluster, page: Watched) -> None:
