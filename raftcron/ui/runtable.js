@@ -30,7 +30,7 @@ export function runs(caption, rows, { withJob = true, isShort = false, remarks =
   return table(caption, [
     ["State", "narrow", (run) => state(run.state, run.reason)],
     ...(withJob ? [["Job", "main", (run) => jobLink(run.job)]] : []),
-    ["Scheduled", "narrow", (run) => runLink(run.id, run.count > 1 ? span(run) : when(run.scheduled_time))],
+    ["Scheduled", "narrow", (run) => [runLink(run.id, run.count > 1 ? span(run) : when(run.scheduled_time)), division(run)]],
     ["Took", isShort ? "wide narrow number" : "narrow number", (run) => (run.started_at ? duration(elapsed(run)) : "–")],
     ...(isShort ? [] : [["Late", "wide narrow number", (run) => late(run)]]),
     ["Node", "wide narrow", (run) => run.node ?? "–"],
@@ -41,6 +41,14 @@ export function runs(caption, rows, { withJob = true, isShort = false, remarks =
 }
 
 const span = (run) => [count(run.count, "time"), run.first && [", ", when(run.first), " to ", when(run.last)]];
+
+// Which part of a divided run it is, or how many it has; an event does not tell how many shards there are.
+function division(run) {
+  const part = run.id.slice(wholeOf(run.id).length + 1);
+  const text = run.children ? `parent of ${count(run.children.length, "part")}`
+    : part && (run.shard_count ? `shard ${run.shard_index} of ${run.shard_count}` : `part ${part}`);
+  return text && h("div", { class: "dim" }, text);
+}
 
 function late(run) {
   if (run.lateness_ms === null || run.lateness_ms === undefined) return "–";

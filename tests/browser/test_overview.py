@@ -85,6 +85,16 @@ async def test_a_divided_run_that_failed_counts_once(one: Cluster, page: Watched
     await expect(value).to_have_text(re.compile(rf"^{before + 1}\b"))
 
 
+async def test_parts_and_their_parent_are_told_apart(one: Cluster, page: Watched) -> None:
+    """In a job's history, where all of them stand."""
+    await put(one, "told-apart", "true", placement={"shards": 2})
+    await ends(one, "told-apart", "succeeded")
+    await page.go("#/jobs/told-apart")
+    await expect(page.rows("History")).to_have_count(3)
+    for mark in ("parent of 2 parts", "shard 0 of 2", "shard 1 of 2"):
+        await expect(page.rows("History").filter(has_text=mark)).to_have_count(1)
+
+
 async def test_no_more_is_said_than_is_known(one: Cluster, page: Watched) -> None:
     """Where nothing went wrong: of which runs, and what the figures of the jobs add to that."""
     jobs = [item["name"] for item in (await one.request("n1", "GET", "/v1/jobs")).expect(200).json["items"]]
