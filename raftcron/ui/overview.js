@@ -87,7 +87,7 @@ function tiles({ active, bad, jobs, coming }) {
     tile("Cluster", cluster === null ? "…" : hasLeader() ? `${cluster.leader} leads` : "no leader",
       cluster === null ? "" : `${alive} of ${count(voters().length, "voter")} heard`, cluster === null ? "" : isWell && alive === voters().length ? "well" : isWell ? "warn" : "bad", "#/cluster"),
     tile("Wrong in 24 h", found ? found.count.toLocaleString("en") + (found.isMore ? " or more" : "") : "…",
-      "of the runs still kept", found ? (found.count ? "bad" : found.areAllJobs ? "well" : "") : ""),
+      found?.isMore ? "failed, timed out or lost" : "of the runs still kept", found ? (found.count ? "bad" : found.areAllJobs ? "well" : "") : ""),
     tile("Running", active.isLoaded ? running.toLocaleString("en") : "…",
       active.isLoaded ? `${(active.value.total - running).toLocaleString("en")} waiting` : "", "", "#/runs?state=running"),
     tile("Jobs", jobs.isLoaded ? jobs.value.all.toLocaleString("en") : "…",

@@ -59,11 +59,13 @@ async def test_a_failure_whose_run_is_no_longer_kept_is_there(one: Cluster, page
     row = page.rows("Failures without a run").filter(has_text="forgets")
     await expect(row).to_contain_text("failed: 1")
     await expect(page.rows("Went wrong").filter(has_text="forgets")).to_have_count(0)
-    await expect(wrong(page).locator(".value")).to_have_text("2 or more")
+    await expect(wrong(page).locator(".value")).to_have_text(re.compile(r"^\d+ or more$"))
+    await expect(wrong(page)).not_to_contain_text("kept")
 
 
-async def test_each_link_names_the_runs_that_it_leads_to(page: Watched) -> None:
+async def test_each_link_names_the_runs_that_it_leads_to(one: Cluster, page: Watched) -> None:
     """A list shows one state, so there is a link for each that is wrong; the tile leads to none of them."""
+    await put(one, "any", "true")
     links = page.card("Went wrong").locator(".aside a")
     await expect(links).to_have_text(["failed", "timed out", "lost"])
     await expect(page.page.locator("a.tile").filter(has_text="Wrong in 24 h")).to_have_count(0)
@@ -108,7 +110,9 @@ async def test_no_more_is_said_than_is_known(one: Cluster, page: Watched) -> Non
     await page.page.route("**/v1/runs?*", only)
     await page.page.reload()
     said = page.card("Went wrong")
-    await expect(said).to_contain_text("Of the runs still kept none failed, timed out or was lost in the last 24 hours.")
+    await expect(said).to_contain_text(
+        "Of the runs still kept none failed, timed out or was lost in the last 24 hours."
+    )
     await expect(said).to_contain_text("Nor did any job have its last failure then")
     await expect(wrong(page).locator(".value")).to_have_text("0")
 
