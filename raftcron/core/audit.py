@@ -79,16 +79,20 @@ def faults(items: Sequence[AuditItem], chain: AuditChain) -> list[str]:
 
 # ---- words ---------------------------------------------------------------------------------------------------------
 
-_SAID: dict[type, str] = {
+SAID: Final[dict[type, str]] = {
     c.PutJob: "job {} written",
     c.DeleteJob: "job {} deleted",
     c.PauseJob: "job {} paused",
     c.ResumeJob: "job {} resumed",
-    c.Trigger: "run {} started by hand",
+    c.Trigger: "run {} asked for by hand",  # it may wait, or be skipped
     c.Cancel: "run {} cancelled",
-    c.Rerun: "run {} started again by hand",
+    c.Rerun: "run {} asked for by hand",
     c.Backfill: "backfilled up to run {}",
     c.Conclude: "run {} ended by its target",
+    c.PutGroup: "group {} written",
+    c.DeleteGroup: "group {} deleted",
+    c.ApplyJobs: "{}, in one piece",
+    c.Drain: "node {} drained: it gets no new runs",
     c.PutCalendar: "calendar {} written",
     c.DeleteCalendar: "calendar {} deleted",
     c.SkipNext: "job {}: times to skip set",
@@ -102,16 +106,32 @@ _SAID: dict[type, str] = {
     c.Restore: "restored from a backup: {}",
     c.Requeue: "the leader's time accepted",  # nobody asks for one otherwise
 }
+_UNDRAINED = "node {} drained no more: it gets new runs again"
+_MADE = (c.PutJob, c.PutCalendar, c.PutGroup, c.PutSecret, c.PutAlertRoute)
 
 
 def summary_of(command: c.Command, done: c.Done) -> str:
-    """What a command did, in a few words; never a value that was written."""
-    if isinstance(command, c.ApplyJobs):
-        return f"{len(command.puts)} jobs written and {len(command.deletes)} deleted in one piece"
-    said = _SAID.get(type(command), f"{type(command).__name__} {{}}").format(done.subject)
-    if isinstance(command, c.PutJob | c.PutCalendar | c.PutSecret | c.PutAlertRoute) and done.status == 201:
+    """What a command did, in a few words; never a value that was written.
+
+    It is replicated: it follows from the command and its outcome alone, and says no more than these do.
+    """
+    said = SAID.get(type(command), f"{type(command).__name__} {{}}")
+    if isinstance(command, c.Drain) and not command.drained:
+        said = _UNDRAINED
+    if isinstance(command, _MADE) and done.status == 201:
         said = said.replace(" written", " created")
-    return clean(said)
+    return clean(said.format(_counted(command, done) if isinstance(command, c.ApplyJobs) else done.subject))
+
+
+def _counted(command: c.ApplyJobs, done: c.Done) -> str:
+    """How many jobs met what; whether one that was there is another now, the outcome does not tell."""
+    created = done.statuses.count(201)
+    counts = {
+        "created": created,
+        "replaced or unchanged": len(command.puts) - created,
+        "deleted": len(command.deletes),
+    }
+    return "jobs: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def clean(text: str) -> str:

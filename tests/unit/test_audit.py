@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import pytest
 
 from raftcron.core import commands as c
 from raftcron.core.apply import audit as recording
-from raftcron.core.audit import CHAIN, AuditChain, AuditItem, faults
+from raftcron.core.audit import CHAIN, SAID, UNRECORDED, AuditChain, AuditItem, faults, summary_of
 from tests.unit.machine import Machine
 
 CI = c.Origin("ci", "n2", "10.0.0.9", "POST", "/v1/jobs/a/pause")
@@ -85,6 +87,40 @@ def test_the_oldest_leave_and_the_chain_is_whole(monkeypatch: pytest.MonkeyPatch
     assert (chain.count, chain.dropped) == (12, 7)
     assert faults(items, chain) == []
     assert faults(items[1:], chain)
+
+
+PUT = c.PutJob("a", b"", None)
+
+
+@pytest.mark.parametrize(
+    ("command", "done", "said"),
+    [
+        (c.Drain("n3", True), c.Done("n3"), "node n3 drained: it gets no new runs"),
+        (c.Drain("n3", False), c.Done("n3"), "node n3 drained no more: it gets new runs again"),
+        (c.PutGroup("g1", 3), c.Done("g1", 201), "group g1 created"),
+        (c.PutGroup("g1", 3, 7), c.Done("g1"), "group g1 written"),
+        (c.DeleteGroup("g1", 7), c.Done("g1", 204), "group g1 deleted"),
+        (c.Trigger("a", None), c.Done("m2b1-0", 202), "run m2b1-0 asked for by hand"),
+        (c.Rerun("m2a0-0", None), c.Done("m2b1-0", 202), "run m2b1-0 asked for by hand"),
+        (c.ApplyJobs([PUT] * 2), c.Done(count=2, statuses=(200, 200)), "jobs: 2 replaced or unchanged, in one piece"),
+        (
+            c.ApplyJobs([PUT] * 3, [c.DeleteJob("b", [], 1)]),
+            c.Done(count=4, statuses=(201, 200, 201)),
+            "jobs: 2 created, 1 replaced or unchanged, 1 deleted, in one piece",
+        ),
+    ],
+)
+def test_an_item_says_what_was_done_and_no_more(command: c.Command, done: c.Done, said: str) -> None:
+    """Which way a switch was thrown; and nothing of what the outcome does not tell: whether a run was then skipped,
+    whether a definition was another one.
+    """
+    assert summary_of(command, done) == said
+
+
+def test_whatever_can_be_asked_for_is_told_in_words() -> None:
+    """No item shows the name of a class; what people ask for may have a key."""
+    asked = {one for one in get_args(c.Command) if "key" in one.__struct_fields__} - set(UNRECORDED)
+    assert asked - set(SAID) == set()
 
 
 def test_nothing_in_an_item_is_obeyed_by_a_terminal() -> None:
