@@ -130,7 +130,8 @@ class Members:
             raise ConflictError(f"{to} does not vote yet, so it cannot lead: wait until it has caught up")
         if not self._has_other_voters():
             raise ConflictError(f"{self._node} is the only voter: there is nobody to hand over to")
-        done = await self._note(f"lead to be handed over by {self._node}", key)
+        successor = "" if to is None else f" to {to}"
+        done = await self._note(f"lead to be handed over by {self._node}{successor}", key)
         await self._log.transfer(to)
         return done
 
