@@ -213,3 +213,48 @@ def test_without_a_python_it_is_said_what_is_needed(tmp_path: Path) -> None:
     assert lines[0] == "raftcron: Python 3.11 or newer is needed; there is no python3 here"
     assert lines[-1].endswith("scripts/local_cluster")
     assert not any("not found" in line for line in lines)
+
+
+def own_environment(tmp_path: Path) -> tuple[Path, Path]:
+    """A repository with scripts/venv alone, and a directory with a Python, which makes environments, and tools."""
+    tree, tools = tmp_path / "tree", tmp_path / "tools"
+    (tree / "scripts").mkdir(parents=True)
+    tools.mkdir()
+    shutil.copy(ROOT / "scripts" / "venv", tree / "scripts" / "venv")
+    for name in ("pyproject.toml", "requirements-dev.lock"):
+        (tree / name).touch()
+    made = 'mkdir -p "$3/bin" && cp "$0" "$3/bin/python3" && ln -s python3 "$3/bin/python"'
+    python = f'#!/bin/sh\ncase "$1 $2" in "-m venv") {made};; --version*) echo Python 3.11.7;; esac\n'
+    for name, text in {"python3": python, "id": "#!/bin/sh\necho 1000\n"}.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    for tool in ("bash", "cat", "cp", "cut", "dirname", "ln", "mkdir", "rm", "sh", "sha256sum", "sleep"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    return tree, tools
+
+
+def test_an_active_environment_is_not_the_one_that_it_is_made_with(tmp_path: Path) -> None:
+    """Whoever has activated it has the same as before; it is made anew with the Python behind it, not removed."""
+    tree, tools = own_environment(tmp_path)
+    venv, outside = tree / ".venv", str(tools)
+
+    def prepared(path: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        command = [str(tree / "scripts" / "venv"), "runtime"]
+        return subprocess.run(
+            command, env={"PATH": path, **environ}, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    done = prepared(outside)
+    assert (done.returncode, done.stdout) == (0, f"{venv}\n"), done.stderr
+    assert f"making {venv} with {tools}/python3" in done.stderr
+    for active in (f"{venv}/bin:{outside}", f"{tree}/scripts/../.venv/bin/:{venv}/bin:{outside}"):
+        done = prepared(active)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{venv}\n", "")
+    (tree / "pyproject.toml").write_text("changed")
+    done = prepared(f"{venv}/bin:{outside}")
+    assert (done.returncode, done.stdout) == (0, f"{venv}\n"), done.stderr
+    assert f"making {venv} with {tools}/python3" in done.stderr
+    done = prepared(outside, PYTHON=f"{venv}/bin/python3")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"raftcron: PYTHON={venv}/bin/python3 is of the environment itself")
+    assert (venv / "bin" / "python3").exists()
