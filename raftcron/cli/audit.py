@@ -12,6 +12,7 @@ import click
 from raftcron.cli.printing import is_table, print_list, print_one, printed
 from raftcron.cli.remote import client, path, reading, remote
 from raftcron.cli.root import PREFIX, Noun
+from raftcron.cli.saving import place_of, replacing
 from raftcron.errors import InvalidError, RaftcronError
 
 COLUMNS: Final = {
@@ -59,6 +60,8 @@ def verify(receipt: Path | None, file: Path | None, addr: Sequence[str], output:
     """Check the chain of hashes from the oldest item that is kept to the newest."""
     from raftcron.core.audit import faults
 
+    if receipt is not None:
+        receipt = place_of(receipt)  # a pipe would be waited for
     trail = _from_file(file) if file is not None else _from_cluster(addr)
     found = faults(trail.items, trail.chain)
     if receipt is not None and receipt.exists():
@@ -155,6 +158,5 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _write(file: Path, trail: _Trail) -> None:
-    beside = file.with_name(file.name + ".new")
-    beside.write_text(json.dumps({"count": trail.chain.count, "head": trail.chain.head.hex()}) + "\n")
-    beside.replace(file)
+    with replacing(file) as opened:
+        opened.write(json.dumps({"count": trail.chain.count, "head": trail.chain.head.hex()}).encode() + b"\n")

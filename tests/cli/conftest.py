@@ -96,7 +96,7 @@ def nowhere() -> str:
 
 
 async def call(
-    *args: str, addr: str | None = None, stdin: str = "", called_as: str | None = None, **environ: str
+    *args: str, addr: str | None = None, stdin: str | bytes = "", called_as: str | None = None, **environ: str
 ) -> Result:
     """`raftcron ARGS`, in a thread beside the stand-in."""
     cleared: dict[str, str | None] = {"RAFTCRON_ADDR": addr, "RAFTCRON_TOKEN": None}

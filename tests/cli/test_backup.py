@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -62,23 +63,85 @@ async def test_a_backup_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
     await server.close()
 
 
-async def at_a_terminal(server: TestServer, said: str, *words: str) -> tuple[int, str]:
-    """A restore whose stdin is a terminal at which this is typed: its exit code, and what it said on stderr."""
+async def test_a_backup_takes_the_place_of_files_alone(tmp_path: Path) -> None:
+    """A link stays and leads to the archive then, also one that led nowhere; a pipe is refused, and stays."""
+    link, target, pipe = tmp_path / "link", tmp_path / "kept" / "x.backup", tmp_path / "pipe"
+    target.parent.mkdir()
+    link.symlink_to("kept/x.backup")
+    os.mkfifo(pipe)
+    taken: list[tuple[str, str, bytes]] = []
+    server = await served(ARCHIVE, taken)
+    for _ in range(2):
+        result = await ask(server, "backup", str(link))
+        assert result.exit_code == 0, result.output
+        assert link.readlink() == Path("kept/x.backup")
+        assert target.read_bytes() == ARCHIVE
+        target.write_bytes(b"an older one")
+    taken.clear()
+    result = await ask(server, "backup", str(pipe))
+    assert (result.exit_code, taken) == (2, [])
+    assert f"{pipe}: is no regular file" in result.stderr
+    assert "- for stdout" in result.stderr
+    assert pipe.is_fifo()
+    result = await ask(server, "backup", str(tmp_path / "nowhere" / "x"))
+    assert result.exit_code == 2
+    assert f"{tmp_path}/nowhere/x: cannot be written: No such file" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == [target.parent, target, link, pipe]
+    await server.close()
+
+
+async def test_a_dash_is_stdout_and_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a backup writes there a restore takes; nothing else stands in it, and no file of that name is made."""
+    monkeypatch.chdir(tmp_path)
+    taken: list[tuple[str, str, bytes]] = []
+    server = await served(ARCHIVE, taken)
+    address = f"http://127.0.0.1:{server.port}"
+    result = await ask(server, "backup", "-")
+    assert result.exit_code == 0, result.output
+    assert result.stdout_bytes == ARCHIVE
+    assert "saved to stdout: 1 groups, as of index 7" in result.stderr
+    result = await ask(server, "backup", "-", "-o", "json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "-o json" in result.stderr
+    taken.clear()
+    result = await call("restore", "-", "-o", "json", addr=address, stdin=ARCHIVE)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == ANSWER
+    assert taken[0][2] == ARCHIVE
+    result = await call("restore", "-", addr=address, stdin=ARCHIVE[:-1])
+    assert (result.exit_code, len(taken)) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
+    await server.close()
+
+
+async def test_no_archive_is_shown_or_typed_at_a_terminal() -> None:
+    """Both ways of a dash are refused there, with what to do, before a node is asked."""
+    taken: list[tuple[str, str, bytes]] = []
+    server = await served(ARCHIVE, taken)
+    for command, told in (("backup", "raftcron backup - > FILE"), ("restore", "raftcron restore - < FILE")):
+        exit_code, text = await at_a_terminal(server, "", "-", command=command)
+        assert (exit_code, taken) == (2, []), text
+        assert told in text
+    await server.close()
+
+
+async def at_a_terminal(server: TestServer, said: str, *words: str, command: str = "restore") -> tuple[int, str]:
+    """A restore whose stdin is a terminal at which this is typed, or a backup whose stdout is one: exit code, words."""
     here, there = pty.openpty()
     try:
         os.write(here, said.encode())
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "raftcron", "restore", "--addr", f"http://127.0.0.1:{server.port}", *words),
+            *(sys.executable, "-m", "raftcron", command, "--addr", f"http://127.0.0.1:{server.port}", *words),
             stdin=there,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdout=there if command == "backup" else asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-        text, _ = await asyncio.wait_for(process.communicate(), 60)
+        shown, told = await asyncio.wait_for(process.communicate(), 60)
     finally:
         os.close(here)
         os.close(there)
     assert process.returncode is not None
-    return process.returncode, text.decode()
+    return process.returncode, ((shown or b"") + told).decode()
 
 
 async def test_a_restore_at_a_terminal_asks_before_it_destroys(tmp_path: Path) -> None:

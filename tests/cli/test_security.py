@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,22 @@ async def test_what_was_seen_may_not_change(tmp_path: Path) -> None:
     result = await call("audit", "verify", "--file", saved(tmp_path, other), "--receipt", receipt)
     assert result.exit_code == 1
     assert "item 2" in result.output
+
+
+async def test_a_receipt_takes_the_place_of_files_alone(tmp_path: Path) -> None:
+    """A link stays and leads to it; a pipe is neither waited for nor replaced; a folder that is not there is named."""
+    link, target, pipe, file = tmp_path / "link", tmp_path / "kept", tmp_path / "pipe", saved(tmp_path, answer(3))
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    for _ in range(2):
+        assert (await call("audit", "verify", "--file", file, "--receipt", str(link))).exit_code == 0
+        assert link.is_symlink()
+        assert json.loads(target.read_text())["count"] == 3
+    for receipt, told in ((pipe, "is no regular file"), (tmp_path / "no" / "where", "cannot be written")):
+        result = await call("audit", "verify", "--file", file, "--receipt", str(receipt))
+        assert result.exit_code == 2, result.output
+        assert f"{receipt}: {told}" in result.stderr
+    assert pipe.is_fifo()
 
 
 async def noted(made: Bench, count: int) -> None:
