@@ -131,7 +131,8 @@ def client(addr: Sequence[str], timeout_seconds: float = 15.0) -> Client:
             certificate=cert,
         )
     except OSError as error:  # ssl.SSLError is one, too
-        raise InvalidError(f"--cacert {ca}, --cert {cert}: one of them cannot be used: {error}") from error
+        given = " or ".join(f"--{name} {file}" for name, file in (("cacert", ca), ("cert", cert)) if file)
+        raise InvalidError(f"{given}: cannot be used: {error.strerror or error}; expected PEM") from error
     click.get_current_context().call_on_close(made.close)
     return made
 

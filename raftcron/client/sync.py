@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import select
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -30,6 +31,11 @@ PATIENCE_SECONDS: Final = 10.0  # how long a request goes on trying
 STREAM_SECONDS: Final = 60.0  # without a byte: nodes send something each 15 s
 CHUNK_BYTES: Final = 64 << 10
 KEY: Final = "Idempotency-Key"
+
+# Of OpenSSL: reasons where something else than TLS answers; codes of certificates of nobody known, or of another host.
+NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER")
+UNKNOWN_ISSUER: Final = frozenset({18, 19, 20, 21})
+WRONG_NAME: Final = frozenset({62, 64})
 
 
 class Upload(io.BytesIO):
@@ -276,9 +282,28 @@ def _answer(address: str, response: http.client.HTTPResponse) -> Answer:
 
 
 def why(error: BaseException) -> str:
-    """The reason of a failed connection, short."""
+    """The reason of a failed connection, short, and what to do where that is known."""
+    while isinstance(error.__cause__, OSError):  # what aiohttp has made of it says less
+        error = error.__cause__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _distrust(error)
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or str(error)
+        is_plain = any(sign in reason for sign in NO_TLS)
+        return "it does not speak TLS (use http://)" if is_plain else f"TLS fails: {reason}"
+    if isinstance(error, socket.gaierror):  # its numbers are not the system's
+        return f"host name not known ({error.strerror})"
     if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
         return "the connection ended"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return str(error) or type(error).__name__
+
+
+def _distrust(error: ssl.SSLCertVerificationError) -> str:
+    told = error.verify_message
+    if error.verify_code in WRONG_NAME:
+        _, _, host = told.rstrip(".'").rpartition("'")
+        return f"its certificate does not name {host}"
+    advice = ", name what it is trusted by (--cacert FILE)" if error.verify_code in UNKNOWN_ISSUER else ""
+    return f"its certificate is not trusted ({told}){advice}"

@@ -528,6 +528,25 @@ async def test_unreachable_is_exit_code_5(nowhere: str) -> None:
     assert nowhere in result.stderr
 
 
+async def test_a_file_of_certificates_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """With its option and the reason, and no other option than what was given."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    missing = str(tmp_path / "none")
+    for option, file, reason in (
+        ("--cacert", missing, "No such file or directory"),
+        ("--cert", missing, "No such file or directory"),
+        ("--cacert", str(empty), "no certificate"),
+    ):
+        result = await call("job", "list", option, file)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"raftcron: {option} {file}: cannot be used: ")
+        assert reason in result.stderr
+        assert "None" not in result.stderr
+    both = await call("job", "list", "--cacert", str(empty), "--cert", missing)
+    assert f"--cacert {empty} or --cert {missing}: cannot be used" in both.stderr
+
+
 async def test_each_address_is_tried(make_node: Callable[[], Any], nowhere: str) -> None:
     """A node that is down or has no leader is passed over, for writes too: it has written nothing."""
     first, second = await make_node(), await make_node()
