@@ -232,8 +232,11 @@ def _numbers(views: Mapping[str, View]) -> Iterator[Finding]:
 
 def _membership(newest: Mapping[str, Any]) -> Iterator[Finding]:
     voters = [member for member in newest["members"] if member["standing"] == "voter"]
-    if len(voters) % 2 == 0:
-        yield Finding("warning", "members", f"{len(voters)} voters stand no more failures than {len(voters) - 1}")
+    if voters and len(voters) % 2 == 0:
+        told = f"{len(voters)} voters stand no more failures than {len(voters) - 1}"
+        if len(voters) == 2:
+            told = "both voters are needed for every write: the loss of either stops the cluster"
+        yield Finding("warning", "members", f"{told}; `raftcron cluster add NAME` makes them {len(voters) + 1}")
     for field in ("version", "croniter", "tzdata"):
         found = {str(member.get(field)) for member in newest["members"] if member.get(field)}
         if len(found) > 1:

@@ -92,6 +92,26 @@ async def test_a_cluster_that_is_not(make_node: Callable[[], Any], nowhere: str)
         assert words in result.stdout, words
 
 
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (1, None),
+        (2, "both voters are needed for every write: the loss of either stops the cluster"),
+        (3, None),
+        (4, "4 voters stand no more failures than 3"),
+    ],
+)
+async def test_what_an_even_number_of_voters_stands(node: StandIn, count: int, told: str | None) -> None:
+    """Two stand no failure at all, more no more than one fewer; it says how they become odd."""
+    members = [view()["members"][0] | {"name": f"n{number}"} for number in range(1, count + 1)]
+    says(node, "n1", view(members=members))
+    result = await call("doctor", addr=node.address)
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.stdout.splitlines() if line.startswith("warning")]
+    assert len(warnings) == (told is not None), warnings
+    assert told is None or (told in warnings[0] and "`raftcron cluster add NAME`" in warnings[0])
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 async def test_completion(shell: str) -> None:
     """A script that names the command; and the completion itself knows the nouns."""
