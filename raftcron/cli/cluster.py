@@ -26,6 +26,7 @@ COLUMNS: Final = {
     "STANDING": "standing",
     "ALIVE": "alive",
     "HTTP": "http",
+    "DRAINED": "drained",
     "RAFT": "raft",
     "APPLIED": "applied_index",
     "CLOCK MS": "clock_offset_ms",

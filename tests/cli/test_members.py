@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from raftcron.cli.cluster import ASIDE
 from raftcron.raft import SystemDevice
 from raftcron.raft.journal import Journal
 from tests.cli.conftest import StandIn, call
@@ -76,6 +77,20 @@ async def test_add_says_how_the_node_is_started(node: StandIn) -> None:
     assert node.asked == [
         ("POST", "/v1/cluster/members", {"name": "n4", "raft": "127.0.0.1:7204", "http": "127.0.0.1:7104"})
     ]
+
+
+@pytest.mark.parametrize("command", ["members", "status"])
+async def test_a_drained_node_is_shown_to_be(node: StandIn, command: str) -> None:
+    """In a column of its own, which no terminal is too narrow for."""
+    found = members(n4="voter")
+    found[1] |= {"drained": True}
+    found[2] |= {"drained": False}
+    node.answers(200, {"leader": "n1", "members": found})
+    result = await call("cluster", command, addr=node.address)
+    lines = [line.split() for line in result.stdout.splitlines()[-5:]]
+    place = lines[0].index("DRAINED")
+    assert "DRAINED" not in ASIDE
+    assert [line[place] for line in lines[1:]] == ["-", "true", "false", "-"]
 
 
 async def test_wait_returns_when_the_newcomer_votes(node: StandIn) -> None:
