@@ -241,8 +241,11 @@ def clone(addr: Sequence[str], output: str, name: str, copy: str) -> None:
     from raftcron.core.definition import SERVER_SET
 
     nodes = client(addr)
-    found = {key: value for key, value in nodes.get_job(name).items() if key not in SERVER_SET | {"name", "paused"}}
+    original = nodes.get_job(name)
+    found = {key: value for key, value in original.items() if key not in SERVER_SET | {"name", "paused"}}
     _print_changed(nodes.create_job({"name": copy, **found, "paused": True}), output)
+    if secrets := original.get("secrets"):
+        say(f"{copy} lacks the secrets of {name}: {', '.join(secrets)}: `raftcron job edit {copy}` writes them")
     say(f"{copy} is paused: look at it, then `raftcron job resume {copy}`")
 
 

@@ -104,6 +104,7 @@ class Job(TypedDict, total=False):
     next_fire_at: str | None
     last_run: dict[str, Any] | None
     stats: dict[str, Any]
+    secrets: list[str]
 
 
 class Coming(TypedDict, total=False):

@@ -231,6 +231,18 @@ async def test_a_clone_is_paused(node: StandIn) -> None:
     assert "revision" not in body
 
 
+async def test_a_clone_lacks_secrets_by_name(node: StandIn) -> None:
+    """Each that the original keeps is named, and how it is written; of one without any nothing is said."""
+    for secrets in (["/executor/secret", "/executor/headers/Authorization"], []):
+        node.answers(200, JOB | {"secrets": secrets})
+        node.answers(201, JOB | {"name": "copy", "paused": True, "secrets": []})
+        result = await call("job", "clone", "backup-db", "copy", addr=node.address)
+        assert result.exit_code == 0, result.stderr
+        assert ("secret" in result.stderr) is bool(secrets)
+        assert all(pointer in result.stderr for pointer in secrets)
+        assert ("`raftcron job edit copy`" in result.stderr) is bool(secrets)
+
+
 async def test_lists_are_filtered_by_the_server(node: StandIn) -> None:
     """Each option is a parameter of the API."""
     node.answers(200, {"items": [JOB], "next_cursor": None, "total": None})
