@@ -15,9 +15,9 @@ LEARNED_MAX: Final = 16  # a cluster has five members or so
 class Addresses:
     """The nodes of one cluster, the one that answered last in front."""
 
-    def __init__(self, named: Sequence[str]) -> None:
+    def __init__(self, named: str | Sequence[str]) -> None:
         """InvalidError: one is not `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`, or there is none."""
-        self._named = tuple(dict.fromkeys(base(address) for address in named))
+        self._named = tuple(dict.fromkeys(base(address) for address in ([named] if isinstance(named, str) else named)))
         if not self._named:
             raise InvalidError("no address of a node is given: name at least one as http://HOST:PORT")
         self._scheme = urlsplit(self._named[0]).scheme

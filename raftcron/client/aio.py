@@ -38,7 +38,7 @@ class AsyncClient(AsyncApi):
 
     def __init__(
         self,
-        addresses: Sequence[str] = DEFAULT_ADDRESSES,
+        addresses: str | Sequence[str] = DEFAULT_ADDRESSES,
         token: str | None = None,
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,

@@ -57,15 +57,16 @@ Payload = bytes | Upload | None
 class Client(Api):
     """See raftcron.client.  Not for use by several threads at once.
 
-    `addresses`: `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`; `timeout_seconds`: for one exchange with one
-    node, and a second more for each 256 KiB that are sent; `patience_seconds`: how long a request goes on from node to
-    node (0: each once); `ca`: a file of certificates to trust instead of the system's; `certificate`: a file with a
-    certificate and its key, to show; `discover`: ask the cluster where its other members are.
+    `addresses`: `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`, one or several; `timeout_seconds`: for one
+    exchange with one node, and a second more for each 256 KiB that are sent; `patience_seconds`: how long a request
+    goes on from node to node (0: each once); `ca`: a file of certificates to trust instead of the system's;
+    `certificate`: a file with a certificate and its key, to show; `discover`: ask the cluster where its other members
+    are.
     """
 
     def __init__(
         self,
-        addresses: Sequence[str] = DEFAULT_ADDRESSES,
+        addresses: str | Sequence[str] = DEFAULT_ADDRESSES,
         token: str | None = None,
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,

@@ -225,6 +225,11 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         base(text)
 
 
+def test_a_text_is_one_address() -> None:
+    """Not as many as it has letters."""
+    assert Addresses(A).round() == Addresses([A]).round() == [A]
+
+
 def test_a_fault_of_the_cluster_is_an_error_of_the_tree() -> None:
     """Also a code that this release does not know: by its status."""
     with pytest.raises(RaftcronError, match="said odd") as caught:
