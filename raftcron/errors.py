@@ -27,7 +27,9 @@ do next.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
+
+FAULTS_SHOWN: Final = 3  # in the text of an error that nobody catches
 
 
 class Fault(NamedTuple):
@@ -51,6 +53,13 @@ class RaftcronError(Exception):
         self.detail = detail
         self.faults = faults
         self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        """For who sees no more than this: the detail, and the first faults that it does not name."""
+        told = [f"{fault.pointer or '/'}: {fault.message}" for fault in self.faults if fault.message not in self.detail]
+        if len(told) > FAULTS_SHOWN:
+            told = [*told[:FAULTS_SHOWN], f"and {len(told) - FAULTS_SHOWN} more"]
+        return ": ".join((self.detail, "; ".join(told))) if told else self.detail
 
 
 class InvalidError(RaftcronError):

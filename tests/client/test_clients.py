@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from raftcron.client import AsyncClient, Client, Event
 from raftcron.client.sync import BYTES_A_SECOND, Upload, has_ended, patient
-from raftcron.errors import GoneError, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
+from raftcron.errors import Fault, GoneError, InvalidError, RaftcronError, UnavailableError, UnknownOutcomeError
 
 ROOT = Path(__file__).parents[2]
 
@@ -197,6 +197,17 @@ async def test_every_fault_of_a_body_arrives(call: Any, node: Nodes) -> None:
     with pytest.raises(InvalidError, match="2 faults") as caught:
         await call(lambda client: client.create_job({}), node)
     assert [fault.pointer for fault in caught.value.faults] == ["/a", "/a"]
+
+
+def test_an_error_that_nobody_catches_names_its_faults() -> None:
+    """The first of them, where the text does not; what the API answers for people stays as it was."""
+    faults = tuple(Fault(f"/{name}" if name else "", f"has {number} too many") for number, name in enumerate("abc d"))
+    error = InvalidError("the job has 5 faults; nothing was written", (faults[3]._replace(pointer=""), *faults[:4]))
+    told = "/: has 3 too many; /a: has 0 too many; /b: has 1 too many; and 2 more"
+    assert str(error) == f"the job has 5 faults; nothing was written: {told}"
+    assert error.detail == "the job has 5 faults; nothing was written"
+    assert str(InvalidError("it has 0 too many", faults[:1])) == "it has 0 too many"
+    assert str(InvalidError("nothing")) == "nothing"
 
 
 @BOTH
