@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
+import os
+import sys
 from collections.abc import Iterator
 from typing import IO, Any, Final, cast
 
@@ -13,6 +16,7 @@ from click.exceptions import NoArgsIsHelpError
 from raftcron.errors import RaftcronError, UnavailableError
 
 PREFIX: Final = "raftcron: "  # of every line that says why a command failed
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # of an output: it has no filename
 INTERRUPTED: Final = 130  # exit code after Ctrl-C, as of a program that SIGINT ends
 
 
@@ -98,6 +102,12 @@ def _told() -> Iterator[None]:
         yield
     except RaftcronError as error:
         raise Failure(error) from error
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        _let_go_of_stdout()
+        told = "make room, or lead it elsewhere; what the command had changed by then is changed"
+        raise Failure(RaftcronError(f"the output cannot be written: {error.strerror}: {told}")) from error
     except KeyboardInterrupt:
         click.echo(err=True)  # the terminal has written ^C on the line
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -106,6 +116,14 @@ def _told() -> Iterator[None]:
         if isinstance(error, NoArgsIsHelpError):
             raise
         raise Misuse(error) from error
+
+
+def _let_go_of_stdout() -> None:
+    """What it still holds is dropped, or Python would try to write it once more at its end, and say so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Failure(click.ClickException):

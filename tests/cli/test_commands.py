@@ -231,6 +231,28 @@ async def test_a_clone_is_paused(node: StandIn) -> None:
     assert "revision" not in body
 
 
+@pytest.mark.parametrize("words", [("job", "list"), ("job", "list", "-o", "json"), ("--help",), ("--version",)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_an_output_that_cannot_be_written_is_a_line(
+    node: StandIn, words: tuple[str, ...], unbuffered: str
+) -> None:
+    """A full disk: said once on stderr, exit code 1, also for what needs no node."""
+    node.answers(200, {"items": [JOB], "next_cursor": None, "total": 1})
+    with Path("/dev/full").open("wb") as full:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "raftcron", *words),
+            stdout=full,
+            stderr=PIPE,
+            env={"RAFTCRON_ADDR": node.address, "PYTHONUNBUFFERED": unbuffered},
+        )
+    _, told = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1, told
+    assert told.decode().splitlines() == [
+        "raftcron: the output cannot be written: No space left on device: make room, or lead it elsewhere; what the "
+        "command had changed by then is changed"
+    ]
+
+
 async def test_a_clone_lacks_secrets_by_name(node: StandIn) -> None:
     """Each that the original keeps is named, and how it is written; of one without any nothing is said."""
     for secrets in (["/executor/secret", "/executor/headers/Authorization"], []):
