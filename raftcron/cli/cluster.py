@@ -89,7 +89,8 @@ def add(addr: Sequence[str], output: str, name: str, raft: str, http: str | None
     if not _has_come(found, name):
         peers = " ".join(f"--peer {one['name']}={one['raft']}" for one in found)
         place = f"--data-dir DIR --raft {raft}" + (f" --http {http}" if http is not None else "")
-        _say(f"{name} is awaited. Start it on an empty directory: raftcron server --name {name} {place} {peers}")
+        told = "Start it on an empty directory, with --cluster-secret-file FILE if the others have it"
+        _say(f"{name} is awaited. {told}: raftcron server --name {name} {place} {peers}")
     _end(nodes, found, name, output, wait, timeout)
 
 

@@ -73,6 +73,7 @@ async def test_add_says_how_the_node_is_started(node: StandIn) -> None:
     assert added.exit_code == 0, added.stderr
     assert added.stdout.split() == ["n1", "n2", "n3", "n4"]
     assert "raftcron server --name n4 --data-dir DIR --raft 127.0.0.1:7204 --http 127.0.0.1:7104" in added.stderr
+    assert "with --cluster-secret-file FILE if the others have it" in added.stderr
     assert all(f"--peer n{number}=127.0.0.1:720{number}" in added.stderr for number in range(1, 5))
     assert node.asked == [
         ("POST", "/v1/cluster/members", {"name": "n4", "raft": "127.0.0.1:7204", "http": "127.0.0.1:7104"})
