@@ -15,7 +15,7 @@ from yarl import URL
 from raftcron.client.addresses import DEFAULT_ADDRESSES, Addresses
 from raftcron.client.aio_api import AsyncApi, Query, target_of
 from raftcron.client.answers import MAX_ANSWER_BYTES, Answer, error_of, read
-from raftcron.client.course import Broken, NotSent, Request, Try, Wait, course
+from raftcron.client.course import Broken, Late, NotSent, Outcome, Request, Try, Wait, course, tries
 from raftcron.client.sync import (
     CHUNK_BYTES,
     CONNECT_SECONDS,
@@ -23,6 +23,7 @@ from raftcron.client.sync import (
     PATIENCE_SECONDS,
     STREAM_SECONDS,
     TIMEOUT_SECONDS,
+    is_late,
     patient,
     prepared,
     trusting,
@@ -102,18 +103,24 @@ class AsyncClient(AsyncApi):
         refusals: list[str] = []
         last: RaftcronError | None = None
         timeout = aiohttp.ClientTimeout(sock_connect=self._connect_seconds, sock_read=STREAM_SECONDS)
-        for address in self._addresses.round():
+        steps = tries(self._addresses.round(), is_read=True)
+        for step in steps:  # grows by those who are late
+            address = step.address
             try:
-                response = await self._open().get(
-                    URL(address + target, encoded=True),
-                    headers=self._headers | dict(headers or {}),
-                    timeout=timeout,
-                    allow_redirects=False,
-                    ssl=self._tls,
-                )
+                async with asyncio.timeout(step.seconds):
+                    response = await self._open().get(
+                        URL(address + target, encoded=True),
+                        headers=self._headers | dict(headers or {}),
+                        timeout=timeout,
+                        allow_redirects=False,
+                        ssl=self._tls,
+                    )
             except (BrokenError, aiohttp.ClientError, OSError, TimeoutError) as error:
                 self._addresses.failed(address)
-                refusals.append(f"{address}: {why(error)}")
+                if is_late(step, error):
+                    steps.append(Try(address))
+                else:
+                    refusals.append(f"{address}: {why(error)}")
                 continue
             async with response:
                 if response.status >= 300:
@@ -147,7 +154,7 @@ class AsyncClient(AsyncApi):
     async def _run(self, asked: Request, payload: bytes | None, headers: Mapping[str, str], patience: float) -> Answer:
         leader = None if asked.method == "GET" else self._leader
         steps = course(asked, self._addresses, leader, patience, self._clock.monotonic)
-        outcome: Answer | NotSent | Broken | None = None
+        outcome: Outcome | None = None
         while True:
             try:
                 step = steps.send(outcome)
@@ -160,27 +167,28 @@ class AsyncClient(AsyncApi):
             else:
                 outcome = await self._exchange(step, asked, payload, headers)
 
-    async def _exchange(
-        self, step: Try, asked: Request, payload: bytes | None, headers: Mapping[str, str]
-    ) -> Answer | NotSent | Broken:
+    async def _exchange(self, step: Try, asked: Request, payload: bytes | None, headers: Mapping[str, str]) -> Outcome:
         total = patient(self._timeout_seconds, payload)
         try:
-            async with self._open().request(
-                asked.method,
-                URL(step.address + asked.target, encoded=True),
-                data=payload and io.BytesIO(payload),  # sent in pieces, with turns for others between them
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=total, sock_connect=self._connect_seconds),
-                allow_redirects=False,
-                ssl=self._tls,
-            ) as response:
+            async with asyncio.timeout(step.seconds):
+                response = await self._open().request(
+                    asked.method,
+                    URL(step.address + asked.target, encoded=True),
+                    data=payload and io.BytesIO(payload),  # sent in pieces, with turns for others between them
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(total=total, sock_connect=self._connect_seconds),
+                    allow_redirects=False,
+                    ssl=self._tls,
+                )
+            step = Try(step.address)  # its answer has begun
+            async with response:
                 return await _answer(step.address, response)
         except aiohttp.ClientConnectorError as error:
             return NotSent(why(error))
         except aiohttp.ConnectionTimeoutError as error:
-            return NotSent(why(error))
+            return Late() if is_late(step, error) else NotSent(why(error))
         except (BrokenError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            return Broken(why(error))
+            return Late() if is_late(step, error) else Broken(why(error))
 
     async def _learn(self) -> None:
         """Ask where the others are, once for each new leader; that it fails costs nothing but a longer way."""

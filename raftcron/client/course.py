@@ -6,7 +6,7 @@ behave alike by construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Final, NamedTuple
 
 from raftcron.client.addresses import Addresses
@@ -17,6 +17,7 @@ READS: Final = frozenset({"GET", "HEAD"})
 
 FIRST_PAUSE_SECONDS: Final = 0.05  # between two rounds over all nodes; doubled each time
 LONGEST_PAUSE_SECONDS: Final = 2.0
+HURRY_SECONDS: Final = 2.0  # until the answer of a read begins, while others have not been asked
 
 NOT_WRITTEN: Final = 503  # certainly: the next node may do better
 UNKNOWN: Final = frozenset({502, 504})  # a node says 504; 502 is a proxy whose connection to it may have broken
@@ -47,9 +48,10 @@ class Request(NamedTuple):
 
 
 class Try(NamedTuple):
-    """Send it there."""
+    """Send it there; with `seconds`, until the answer begins, and it is `Late` otherwise."""
 
     address: str
+    seconds: float | None = None
 
 
 class Wait(NamedTuple):
@@ -70,7 +72,20 @@ class Broken(NamedTuple):
     why: str
 
 
-Course = Generator[Try | Wait, Answer | NotSent | Broken | None, Answer]
+class Late(NamedTuple):
+    """No answer has begun in the seconds that were given."""
+
+
+Outcome = Answer | NotSent | Broken | Late
+Course = Generator[Try | Wait, Outcome | None, Answer]
+
+
+def tries(order: Sequence[str], *, is_read: bool) -> list[Try]:
+    """Whom to ask, in this order: a read hurries where others may be quicker, since a node may be frozen.
+
+    Whoever is late is to be asked again behind the others, with all the time that there is.
+    """
+    return [Try(address, HURRY_SECONDS if is_read and len(order) > 1 else None) for address in order]
 
 
 def course(
@@ -89,9 +104,15 @@ def course(
         refusals: list[str] = []
         last: RaftcronError | None = None
         asked_to_wait = 0.0
-        for address in addresses.round(leader):
-            outcome = yield Try(address)
+        steps = tries(addresses.round(leader), is_read=request.is_read)
+        for step in steps:  # grows by those who are late
+            address = step.address
+            outcome = yield step
             assert outcome is not None
+            if isinstance(outcome, Late):
+                addresses.failed(address)
+                steps.append(Try(address))
+                continue
             if isinstance(outcome, NotSent):
                 addresses.failed(address)
                 refusals.append(f"{address}: {outcome.why}")

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from raftcron.client.addresses import DEFAULT_ADDRESSES, Addresses
 from raftcron.client.answers import MAX_ANSWER_BYTES, Answer, error_of, read
 from raftcron.client.api import Api, Query, target_of
-from raftcron.client.course import READS, Broken, NotSent, Request, Try, Wait, course
+from raftcron.client.course import READS, Broken, Late, NotSent, Outcome, Request, Try, Wait, course, tries
 from raftcron.clock import SystemClock
 from raftcron.errors import RaftcronError, UnavailableError
 
@@ -134,17 +134,24 @@ class Client(Api):
         target = target_of(path, query)
         refusals: list[str] = []
         last: RaftcronError | None = None
-        for address in self._addresses.round():
-            connection = self._connection(address)
+        steps = tries(self._addresses.round(), is_read=True)
+        for step in steps:  # grows by those who are late
+            address = step.address
+            connection = self._connection(step)
             with closing(connection):
                 try:
                     connection.connect()
-                    connection.sock.settimeout(STREAM_SECONDS)
+                    sock = connection.sock
+                    sock.settimeout(step.seconds or STREAM_SECONDS)
                     connection.request("GET", target, headers=self._headers | dict(headers or {}))
                     response = connection.getresponse()
+                    sock.settimeout(STREAM_SECONDS)
                 except (OSError, http.client.HTTPException) as error:
                     self._addresses.failed(address)
-                    refusals.append(f"{address}: {why(error)}")
+                    if is_late(step, error):
+                        steps.append(Try(address))
+                    else:
+                        refusals.append(f"{address}: {why(error)}")
                     continue
                 if response.status >= 300:
                     last = error_of(_answer(address, response))
@@ -172,7 +179,7 @@ class Client(Api):
     def _run(self, asked: Request, payload: Payload, headers: Mapping[str, str], patience: float) -> Answer:
         leader = None if asked.method == "GET" else self._leader
         steps = course(asked, self._addresses, leader, patience, self._clock.monotonic)
-        outcome: Answer | NotSent | Broken | None = None
+        outcome: Outcome | None = None
         while True:
             try:
                 step = steps.send(outcome)
@@ -185,30 +192,31 @@ class Client(Api):
             else:
                 outcome = self._exchange(step, asked, payload, headers)
 
-    def _exchange(
-        self, step: Try, asked: Request, payload: Payload, headers: Mapping[str, str]
-    ) -> Answer | NotSent | Broken:
+    def _exchange(self, step: Try, asked: Request, payload: Payload, headers: Mapping[str, str]) -> Outcome:
         kept, self._kept = self._kept, None
         if kept is not None and (kept[0] != step.address or has_ended(kept[1])):
             kept[1].close()
             kept = None
-        connection = self._connection(step.address) if kept is None else kept[1]
+        connection = self._connection(step) if kept is None else kept[1]
         try:
             if kept is None:
                 connection.connect()
         except OSError as error:
             connection.close()
-            return NotSent(why(error))
+            return Late() if is_late(step, error) else NotSent(why(error))
         try:
             if isinstance(payload, Upload):
                 payload.seek(0)
-            connection.sock.settimeout(patient(self._timeout_seconds, payload))
+            sock, most = connection.sock, patient(self._timeout_seconds, payload)
+            sock.settimeout(min(most, step.seconds or most))
             connection.request(asked.method, asked.target, body=payload, headers=dict(headers))
             response = connection.getresponse()
+            sock.settimeout(most)
+            step = Try(step.address)  # its answer has begun
             answer = _answer(step.address, response)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            return Broken(why(error))
+            return Late() if is_late(step, error) else Broken(why(error))
         except RaftcronError:
             connection.close()
             raise
@@ -218,8 +226,9 @@ class Client(Api):
             self._kept = (step.address, connection)
         return answer
 
-    def _connection(self, address: str) -> http.client.HTTPConnection:
-        parts, timeout = urlsplit(address), min(self._timeout_seconds, CONNECT_SECONDS)
+    def _connection(self, step: Try) -> http.client.HTTPConnection:
+        parts = urlsplit(step.address)
+        timeout = min(self._timeout_seconds, CONNECT_SECONDS, step.seconds or CONNECT_SECONDS)
         if parts.scheme == "https":
             return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=self._tls)
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
@@ -269,6 +278,11 @@ def has_ended(connection: http.client.HTTPConnection) -> bool:
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def is_late(step: Try, error: BaseException) -> bool:
+    """Whether that is why a node was given up which may still answer."""
+    return step.seconds is not None and isinstance(error, TimeoutError)
 
 
 def patient(timeout_seconds: float, payload: Payload) -> float:

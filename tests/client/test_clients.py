@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import json
 import runpy
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,21 @@ async def node() -> AsyncIterator[Nodes]:
         yield nodes
 
 
-async def sync(act: Callable[[Client], Any], node: Nodes, **options: Any) -> Any:
+async def sync(act: Callable[[Client], Any], node: Nodes, addresses: Sequence[str] = (), **options: Any) -> Any:
     """The synchronous client, in a thread beside the server."""
 
     def run() -> Any:
-        with Client([node.address], "secret", discover=False, **options) as client:
+        with Client(addresses or [node.address], "secret", discover=False, **options) as client:
             return act(client)
 
     return await asyncio.to_thread(run)
 
 
-async def asynchronous(act: Callable[[AsyncClient], Any], node: Nodes, **options: Any) -> Any:
+async def asynchronous(
+    act: Callable[[AsyncClient], Any], node: Nodes, addresses: Sequence[str] = (), **options: Any
+) -> Any:
     """The asynchronous one, with what it gives awaited or gathered."""
-    async with AsyncClient([node.address], "secret", discover=False, **options) as client:
+    async with AsyncClient(addresses or [node.address], "secret", discover=False, **options) as client:
         made = act(client)
         if hasattr(made, "__aiter__"):
             return [item async for item in made]
@@ -374,6 +377,68 @@ async def test_nothing_there(call: Any, node: Nodes) -> None:
     node.address = "http://127.0.0.1:1"
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1: .*refused"):
         await call(lambda client: client.cluster(), node, patience_seconds=0)
+
+
+@pytest.fixture
+def frozen() -> Iterator[str]:
+    """The address of a node that was stopped: the system takes connections for it, and nobody reads them."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_read_goes_on_past_a_node_that_is_frozen(
+    kind: Any, scheme: str, node: Nodes, frozen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before its time is over, under TLS and in streams, too; a write waits, since it may have been taken."""
+    monkeypatch.setattr("raftcron.client.course.HURRY_SECONDS", 0.1)
+    node.say("GET", "/v1/whoami", {"principal": "me"})
+    node.say("GET", "/v1/backup", "whole")
+    node.say("POST", "/v1/jobs", {"name": "a"}, 201)
+    addresses = [f"{scheme}://{frozen}", node.address]
+
+    async def asked(act: Callable[[Any], Any], **options: Any) -> Any:
+        if kind is Client:
+            with Client(addresses, discover=False, **options) as client:
+                return await asyncio.to_thread(act, client)
+        async with AsyncClient(addresses, discover=False, **options) as client:
+            made = act(client)
+            return [piece async for piece in made] if hasattr(made, "__aiter__") else await made
+
+    def backup(client: Any) -> Any:
+        pieces = client.backup()
+        return list(pieces) if kind is Client else pieces
+
+    async with asyncio.timeout(30):
+        assert await asked(lambda client: client.whoami(), timeout_seconds=60) == {"principal": "me"}
+        assert b"".join(await asked(backup, timeout_seconds=60)) == b'"whole"'
+    before = time.monotonic()
+    await asked(lambda client: client.create_job({}), timeout_seconds=0.5)
+    assert time.monotonic() - before >= 0.5
+
+
+@BOTH
+async def test_a_slow_answer_of_the_only_node_that_has_one_is_waited_for(
+    call: Any, node: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else could answer, so that it is asked once more, with all its time."""
+    monkeypatch.setattr("raftcron.client.course.HURRY_SECONDS", 0.1)
+
+    given_up = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        if len(node.asked) == 1:
+            await given_up.wait()
+        return web.json_response({"principal": "me"})
+
+    node.answers["GET", "/v1/whoami"] = [slow]
+    both = [node.address, "http://127.0.0.1:1"]
+    assert await call(lambda client: client.whoami(), node, addresses=both) == {"principal": "me"}
+    assert len(node.asked) == 2
+    given_up.set()
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -6,7 +6,7 @@ import pytest
 
 from raftcron.client.addresses import Addresses, base
 from raftcron.client.answers import Answer
-from raftcron.client.course import Broken, NotSent, Request, Try, Wait, course
+from raftcron.client.course import Broken, Late, NotSent, Request, Try, Wait, course
 from raftcron.errors import (
     ConflictError,
     InvalidError,
@@ -31,7 +31,7 @@ CLUSTER = [
 DOUBTS = [Answer(502, {}, None), Answer(504, {}, {"code": "unknown_outcome", "detail": "said unknown_outcome"})]
 OK = Answer(200, {}, {"name": "x"})
 
-Outcome = Answer | NotSent | Broken
+Outcome = Answer | NotSent | Broken | Late
 
 
 def refused(status: int, code: str, wait: str | None = None) -> Answer:
@@ -46,6 +46,7 @@ class Hand:
         self.addresses = addresses or Addresses([A, B, C])
         self.at = 0.0
         self.tried: list[str] = []
+        self.given: list[float | None] = []
 
     def play(self, request: Request, patience: float = 0.0, leader: str | None = None) -> Answer:
         steps = course(request, self.addresses, leader, patience, lambda: self.at)
@@ -62,6 +63,7 @@ class Hand:
             else:
                 assert isinstance(step, Try)
                 self.tried.append(step.address)
+                self.given.append(step.seconds)
                 said = self.script[step.address]
                 outcome = said.pop(0) if len(said) > 1 else said[0]
 
@@ -143,6 +145,30 @@ def test_a_read_that_breaks_off_is_not_in_doubt() -> None:
         assert Hand({A: [outcome], B: [OK], C: [OK]}).play(READ) == OK
     with pytest.raises(UnavailableError, match="reset"):
         Hand({one: [Broken("reset")] for one in (A, B, C)}).play(READ)
+
+
+def test_a_read_goes_on_past_a_node_that_is_slow_to_answer() -> None:
+    """It is left only while others have not been asked, is asked last then, and has all the time that there is."""
+    hand = Hand({A: [Late(), OK], B: [OK], C: [OK]})
+    for _ in range(2):
+        assert hand.play(READ) == OK
+    assert hand.tried == [A, B, B]
+    slow = Hand({one: [Late(), OK] for one in (A, B, C)})
+    assert slow.play(READ) == OK
+    assert slow.tried == [A, B, C, A]
+    assert [one is None for one in slow.given] == [False, False, False, True]
+    with pytest.raises(UnavailableError, match="timed out"):
+        Hand({A: [Late(), Broken("timed out")], B: [NotSent("refused")], C: [NotSent("refused")]}).play(READ)
+
+
+@pytest.mark.parametrize("request_", [KEYED, BARE, *CLUSTER])
+def test_no_write_is_hurried(request_: Request) -> None:
+    """Nobody gives up what may have been written before its time; nor a read that has nowhere else to go."""
+    hand = Hand({A: [NotSent("refused")], B: [OK], C: [OK]})
+    hand.play(request_)
+    alone = Hand({A: [OK]}, Addresses([A]))
+    alone.play(READ)
+    assert hand.given + alone.given == [None, None, None]
 
 
 def test_a_member_that_is_gone_when_its_removal_is_repeated_was_removed() -> None:
