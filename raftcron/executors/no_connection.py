@@ -8,8 +8,6 @@ import ssl
 
 import aiohttp
 
-from raftcron.once import BrokenError
-
 
 def in_words(error: BaseException) -> str:
     """Of what aiohttp, the system or TLS have raised."""
@@ -35,8 +33,8 @@ def in_words(error: BaseException) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    if isinstance(error, BrokenError):
-        return error.__cause__ or error
+    if not isinstance(error, aiohttp.ClientError | OSError):
+        return error.__cause__ or error  # what somebody has made of one of these
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return error.certificate_error
     return error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
