@@ -136,14 +136,14 @@ class FlippedWrites:
     def _until_judged(self, name: str, life: Life, flip: Flip, is_followed: bool) -> None:
         """The node has refused what is on its disk, or goes on without the last batch."""
         cluster = self._cluster
-        disk = cluster.disks[name]
+        disk, is_up = cluster.disks[name], cluster.lives.get(name) is life
         if isinstance(life.fatal, DamagedError):
             cluster.counts["flipped writes refused"] += 1
             disk.flip_back()
             self._end(name)
-        elif cluster.lives.get(name) is not life:  # something else has ended it
+        elif not is_up and disk.flipped is not None:  # something else has ended it, before it came so far
             self._begin_again(name)
-        elif not life.is_started:
+        elif is_up and not life.is_started:
             cluster.conductor.after(LOOK_SECONDS, self._until_judged, name, life, flip, is_followed)
         elif disk.flipped is flip and any(file is flip.file for file in disk.files.values()):
             cluster.checks.fail(sim_checks.FATAL, f"{name} started with bit {flip.bit} of byte {flip.offset} flipped")
