@@ -131,7 +131,10 @@ def test_only_the_disk_that_has_the_seat_counts() -> None:
     assert membership.counts(old)
     assert not membership.counts(new)
     assert not membership.counts(hello("n7", "d7"))
+    assert membership.gone(old) is None
     membership.see(2, encode(REPLACED))
+    assert "removed from cluster c1" in (membership.gone(old) or "")
+    assert membership.gone(new) is None
     assert not membership.counts(old)
     assert not membership.counts(new)
     membership.see(3, encode(REPLACED.learned("n3", "d8")))
